@@ -1,0 +1,155 @@
+"""The shape of a LLaMA-family model, and what is kept of it: plain integers, no torch.
+
+`Shape` counts parameters and multiply-accumulates in closed form; `Kept` names, in indices of the dense model, what
+survives a structured pruning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bench.errors import MethodError
+
+
+@dataclass(frozen=True)
+class BlockShape:
+    """Widths of one decoder block: query heads, key/value heads, MLP channels."""
+
+    heads: int
+    kv_heads: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class BlockKept:
+    """What is kept of one block: query heads and MLP channels, ascending, as indices in the dense model."""
+
+    heads: tuple[int, ...]
+    channels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of a model. A block that is not in `blocks` is dropped; `hidden` None keeps every hidden dimension."""
+
+    blocks: Mapping[int, BlockKept]
+    hidden: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Widths of a LLaMA-family model without biases."""
+
+    hidden: int
+    head_dim: int
+    vocab: int
+    tied: bool
+    blocks: tuple[BlockShape, ...]
+
+    @classmethod
+    def from_config(cls, config: Any) -> Shape:
+        """Of a transformers `LlamaConfig` or `LeanLlamaConfig` (which may differ from layer to layer)."""
+        layers = [config.per_layer_config[i] for i in range(config.num_hidden_layers)]
+        return cls(
+            hidden=config.hidden_size,
+            head_dim=layers[0].head_dim,
+            vocab=config.vocab_size,
+            tied=config.tie_word_embeddings,
+            blocks=tuple(
+                BlockShape(c.num_attention_heads, c.num_key_value_heads, c.intermediate_size) for c in layers
+            ),
+        )
+
+    def block_params(self) -> int:
+        """Parameters of the decoder blocks, norms included."""
+        return sum(self._block_params(b) for b in self.blocks)
+
+    def params(self) -> int:
+        """All parameters: blocks, embedding, head (once where tied) and the final norm."""
+        return self.block_params() + self.vocab * self.hidden * (1 if self.tied else 2) + self.hidden
+
+    def macs(self, seq_len: int = 64) -> int:
+        """Multiply-accumulates of one sequence of `seq_len` tokens.
+
+        Source: specification §1.7, the closed form behind LLM-Pruner's table (ptflops counts): projections, attention
+        with softmax, rotary embedding, norms, SiLU, head. Key/value heads are counted as they are (GQA).
+        """
+        t, d, h = seq_len, self.hidden, self.head_dim
+        total = t * d * self.vocab + 2 * t * d
+        for b in self.blocks:
+            projections = 2 * t * d * h * (b.heads + b.kv_heads) + 3 * t * d * b.channels
+            attention = b.heads * (2 * t * t * h + t * t)
+            rotary = 2 * t * h * (b.heads + b.kv_heads)
+            total += projections + attention + rotary + 4 * t * d + t * b.channels
+        return total
+
+    def matmul_macs(self, seq_len: int = 64) -> int:
+        """The part of `macs` that is matrix products: what torch's FlopCounterMode counts, halved."""
+        t, d, h = seq_len, self.hidden, self.head_dim
+        blocks = sum(
+            2 * t * d * h * (b.heads + b.kv_heads) + 3 * t * d * b.channels + 2 * t * t * h * b.heads
+            for b in self.blocks
+        )
+        return blocks + t * d * self.vocab
+
+    def keep_all(self) -> Kept:
+        """The `Kept` that removes nothing."""
+        return Kept({i: BlockKept(tuple(range(b.heads)), tuple(range(b.channels))) for i, b in enumerate(self.blocks)})
+
+    def after(self, kept: Kept) -> Shape:
+        """The shape that is left.
+
+        Raises:
+            MethodError: indices out of range, not ascending, a module left empty, or key/value heads with unequal
+                numbers of query heads.
+        """
+        hidden = self.hidden
+        if kept.hidden is not None:
+            _check_indices(kept.hidden, self.hidden, "hidden dimensions")
+            hidden = len(kept.hidden)
+        if not kept.blocks:
+            raise MethodError("no decoder block is kept")
+        unknown = set(kept.blocks) - set(range(len(self.blocks)))
+        if unknown:
+            raise MethodError(f"kept blocks {sorted(unknown)} do not exist: the model has {len(self.blocks)}")
+        blocks = tuple(self._block_after(i, kept.blocks[i]) for i in sorted(kept.blocks))
+        return replace(self, hidden=hidden, blocks=blocks)
+
+    def kept_kv_heads(self, layer: int, heads: tuple[int, ...]) -> tuple[int, ...]:
+        """Key/value heads that the kept query heads of `layer` use (contiguous blocks of n_rep query heads)."""
+        block = self.blocks[layer]
+        return tuple(sorted({head * block.kv_heads // block.heads for head in heads}))
+
+    def removed(self, after: Shape) -> dict[str, float]:
+        """Removed fraction by target basis."""
+        return {
+            "params": 1 - after.params() / self.params(),
+            "block_params": 1 - after.block_params() / self.block_params(),
+            "macs": 1 - after.macs() / self.macs(),
+        }
+
+    def _block_params(self, block: BlockShape) -> int:
+        attention = 2 * self.hidden * self.head_dim * (block.heads + block.kv_heads)
+        return attention + 3 * self.hidden * block.channels + 2 * self.hidden
+
+    def _block_after(self, layer: int, kept: BlockKept) -> BlockShape:
+        dense = self.blocks[layer]
+        _check_indices(kept.heads, dense.heads, f"heads of layer {layer}")
+        _check_indices(kept.channels, dense.channels, f"MLP channels of layer {layer}")
+        n_rep = dense.heads // dense.kv_heads
+        counts = [0] * dense.kv_heads
+        for head in kept.heads:
+            counts[head // n_rep] += 1
+        used = [count for count in counts if count]
+        if len(set(used)) != 1:
+            raise MethodError(f"layer {layer}: key/value heads are left with {used} query heads; they must be equal")
+        return BlockShape(len(kept.heads), len(used), len(kept.channels))
+
+
+def _check_indices(kept: tuple[int, ...], size: int, what: str) -> None:
+    if not kept:
+        raise MethodError(f"none of the {what} is kept; at least one must be")
+    if list(kept) != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= size:
+        raise MethodError(f"kept {what} must be ascending, distinct and within 0..{size - 1}")

@@ -1,0 +1,22 @@
+"""Where things lie on this machine."""
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+
+def cache_dir() -> Path:
+    """Folder for downloads, converted models and checkpoints: `LEANBOARD_CACHE`, else the user's cache folder."""
+    return Path(os.environ.get("LEANBOARD_CACHE") or platformdirs.user_cache_dir("leanboard")).expanduser()
+
+
+def data_roots() -> list[Path]:
+    """Local data packs in the order they are searched: `LEANBOARD_DATA` where set, then the cache."""
+    given = os.environ.get("LEANBOARD_DATA")
+    return [Path(given).expanduser()] * bool(given) + [cache_dir() / "data"]
+
+
+def offline() -> bool:
+    """True where `LEANBOARD_OFFLINE` (or the hub's own `HF_HUB_OFFLINE`) forbids any network use."""
+    return any(os.environ.get(name, "0") not in ("", "0") for name in ("LEANBOARD_OFFLINE", "HF_HUB_OFFLINE"))

@@ -1,0 +1,146 @@
+"""What a result is: typed, versioned JSON, one file per cell.
+
+An `ArtifactRecord` says how a checkpoint came to be, a `MeasureRecord` what one task measured on it. Each carries the
+ingredients of its key, so that two records can be compared field by field.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
+
+SCHEMA_VERSION = 1
+
+Status = Literal["ok", "failed", "oom", "timeout", "interrupted", "skipped"]
+Direction = Literal["higher", "lower", "none"]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+METRIC_ID = re.compile(r"^(?P<task>[a-z0-9_]+)\.(?P<metric>[a-z0-9_]+)(?:@(?P<protocol>[a-z0-9_./+-]+))?$")
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Metric(Strict):
+    """One number with its protocol.
+
+    `id` is `<task>.<metric>@<protocol>` and holds everything that changes the value; two ids are never compared.
+    `n` counts what the value is an average over (items, target tokens, timed rounds; 1 for a count).
+    """
+
+    id: str
+    value: Finite
+    unit: str
+    direction: Direction
+    n: int = Field(ge=1)
+    stderr: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    interval: tuple[Finite, Finite] | None = Field(None, description="95 % interval where it is not value ± 1.96 stderr")
+
+    @field_validator("id")
+    @classmethod
+    def _well_formed(cls, value: str) -> str:
+        if not METRIC_ID.match(value):
+            raise ValueError(f"'{value}' is not <task>.<metric>@<protocol>")
+        return value
+
+
+class Windows(Strict):
+    """Perplexity evidence: the summed negative log-likelihood (nats) and the target count of each window."""
+
+    nll: list[Finite]
+    targets: list[int]
+
+    @model_validator(mode="after")
+    def _same_length(self) -> Windows:
+        if len(self.nll) != len(self.targets) or not self.nll:
+            raise ValueError("nll and targets must be equally long and not empty")
+        return self
+
+
+class Evidence(Strict):
+    """What the metrics were computed from, kept so that paired tests need only the repository.
+
+    `items`: for each accuracy metric one character per item, 1 correct, 0 wrong, in the order of the data.
+    `samples`: timing samples in seconds, by name (`prefill`, `decode`, and the same of the dense twin).
+    """
+
+    items: dict[str, Annotated[str, Field(pattern=r"^[01]*$")]] = {}
+    windows: Windows | None = None
+    samples: dict[str, list[Finite]] = {}
+    notes: list[str] = []
+
+
+class Cost(Strict):
+    """What compressing cost: wall seconds by stage, peak memory above the loaded model's start, text and training."""
+
+    seconds: dict[str, Finite]
+    peak_memory_bytes: int
+    calibration_tokens: int
+    optimiser_steps: int
+    trainable_parameters: int
+
+
+class Failure(Strict):
+    stage: str
+    code: str
+    message: str
+    traceback: str = ""
+
+
+class Provenance(Strict):
+    """Where and with what a record was made."""
+
+    created: str = Field(description="UTC, ISO 8601")
+    seconds: Finite
+    command: list[str]
+    commit: str | None
+    dirty: bool | None
+    packages: dict[str, str]
+    machine: dict[str, str | int | float | None]
+
+
+class BaseRecord(Strict):
+    schema_version: Literal[1] = SCHEMA_VERSION
+    key: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    status: Status
+    ingredients: dict[str, Any]
+    model: str
+    method: str
+    preset: str
+    recovery: str = "none"
+    target: str = Field(description="'params=0.2', or 'none' where nothing is removed or the config decides")
+    seed: int
+    error: Failure | None = None
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _failure_where_not_ok(self) -> BaseRecord:
+        if (self.status == "ok") == (self.error is not None):
+            raise ValueError(f"status '{self.status}' and error={'given' if self.error else 'missing'} do not fit")
+        return self
+
+
+class ArtifactRecord(BaseRecord):
+    """How a checkpoint was made: what was asked, what was achieved, what it cost, what is left of each layer."""
+
+    kind: Literal["artifact"] = "artifact"
+    achieved: dict[str, Finite] = Field({}, description="removed fraction by basis: params, block_params, macs")
+    widths: list[tuple[int, int, int]] = Field([], description="heads, key/value heads, MLP channels of each layer")
+    cost: Cost | None = None
+
+
+class MeasureRecord(BaseRecord):
+    """What one task measured on one checkpoint."""
+
+    kind: Literal["measure"] = "measure"
+    artifact: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$", description="key of the checkpoint")]
+    task: str = Field(description="task id, e.g. 'piqa@0shot/limit20'")
+    metrics: list[Metric] = []
+    evidence: Evidence = Evidence()
+
+
+Record = Annotated[ArtifactRecord | MeasureRecord, Field(discriminator="kind")]
+RECORD: TypeAdapter[ArtifactRecord | MeasureRecord] = TypeAdapter(Record)

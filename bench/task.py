@@ -1,0 +1,145 @@
+"""What a task is: the schema of `tasks/*.yaml`, and the ids under which suites and metrics name a task.
+
+A task id is `<name>@<protocol>` with `/limit<n>` where only the first n items (windows, for perplexity) are used:
+`piqa@0shot/limit20`, `wikitext2@2048`, `generate@hf/b1/p64/n128`. A metric id puts the metric's name after the task's.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
+
+from bench.errors import UsageError
+
+DataRef = Annotated[str, Field(pattern=r"^[a-z0-9_]+/[a-z0-9_]+$", description="<dataset>/<split> of the data pack")]
+TASK_ID = re.compile(
+    r"^(?P<name>[a-z0-9_]+)(?:\.(?P<metric>[a-z0-9_]+))?(?:@(?P<protocol>[a-z0-9_/+-]+?))?(?:/limit(?P<limit>[1-9]\d*))?$"
+)
+GENERATION = re.compile(r"^(?P<backend>hf)/b(?P<batch>[1-9]\d*)/p(?P<prompt>[1-9]\d*)/n(?P<new>[1-9]\d*)$")
+
+
+class BaseTask(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z0-9_]+$")
+    version: int = 1
+    description: str
+
+    def data(self) -> list[str]:
+        """The files of the data pack that the task reads, as `<dataset>/<split>`."""
+        return []
+
+
+class AccuracyTask(BaseTask):
+    """A multiple-choice task: lm-eval's stock task with only its data source replaced, zero-shot."""
+
+    kind: Literal["accuracy"]
+    lm_eval: str = Field(description="name of the stock lm-eval task")
+    splits: dict[str, DataRef] = Field(description="lm-eval split name -> file of the pack")
+    metrics: tuple[str, ...]
+    headline: str = Field(description="the metric that stands for the task in a suite's mean")
+    chance: float = Field(ge=0, lt=1)
+
+    def data(self) -> list[str]:
+        return list(self.splits.values())
+
+    def protocol(self, given: str | None) -> str:
+        if given not in (None, "0shot"):
+            raise UsageError(f"task {self.name}: protocol '{given}' is not known; it is always '0shot'")
+        return "0shot"
+
+
+class PerplexityTask(BaseTask):
+    """Perplexity of one text in windows without overlap (LLM-Pruner's protocol); the protocol is the window length."""
+
+    kind: Literal["perplexity"]
+    text: DataRef
+    column: str
+    join: str = Field(description="what stands between two rows when they are joined into one text")
+    windows: tuple[int, ...] = Field(description="usual window lengths; the first is the default")
+
+    def data(self) -> list[str]:
+        return [self.text]
+
+    def protocol(self, given: str | None) -> str:
+        window = given or str(self.windows[0])
+        if not window.isdecimal() or int(window) < 2:
+            raise UsageError(f"task {self.name}: protocol '{window}' is not a window length of 2 tokens or more")
+        return str(int(window))
+
+
+class GenerationTask(BaseTask):
+    """Greedy generation with a fixed number of prompt and new tokens, timed in turn with the dense model."""
+
+    kind: Literal["generation"]
+    protocols: tuple[str, ...]
+    rounds: int = Field(ge=2, description="timed rounds of each model")
+
+    @field_validator("protocols")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for protocol in value:
+            if not GENERATION.match(protocol):
+                raise ValueError(f"'{protocol}' is not hf/b<batch>/p<prompt tokens>/n<new tokens>")
+        return value
+
+    def protocol(self, given: str | None) -> str:
+        protocol = given or self.protocols[0]
+        if not GENERATION.match(protocol):
+            raise UsageError(
+                f"task {self.name}: protocol '{protocol}' is not hf/b<batch>/p<prompt tokens>/n<new tokens>"
+            )
+        return protocol
+
+
+class SizeTask(BaseTask):
+    """Parameters, bytes and multiply-accumulates of the checkpoint; the protocol is the MACs' sequence length."""
+
+    kind: Literal["size"]
+
+    def protocol(self, given: str | None) -> str:
+        if given is not None and not given.isdecimal():
+            raise UsageError(f"task {self.name}: protocol '{given}' is not a sequence length")
+        return given or "64"
+
+
+class TaskGroup(BaseTask):
+    """A named set of tasks with a mean that exists only where every member does."""
+
+    kind: Literal["group"]
+    members: tuple[str, ...] = Field(description="<task>.<metric> of each member")
+
+
+TaskSpec = AccuracyTask | PerplexityTask | GenerationTask | SizeTask
+TASK_FILE: TypeAdapter[TaskSpec | TaskGroup] = TypeAdapter(
+    Annotated[TaskSpec | TaskGroup, Field(discriminator="kind")]
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task with its protocol and limit settled: what one cell measures."""
+
+    spec: TaskSpec
+    protocol: str
+    limit: int | None = None
+
+    @property
+    def suffix(self) -> str:
+        """The protocol part of the metric ids: '0shot/limit20'."""
+        return self.protocol + (f"/limit{self.limit}" if self.limit else "")
+
+    @property
+    def id(self) -> str:
+        return f"{self.spec.name}@{self.suffix}"
+
+    def metric_id(self, metric: str) -> str:
+        return f"{self.spec.name}.{metric}@{self.suffix}"
+
+    def settings(self) -> dict[str, Any]:
+        """Everything of the task that changes its value; goes into the key."""
+        return {"task": self.spec.model_dump(mode="json", exclude={"description"}), "protocol": self.protocol,
+                "limit": self.limit}
