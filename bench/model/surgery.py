@@ -1,0 +1,109 @@
+"""Structured pruning made real: slices the weights that `Kept` names and builds the smaller model around them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from bench.model.layers import Block, blocks_of, embedding_of, final_norm_of, head_of, shape_of
+from bench.model.lean_llama import LeanLlamaConfig, LeanLlamaForCausalLM
+from bench.model.shape import BlockShape, Kept, Shape
+
+PER_LAYER = ("num_attention_heads", "num_key_value_heads", "intermediate_size")
+
+
+def prune(model: PreTrainedModel, kept: Kept) -> PreTrainedModel:
+    """Remove all but `kept`; indices keep their order, `head_dim` never changes (specification §1.3).
+
+    The weights of `model` are sliced in place, one matrix at a time, and handed over: use only what is returned, a
+    `LlamaForCausalLM` where the result is uniform, a `LeanLlamaForCausalLM` elsewhere.
+
+    Raises:
+        MethodError: `kept` does not fit the model (see `Shape.after`).
+    """
+    dense = shape_of(model)
+    after = dense.after(kept)
+    with torch.no_grad():
+        for block in blocks_of(model):
+            if block.index in kept.blocks:
+                _slice_block(block, dense, kept)
+        if kept.hidden is not None:
+            _slice_hidden(model, kept.hidden)
+    for index in sorted(set(range(len(dense.blocks))) - set(kept.blocks), reverse=True):
+        del model.model.layers[index]
+    return _rebuild(model, after)
+
+
+def _slice_block(block: Block, dense: Shape, kept: Kept) -> None:
+    mine = kept.blocks[block.index]
+    query_rows = _head_rows(mine.heads, dense.head_dim)
+    kv_rows = _head_rows(dense.kept_kv_heads(block.index, mine.heads), dense.head_dim)
+    for linear, rows in ((block.q, query_rows), (block.k, kv_rows), (block.v, kv_rows)):
+        _slice(linear, rows, 0)
+    for linear in (block.gate, block.up):
+        _slice(linear, mine.channels, 0)
+    _slice(block.o, query_rows, 1)
+    _slice(block.down, mine.channels, 1)
+    if kept.hidden is not None:
+        for linear in (block.q, block.k, block.v, block.gate, block.up):
+            _slice(linear, kept.hidden, 1)
+        for module in (block.o, block.down, block.attention_norm, block.mlp_norm):
+            _slice(module, kept.hidden, 0)
+
+
+def _slice_hidden(model: PreTrainedModel, hidden: Sequence[int]) -> None:
+    tied = head_of(model).weight is embedding_of(model).weight
+    _slice(embedding_of(model), hidden, 1)
+    if tied:
+        head_of(model).weight = embedding_of(model).weight
+    else:
+        _slice(head_of(model), hidden, 1)
+    _slice(final_norm_of(model), hidden, 0)
+
+
+def _slice(module: nn.Module, keep: Sequence[int], dim: int) -> None:
+    weight: nn.Parameter = module.weight
+    if len(keep) < weight.shape[dim]:
+        index = torch.tensor(keep, device=weight.device)
+        module.weight = nn.Parameter(weight.index_select(dim, index), requires_grad=weight.requires_grad)
+    if dim == 0 and getattr(module, "bias", None) is not None and len(keep) < module.bias.shape[0]:
+        index = torch.tensor(keep, device=weight.device)
+        module.bias = nn.Parameter(module.bias.index_select(0, index), requires_grad=module.bias.requires_grad)
+
+
+def _head_rows(heads: Sequence[int], head_dim: int) -> list[int]:
+    return [head * head_dim + i for head in heads for i in range(head_dim)]
+
+
+def _rebuild(model: PreTrainedModel, shape: Shape) -> PreTrainedModel:
+    """The model class that fits `shape`, with the (already sliced) weights of `model`, no copy made."""
+    cls, config = _config_for(model.config, shape)
+    with torch.device("meta"):
+        lean = cls(config)
+    lean.model.rotary_emb = model.model.rotary_emb
+    lean.load_state_dict(model.state_dict(), assign=True)
+    lean.tie_weights()
+    lean.generation_config = model.generation_config
+    lean.config._attn_implementation = model.config._attn_implementation
+    for target, source in zip(lean.parameters(), model.parameters(), strict=True):
+        target.requires_grad_(source.requires_grad)
+    return lean.train(model.training)
+
+
+def _config_for(base: LlamaConfig, shape: Shape) -> tuple[type[PreTrainedModel], LlamaConfig]:
+    fields = base.to_dict()
+    for name in ("model_type", "architectures", "auto_map", "per_layer_config", "transformers_version"):
+        fields.pop(name, None)
+    fields |= {"hidden_size": shape.hidden, "num_hidden_layers": len(shape.blocks), "head_dim": shape.head_dim}
+    first = shape.blocks[0]
+    if set(shape.blocks) == {first} and shape.hidden % first.heads == 0:
+        return LlamaForCausalLM, LlamaConfig(**fields | dict(zip(PER_LAYER, _widths(first), strict=True)))
+    per_layer = {i: dict(zip(PER_LAYER, _widths(block), strict=True)) for i, block in enumerate(shape.blocks)}
+    return LeanLlamaForCausalLM, LeanLlamaConfig(**fields, per_layer_config=per_layer)
+
+
+def _widths(block: BlockShape) -> tuple[int, int, int]:
+    return block.heads, block.kv_heads, block.channels
