@@ -1,0 +1,211 @@
+"""Finds methods and tasks: nothing is listed by hand.
+
+Methods come from the `methods` package, from the folders named by `--plugins` or `LEANBOARD_PLUGINS`, and from
+installed packages with an entry point in the group `leanboard.methods`. A plug-in that cannot be imported is listed
+with its reason instead of being lost. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pydantic import TypeAdapter
+
+import methods
+import tasks
+from bench.errors import UsageError, unknown
+from bench.method import Method, MethodConfig, Preset, Traits
+from bench.task import TASK_FILE, TASK_ID, Task, TaskGroup, TaskSpec
+from bench.yamlfile import read_yaml, validated
+
+PRESETS: TypeAdapter[dict[str, Preset]] = TypeAdapter(dict[str, Preset])
+
+
+@dataclass(frozen=True)
+class MethodEntry:
+    """A method that was found: its class, and where it came from."""
+
+    cls: type[Method]
+    origin: str
+    folder: Path | None = None
+
+    @property
+    def name(self) -> str:
+        return self.cls.name
+
+    def presets(self) -> dict[str, Preset]:
+        """Its presets by name; every method has `default`: the defaults of its config, no recovery."""
+        found = {"default": Preset(description="the defaults of the config")}
+        file = self.folder / "presets.yaml" if self.folder else None
+        if file is not None and file.exists():
+            found |= validated(PRESETS, read_yaml(file), file)
+        return found
+
+    def preset(self, name: str) -> Preset:
+        presets = self.presets()
+        if name not in presets:
+            raise unknown("preset", name, presets, f"method {self.name}")
+        return presets[name]
+
+    def config(self, preset: Preset, overrides: dict[str, Any] | None = None) -> MethodConfig:
+        """The resolved config: the preset's fields, then `overrides`.
+
+        Raises:
+            UsageError: an unknown field or a value out of range.
+        """
+        return validated(self.cls.Config, preset.config | (overrides or {}), f"method {self.name}: config")
+
+    def card(self) -> str | None:
+        """The text of its card.md, if it has one."""
+        file = self.folder / "card.md" if self.folder else None
+        return file.read_text(encoding="utf-8") if file is not None and file.exists() else None
+
+
+@dataclass
+class Registry:
+    """The methods that were found, and the plug-ins that could not be loaded, with the reason."""
+
+    methods: dict[str, MethodEntry] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)
+
+    def method(self, name: str, where: str = "") -> MethodEntry:
+        """The method called `name`.
+
+        Raises:
+            UsageError: there is none (with a suggestion), or its plug-in could not be loaded (with the reason).
+        """
+        if name in self.methods:
+            return self.methods[name]
+        if name in self.broken:
+            raise UsageError(f"method '{name}' cannot be loaded: {self.broken[name]}")
+        raise unknown("method", name, self.methods, where)
+
+    def add(self, source: str, origin: str, load: Any, folder: Path | None) -> None:
+        try:
+            found = list(_methods_in(load()))
+            if not found:
+                raise TypeError("it defines no subclass of bench.method.Method")
+            for cls in found:
+                _check(cls)
+                if cls.name in self.methods:
+                    raise TypeError(f"method '{cls.name}' exists already, from {self.methods[cls.name].origin}")
+                self.methods[cls.name] = MethodEntry(cls, origin, folder)
+        except Exception as error:  # a plug-in may fail in any way; it is listed, and the others go on
+            self.broken[source] = f"{origin}: {type(error).__name__}: {error}"
+
+
+def load_registry(plugins: Sequence[Path] = ()) -> Registry:
+    """All methods of the package, of `plugins` and `LEANBOARD_PLUGINS` (folders), and of installed packages."""
+    registry = Registry()
+    for folder in _children(Path(methods.__file__).parent):
+        registry.add(
+            folder.stem, "built in", lambda name=folder.stem: importlib.import_module(f"methods.{name}"), folder
+        )
+    named = [Path(p) for p in os.environ.get("LEANBOARD_PLUGINS", "").split(os.pathsep) if p]
+    for root in [*plugins, *named]:
+        if not root.is_dir():
+            raise UsageError(f"--plugins: {root} is not a folder")
+        for path in _children(root):
+            registry.add(path.stem, str(path), lambda path=path: _load_file(path), path if path.is_dir() else None)
+    for point in entry_points(group="leanboard.methods"):
+        registry.add(point.name, f"package {point.dist.name if point.dist else point.value}", point.load, None)
+    return registry
+
+
+@cache
+def load_tasks() -> dict[str, TaskSpec | TaskGroup]:
+    """Every task and group of `tasks/*.yaml`, by name."""
+    found: dict[str, TaskSpec | TaskGroup] = {}
+    for file in sorted(Path(tasks.__file__).parent.glob("*.yaml")):
+        spec = validated(TASK_FILE, read_yaml(file), file)
+        if spec.name != file.stem:
+            raise UsageError(f"{file}: name: '{spec.name}' is not the file's name")
+        found[spec.name] = spec
+    return found
+
+
+def task_groups() -> list[TaskGroup]:
+    """The groups among the tasks."""
+    return [spec for spec in load_tasks().values() if isinstance(spec, TaskGroup)]
+
+
+def tasks_named(text: str, limit: int | None = None, where: str = "") -> list[Task]:
+    """The tasks that a task id, metric id or group name stands for ('piqa', 'wikitext2@128/limit4', 'commonsense7').
+
+    `limit` is used where `text` has none of its own.
+
+    Raises:
+        UsageError: no such task, or a protocol that it does not know.
+    """
+    match = TASK_ID.match(text)
+    if match is None:
+        raise UsageError(f"{where + ': ' if where else ''}'{text}' is not a task id such as piqa or wikitext2@2048")
+    known = load_tasks()
+    name, items = match["name"], int(match["limit"]) if match["limit"] else limit
+    if name in ("params", "bytes", "macs") and match["metric"]:
+        name = "size"
+    if name not in known:
+        raise unknown("task", name, known, where)
+    spec = known[name]
+    if isinstance(spec, TaskGroup):
+        return [task for member in spec.members for task in tasks_named(member.split(".")[0], items, where)]
+    limited = items if spec.kind in ("accuracy", "perplexity") else None
+    return [Task(spec, spec.protocol(match["protocol"]), limited)]
+
+
+def _children(root: Path) -> list[Path]:
+    """Plug-ins directly below `root`: packages and single files, names starting with '_' or '.' left out."""
+    return sorted(
+        p
+        for p in root.iterdir()
+        if not p.name.startswith(("_", ".")) and ((p / "__init__.py").exists() or p.suffix == ".py")
+    )
+
+
+def _load_file(path: Path) -> ModuleType:
+    """Import a file or package of a plug-in folder under a name of its own."""
+    name = f"leanboard_plugins.{path.stem}"
+    file = path / "__init__.py" if path.is_dir() else path
+    spec = importlib.util.spec_from_file_location(
+        name, file, submodule_search_locations=[str(path)] if path.is_dir() else None
+    )
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _methods_in(loaded: Any) -> Iterator[type[Method]]:
+    if isinstance(loaded, type):
+        yield loaded
+        return
+    for value in vars(loaded).values():
+        if inspect.isclass(value) and issubclass(value, Method) and value.__module__ == loaded.__name__:
+            yield value
+
+
+def _check(cls: type[Method]) -> None:
+    """The class attributes that the contract asks for."""
+    for attribute, kind in (("name", str), ("version", str), ("traits", Traits)):
+        if not isinstance(getattr(cls, attribute, None), kind):
+            raise TypeError(f"{cls.__name__}.{attribute} must be a {kind.__name__}")
+    if not TASK_ID.match(cls.name) or not cls.name.replace("_", "").isalnum():
+        raise TypeError(f"{cls.__name__}.name '{cls.name}' must be lower-case letters, digits and '_'")
+    if inspect.isabstract(cls):
+        raise TypeError(f"{cls.__name__} does not implement compress()")
+    for field_name, info in cls.Config.model_fields.items():
+        if info.is_required() or not info.description:
+            raise TypeError(f"{cls.__name__}.Config.{field_name} needs a default and a description")
