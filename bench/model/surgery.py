@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from bench.model.layers import Block, blocks_of, embedding_of, final_norm_of, head_of, shape_of
 from bench.model.lean_llama import LeanLlamaConfig, LeanLlamaForCausalLM
-from bench.model.shape import BlockShape, Kept, Shape
+from bench.model.shape import BlockKept, BlockShape, Kept, Shape
 
 PER_LAYER = ("num_attention_heads", "num_key_value_heads", "intermediate_size")
 
@@ -26,6 +26,7 @@ def prune(model: PreTrainedModel, kept: Kept) -> PreTrainedModel:
     """
     dense = shape_of(model)
     after = dense.after(kept)
+    history = _compose(kept_of(model), kept)
     with torch.no_grad():
         for block in blocks_of(model):
             if block.index in kept.blocks:
@@ -34,7 +35,32 @@ def prune(model: PreTrainedModel, kept: Kept) -> PreTrainedModel:
             _slice_hidden(model, kept.hidden)
     for index in sorted(set(range(len(dense.blocks))) - set(kept.blocks), reverse=True):
         del model.model.layers[index]
-    return _rebuild(model, after)
+    lean = _rebuild(model, after)
+    lean.leanboard_kept = history
+    return lean
+
+
+def kept_of(model: PreTrainedModel) -> Kept:
+    """What all prunings of `model` so far have kept, in indices of the dense model."""
+    kept: Kept = getattr(model, "leanboard_kept", None) or shape_of(model).keep_all()
+    return kept
+
+
+def _compose(before: Kept, kept: Kept) -> Kept:
+    """`kept`, whose indices are those of the model after `before`, in indices of the dense model."""
+    old_blocks = [before.blocks[i] for i in sorted(before.blocks)]
+    old_index = sorted(before.blocks)
+    blocks = {
+        old_index[i]: BlockKept(
+            tuple(old_blocks[i].heads[h] for h in mine.heads),
+            tuple(old_blocks[i].channels[c] for c in mine.channels),
+        )
+        for i, mine in kept.blocks.items()
+    }
+    hidden = before.hidden if kept.hidden is None else kept.hidden
+    if before.hidden is not None and kept.hidden is not None:
+        hidden = tuple(before.hidden[d] for d in kept.hidden)
+    return Kept(blocks, hidden)
 
 
 def _slice_block(block: Block, dense: Shape, kept: Kept) -> None:

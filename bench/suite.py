@@ -1,0 +1,83 @@
+"""A suite: which models, methods, targets, seeds and tasks make up a board. The schema of `tasks/suites/*.yaml`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+import tasks
+from bench.errors import UsageError, unknown
+from bench.method import Target
+from bench.task import DataRef
+from bench.yamlfile import read_yaml, validated
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SuiteMethod(Strict):
+    """A method of the board: its preset, and what the suite changes of it."""
+
+    name: str
+    preset: str = "default"
+    config: dict[str, Any] = Field({}, description="fields that replace those of the preset")
+    recovery: Literal["preset", "none"] | dict[str, Any] = Field(
+        "preset", description="training after compression: the preset's own, none, or {name: lora, …}"
+    )
+    targets: list[Target] | None = Field(None, description="replace the suite's targets; [] leaves it to the config")
+
+
+class TextSource(Strict):
+    """A column of a file of the data pack."""
+
+    data: DataRef
+    column: str = "text"
+
+
+class FirstOf(Strict):
+    """Tasks of which the first whose data can be had is run, under its own metric id."""
+
+    first_of: list[str] = Field(min_length=2)
+
+
+class Suite(Strict):
+    """A validated suite file."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    description: str
+    models: list[str] = Field(min_length=1)
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    seeds: list[int] = Field([0], min_length=1)
+    targets: list[Target] = []
+    calibration: TextSource = Field(description="text that methods calibrate on")
+    instructions: TextSource | None = Field(None, description="instruction rows that recovery trains on")
+    methods: list[SuiteMethod] = Field(min_length=1)
+    tasks: list[str | FirstOf] = Field(min_length=1)
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _names_alone(cls, value: Any) -> Any:
+        return [{"name": item} if isinstance(item, str) else item for item in value] if isinstance(value, list) else value
+
+
+def load_suite(name_or_file: str) -> Suite:
+    """A suite by file or by the name of one that comes with Leanboard ('smollm').
+
+    Raises:
+        UsageError: there is no such suite, or the file does not fit the schema.
+    """
+    file = Path(name_or_file)
+    if not file.is_file():
+        known = {f.stem: f for f in (Path(tasks.__file__).parent / "suites").glob("*.yaml")}
+        if file.suffix in (".yaml", ".yml") or file.parent != Path("."):
+            stem = file.stem if file.stem in known else ""
+            hint = f"; the suite '{stem}' comes with Leanboard under that name" if stem else ""
+            raise UsageError(f"{file}: there is no such suite file{hint}")
+        if name_or_file not in known:
+            raise unknown("suite", name_or_file, known)
+        file = known[name_or_file]
+    return validated(Suite, read_yaml(file), file)
