@@ -1,0 +1,127 @@
+"""The Python interface: compress a model, evaluate a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.catalogue import resolve
+from bench.data.pack import Pack
+from bench.data.sources import ensure
+from bench.errors import DataError, UsageError
+from bench.method import MethodConfig, Target
+from bench.paths import offline
+from bench.record.schema import Cost, Metric
+from bench.registry import load_registry, tasks_named
+from bench.run.plan import artifact_ingredients
+from bench.suite import TextSource
+from bench.yamlfile import validated
+
+if TYPE_CHECKING:
+    import torch
+
+CALIBRATION = TextSource(data="lambada_openai/test")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A compressed checkpoint on disk.
+
+    `kept[layer]` has the kept `heads` and `channels` as indices in the dense model (a dropped layer is missing),
+    `sizes` the parameters and bytes by metric name, `achieved` the removed fraction by target basis.
+    """
+
+    path: Path
+    kept: dict[int, dict[str, list[int]]]
+    sizes: dict[str, float]
+    achieved: dict[str, float]
+    cost: Cost
+
+
+def compress(
+    model: str | Path,
+    method: str,
+    *,
+    config: Mapping[str, Any] | None = None,
+    target: Target | None = None,
+    calibration: torch.Tensor | None = None,
+    out: str | Path,
+    seed: int = 0,
+) -> Artifact:
+    """Compress `model` with `method` and save the checkpoint in folder `out`.
+
+    Args:
+        model: catalogue id or folder of a LLaMA-family checkpoint.
+        method: a registered method's name (`leanboard methods` lists them).
+        config: fields of the method's config; the rest keep their defaults.
+        target: how much to remove; without it the config decides.
+        calibration: token ids, int64 [N, T], used instead of sampled text.
+        out: folder for the checkpoint; it must not hold anything else.
+        seed: seed of all that is random.
+
+    Raises:
+        UsageError: an unknown name or field, or a model or text that cannot be had.
+        MethodError: the method cannot reach the target, or broke its contract.
+    """
+    from bench.run.compress import Order, Stages, Texts, build
+
+    out = Path(out)
+    if out.exists() and any(out.iterdir()) and not (out / "leanboard.json").exists():
+        raise UsageError(f"{out}: the folder is not empty and holds no Leanboard checkpoint; nothing is overwritten")
+    entry = load_registry().method(method)
+    resolved: MethodConfig = validated(entry.cls.Config, dict(config or {}), f"method {method}: config")
+    ref = resolve(str(model), offline=offline())
+    texts = Texts(ids=_checked(calibration)) if calibration is not None else Texts(calibration=CALIBRATION)
+    if calibration is None and "calibration" in entry.cls.traits.needs:
+        _ensure([CALIBRATION.data])
+    ingredients = artifact_ingredients(
+        ref, entry, resolved.model_dump(mode="json"), None, target, seed, "float32",
+        "given token ids" if calibration is not None else CALIBRATION.model_dump(mode="json"), None,
+    )
+    order = Order(
+        weights=ref.path, method=entry.cls(resolved), recovery=None, target=target, seed=seed, dtype="float32",
+        device="cpu", texts=texts, ingredients=ingredients,
+    )
+    built = build(order, out, Stages())
+    manifest = built.manifest
+    return Artifact(built.path, dict(manifest.kept), dict(manifest.sizes), dict(manifest.achieved), built.cost)
+
+
+def evaluate(path_or_model: str | Path | Artifact, task_ids: Sequence[str], *, limit: int | None = None) -> list[Metric]:
+    """Measure tasks on a checkpoint.
+
+    Args:
+        path_or_model: a checkpoint's folder, a catalogue id, or what `compress` returned.
+        task_ids: task ids, metric ids or group names: `piqa`, `wikitext2@128`, `commonsense7`.
+        limit: only the first `limit` items (windows, for perplexity) of each task; it becomes part of the metric ids.
+
+    Raises:
+        UsageError: an unknown task, or a model or data file that cannot be had.
+    """
+    from bench.measure import measure
+    from bench.measure.subject import Subject
+
+    if limit is not None and limit < 1:
+        raise UsageError(f"limit: must be at least 1, not {limit}")
+    tasks = {task.id: task for name in task_ids for task in tasks_named(name, limit)}.values()
+    _ensure(sorted({ref for task in tasks for ref in task.spec.data()}))
+    where = path_or_model.path if isinstance(path_or_model, Artifact) else path_or_model
+    path = resolve(str(where), offline=offline()).path
+    subject = Subject(path, dense=None, dtype="float32", device="cpu")
+    pack = Pack.default()
+    return [metric for task in tasks for metric in measure(task, subject, pack, lambda done, total: None).metrics]
+
+
+def _ensure(refs: Sequence[str]) -> None:
+    for ref, reason in ensure(refs, offline=offline(), on_progress=lambda line: None).items():
+        raise DataError(f"data {ref} cannot be had: {reason}")
+
+
+def _checked(ids: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    if not isinstance(ids, torch.Tensor) or ids.dtype != torch.int64 or ids.dim() != 2 or not ids.numel():
+        raise UsageError("calibration: must be an int64 tensor [N, T] of token ids")
+    return ids

@@ -1,0 +1,89 @@
+"""The units of work: one checkpoint to make (`ArtifactCell`), one task to measure on it (`MeasureCell`).
+
+Both are plain JSON, so that a cell can be handed to another process or machine as it is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from bench.method import Target
+from bench.run.keys import digest
+from bench.suite import TextSource
+from bench.task import Task
+
+
+class Cell(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ArtifactCell(Cell):
+    """Everything that makes a checkpoint, names of files on this machine included.
+
+    `ingredients` is the part that changes the result, and alone enters the key.
+    """
+
+    model: str
+    weights: Path
+    method: str
+    preset: str
+    config: dict[str, Any]
+    recovery: dict[str, Any] | None
+    target: Target | None
+    seed: int
+    dtype: str
+    device: str
+    calibration: TextSource | None
+    instructions: TextSource | None
+    ingredients: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        return digest(self.ingredients)
+
+    @property
+    def recovery_name(self) -> str:
+        return str(self.recovery["name"]) if self.recovery else "none"
+
+    @property
+    def label(self) -> str:
+        """How the cell is called in progress and error messages."""
+        parts = [self.model, self.method, self.preset]
+        parts += [self.recovery_name] * (self.recovery is not None)
+        parts += [str(self.target)] * (self.target is not None)
+        return " · ".join([*parts, f"seed {self.seed}"])
+
+
+class MeasureCell(Cell):
+    """One task on one checkpoint."""
+
+    task: str
+    kind: str
+    ingredients: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        return digest(self.ingredients)
+
+
+class Job(Cell):
+    """What one worker does: make (or find) a checkpoint, then measure the tasks that are still open."""
+
+    artifact: ArtifactCell
+    cells: list[MeasureCell]
+    results: Path
+    plugins: list[Path] = []
+    command: list[str]
+
+
+def measure_ingredients(
+    artifact_key: str, task: Task, data: dict[str, str], engine: str, dtype: str, device: str, machine: str | None
+) -> dict[str, Any]:
+    """What a measurement depends on; `data` maps each file of the pack to its sha256, `machine` is for speed alone."""
+    parts: dict[str, Any] = {
+        "artifact": artifact_key, "data": data, "engine": engine, "dtype": dtype, "device": device, **task.settings()
+    }
+    return parts | ({"machine": machine} if machine else {})

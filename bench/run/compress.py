@@ -1,0 +1,191 @@
+"""The life of a checkpoint: load → compress → recover → finalize → save → reload. The only caller of methods."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from bench.blocks.recoveries import load_recovery
+from bench.data.calibration import sample_windows
+from bench.data.instructions import instruction_examples, text_examples
+from bench.data.pack import Pack
+from bench.errors import MethodError, UsageError
+from bench.measure.memory import peak_memory
+from bench.method import Context, Example, Method, Target
+from bench.model.checkpoint import Manifest, load_checkpoint, save_checkpoint
+from bench.model.layers import shape_of
+from bench.model.load import load_folder
+from bench.model.surgery import kept_of
+from bench.record.schema import Cost
+from bench.suite import TextSource
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+TARGET_TOLERANCE = 0.005
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Where a method's text comes from: the caller's own token ids [N, T], or columns of the data pack."""
+
+    ids: torch.Tensor | None = None
+    calibration: TextSource | None = None
+    instructions: TextSource | None = None
+
+    def sampler(self, tokenizer: PreTrainedTokenizerBase | None, seed: int) -> Callable[[int, int, int], torch.Tensor]:
+        """Calibration windows [n, seq_len] by draw: the same for every method of a run with the same seed."""
+
+        def sample(n: int, seq_len: int, draw: int) -> torch.Tensor:
+            if self.ids is not None:
+                return self.ids
+            if self.calibration is None:
+                raise MethodError("the method asks for calibration text, but its traits do not say that it needs any")
+            texts = Pack.default().column(self.calibration.data, self.calibration.column)
+            return sample_windows(texts, _needed(tokenizer), n, seq_len, seed=seed * 1000 + draw)
+
+        return sample
+
+    def examples(self, tokenizer: PreTrainedTokenizerBase | None) -> Callable[[int], Sequence[Example]]:
+        """Training examples by maximal length."""
+
+        def examples(max_length: int) -> Sequence[Example]:
+            if self.ids is not None:
+                return text_examples(self.ids[:, :max_length])
+            if self.instructions is None:
+                raise MethodError("the method asks for training text, but its traits do not say that it needs any")
+            rows = Pack.default().rows(self.instructions.data, ["instruction", "input", "output"])
+            return instruction_examples(rows, _needed(tokenizer), max_length)
+
+        return examples
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be made of which dense model."""
+
+    weights: Path
+    method: Method
+    recovery: dict[str, Any] | None
+    target: Target | None
+    seed: int
+    dtype: str
+    device: str
+    texts: Texts
+    ingredients: dict[str, Any]
+
+
+@dataclass
+class Built:
+    """A checkpoint that was saved, loaded again and found to give the same logits."""
+
+    path: Path
+    manifest: Manifest
+    widths: list[tuple[int, int, int]]
+    cost: Cost
+
+
+@dataclass
+class Stages:
+    """Wall seconds by stage, and the name of the one at work (for the record of a failure)."""
+
+    current: str = "load"
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        self.current = name
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
+
+
+def build(order: Order, out: Path, stages: Stages, on_progress: Progress = lambda what, done, total: None) -> Built:
+    """Make the checkpoint that `order` asks for in folder `out`.
+
+    Raises:
+        LeanboardError: the method, the target, the text or the disk does not do; `stages.current` says where.
+    """
+    with stages("load"):
+        model, tokenizer = load_folder(order.weights, order.dtype, order.device)
+    dense = shape_of(model)
+    ctx = Context(
+        seed=order.seed, device=model.device, target=order.target, tokenizer=tokenizer,
+        sample=order.texts.sampler(tokenizer, order.seed), examples_source=order.texts.examples(tokenizer),
+        on_progress=on_progress,
+    )
+    with seeded(ctx.derived_seed("global")), peak_memory(order.device) as peak:
+        model = _transform(model, order, ctx, stages)
+    after = shape_of(model)
+    achieved = dense.removed(after)
+    _check_target(order.target, achieved)
+    with stages("save"):
+        manifest = save_checkpoint(
+            out, model, tokenizer, ingredients=order.ingredients, achieved=achieved, kept=kept_of(model)
+        )
+        del model
+    with stages("reload"):
+        load_checkpoint(out, order.dtype, order.device)
+    cost = Cost(
+        seconds=stages.seconds, peak_memory_bytes=peak.bytes, calibration_tokens=ctx.meter.calibration_tokens,
+        optimiser_steps=ctx.meter.optimiser_steps, trainable_parameters=ctx.meter.trainable_parameters,
+    )
+    return Built(out, manifest, [(b.heads, b.kv_heads, b.channels) for b in after.blocks], cost)
+
+
+def _transform(model: PreTrainedModel, order: Order, ctx: Context, stages: Stages) -> PreTrainedModel:
+    with stages("compress"):
+        model = _model(order.method.compress(model, ctx), "compress")
+    with stages("recover"):
+        model = _model(order.method.recover(model, ctx), "recover")
+        if order.recovery is not None:
+            model = load_recovery(order.recovery)(model, ctx)
+    with stages("finalize"):
+        model = _model(order.method.finalize(model, ctx), "finalize")
+    return model.eval().requires_grad_(False)
+
+
+def _model(value: Any, stage: str) -> PreTrainedModel:
+    if not isinstance(value, torch.nn.Module):
+        raise MethodError(f"{stage}() returned {type(value).__name__}, not the model")
+    return value
+
+
+def _check_target(target: Target | None, achieved: dict[str, float]) -> None:
+    if target is None or target.basis == "group_ratio":
+        return
+    if abs(achieved[target.basis] - target.value) > TARGET_TOLERANCE:
+        raise MethodError(
+            f"target {target}: the method removed {achieved[target.basis]:.4f}, more than {TARGET_TOLERANCE} off"
+        )
+
+
+def _needed(tokenizer: PreTrainedTokenizerBase | None) -> PreTrainedTokenizerBase:
+    if tokenizer is None:
+        raise UsageError("the checkpoint has no tokenizer, so text cannot be encoded; give token ids as calibration=")
+    return tokenizer
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Global random states seeded from `seed` inside, and as they were before outside."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)

@@ -1,0 +1,110 @@
+"""What the user sees while a suite runs: cells done, failed and cached, what is at work, and the time left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from statistics import mean
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from bench.run.plan import Plan
+
+
+class Progress:
+    """A live line on a terminal; elsewhere one line for every cell that ends."""
+
+    def __init__(self, console: Console, plan: Plan, past_seconds: Mapping[str, list[float]]) -> None:
+        self._console = console
+        self._labels = {
+            key: (job.artifact.label, task)
+            for job in plan.jobs
+            for key, task in [(job.artifact.key, "compress"), *((c.key, c.task) for c in job.cells)]
+        }
+        self._open = {key for key in self._labels if key not in plan.finished}
+        self._cached = len(self._labels) - len(self._open)
+        self._failed = 0
+        self._done = 0
+        self._at_work: dict[str, tuple[float, str]] = {}
+        self._seconds = {task: list(values) for task, values in past_seconds.items()}
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> Progress:
+        if self._console.is_terminal:
+            self._live.start()
+        else:
+            self._console.print(f"{len(self._open)} cells to do, {self._cached} cached")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    @property
+    def failed(self) -> int:
+        """Cells that did not end as ok."""
+        return self._failed
+
+    def on_event(self, event: dict[str, Any]) -> None:
+        """Follow an event of a worker."""
+        key = event["key"]
+        label, task = self._labels[key]
+        if event["event"] == "start":
+            self._at_work[key] = (time.monotonic(), f"{label} · {task}")
+        elif event["event"] == "progress" and key in self._at_work:
+            steps = f"{event['done']}/{event['total']}" if event["total"] else ""
+            self._at_work[key] = (self._at_work[key][0], f"{label} · {task} · {event['what']} {steps}")
+        elif event["event"] == "done":
+            self._end(key, event, label, task)
+
+    def _end(self, key: str, event: dict[str, Any], label: str, task: str) -> None:
+        self._at_work.pop(key, None)
+        if key not in self._open:  # a checkpoint that was lost from the cache and made again
+            return
+        self._open.discard(key)
+        self._done += 1
+        ok = event["status"] == "ok"
+        self._failed += not ok
+        if ok:
+            self._seconds.setdefault(task, []).append(event["seconds"])
+        line = Text(f"{'✓' if ok else '✗'} {label} · {task}", style="" if ok else "red")
+        line.append(f"  {event['seconds']:.1f} s" if ok else f"  {event['status']}: {event['message']}")
+        self._console.print(line)
+
+    def seconds_left(self) -> float | None:
+        """Estimate from what the same tasks took before; None until anything is known."""
+        known = [mean(values) for values in self._seconds.values() if values]
+        if not known:
+            return None
+        now = time.monotonic()
+        expected = {key: self._expected(self._labels[key][1], mean(known)) for key in self._open}
+        for key, (start, _) in self._at_work.items():
+            if key in expected:
+                expected[key] = max(0.0, expected[key] - (now - start))
+        return sum(expected.values())
+
+    def _expected(self, task: str, fallback: float) -> float:
+        values = self._seconds.get(task)
+        return mean(values) if values else fallback
+
+    def _render(self) -> Table:
+        table = Table.grid(padding=(0, 1))
+        left = self.seconds_left()
+        total = len(self._labels)
+        head = f"{self._cached + self._done}/{total} cells · {self._cached} cached · {self._failed} failed · "
+        head += "time left unknown yet" if left is None else f"about {_clock(left)} left"
+        table.add_row(Text(head, style="bold"))
+        for start, what in self._at_work.values():
+            table.add_row(Text(f"  {what}  ({_clock(time.monotonic() - start)})", style="dim"))
+        return table
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
