@@ -14,7 +14,7 @@ def cache_dir() -> Path:
 def data_roots() -> list[Path]:
     """Local data packs in the order they are searched: `LEANBOARD_DATA` where set, then the cache."""
     given = os.environ.get("LEANBOARD_DATA")
-    return [Path(given).expanduser()] * bool(given) + [cache_dir() / "data"]
+    return ([Path(given).expanduser()] if given else []) + [cache_dir() / "data"]
 
 
 def offline() -> bool:

