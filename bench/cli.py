@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.errors import LeanboardError, UsageError
+from bench.errors import Cancelled, LeanboardError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -113,7 +113,10 @@ def run(
     for note in made.notes:
         console.print(f"note: {note}", soft_wrap=True, markup=False)
     with Progress(console, made, past_seconds(results)) as progress:
-        run_jobs(made.open_jobs(), jobs, progress.on_event)
+        try:
+            run_jobs(made.open_jobs(), jobs, progress.on_event)
+        except KeyboardInterrupt:
+            raise Cancelled("interrupted; what is finished is kept, run the same command again to go on") from None
     outcome = make_report(results, task_groups())
     print_table(outcome.board, console)
     _tell(outcome, console)
@@ -262,8 +265,6 @@ def main() -> None:
         _fail(str(error), error.exit_code)
     except OSError as error:
         _fail(f"{error.filename or 'input/output'}: {error.strerror or error}", 1)
-    except KeyboardInterrupt:
-        _fail("interrupted; what was finished is kept, run the same command again to go on", 130)
 
 
 def _fail(sentence: str, code: int) -> None:

@@ -74,10 +74,11 @@ class Evidence(Strict):
 
 
 class Cost(Strict):
-    """What compressing cost: wall seconds by stage, peak memory above the loaded model's start, text and training."""
+    """What compressing cost: wall seconds by stage, peak memory above that at the start of the
+    transformation (the loaded model not counted; None where it cannot be measured), text and training."""
 
     seconds: dict[str, Finite]
-    peak_memory_bytes: int
+    peak_memory_bytes: int | None
     calibration_tokens: int
     optimiser_steps: int
     trainable_parameters: int

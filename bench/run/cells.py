@@ -77,12 +77,13 @@ class Job(Cell):
     results: Path
     plugins: list[Path] = []
     command: list[str]
+    accelerator: str | None = None
 
 
 def measure_ingredients(
     artifact_key: str, task: Task, data: dict[str, str], engine: str, dtype: str, device: str, machine: str | None
 ) -> dict[str, Any]:
-    """What a measurement depends on; `data` maps each file of the pack to its sha256, `machine` is for speed alone."""
+    """What a measurement depends on; `data` maps each file of the pack to its fingerprint, `machine` is for speed alone."""
     parts: dict[str, Any] = {
         "artifact": artifact_key, "data": data, "engine": engine, "dtype": dtype, "device": device, **task.settings()
     }

@@ -5,6 +5,7 @@ All that can go wrong cheaply goes wrong here, before any heavy work.
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from bench.data.sources import ensure
 from bench.errors import UsageError, unknown
 from bench.measure import ENGINE
 from bench.method import MethodConfig, Target
-from bench.record.provenance import accelerator_name, machine_fingerprint
+from bench.record.provenance import machine_fingerprint
 from bench.record.store import Store
 from bench.registry import MethodEntry, Registry, tasks_named
 from bench.run.cells import ArtifactCell, Job, MeasureCell, measure_ingredients
@@ -80,7 +81,7 @@ def make_plan(
                     artifact = _artifact(ref, item, entry, config, recovery, target, seed, suite, device, texts)
                     cells = [fingerprints.cell(artifact, task) for task in tasks]
                     job = Job(artifact=artifact, cells=cells, results=results, plugins=list(plugins),
-                              command=list(command))
+                              command=list(command), accelerator=accelerator)
                     jobs += _filtered(job, only)
     if not jobs:
         raise UsageError(f"--only {' '.join(f'{k}={v}' for k, v in only.items())}: no cell of the suite fits")
@@ -100,7 +101,7 @@ class _Fingerprints:
     dtype: str
 
     def cell(self, artifact: ArtifactCell, task: Task) -> MeasureCell:
-        data = {ref: self.pack.sha256(ref) for ref in task.spec.data()}
+        data = {ref: self.pack.fingerprint(ref) for ref in task.spec.data()}
         machine = self.machine if task.spec.kind == "generation" else None
         ingredients = measure_ingredients(
             artifact.key, task, data, ENGINE[task.spec.kind], self.dtype, self.device, machine
@@ -151,7 +152,7 @@ def _ensure_texts(
     suite: Suite, methods: list[tuple[SuiteMethod, MethodEntry, MethodConfig, dict[str, Any] | None]],
     offline: bool, say: Say,
 ) -> dict[str, str]:
-    """sha256 of the calibration and instruction files that some method of the suite reads."""
+    """Fingerprints of the calibration and instruction files that some method of the suite reads."""
     needed = {}
     if any("calibration" in entry.cls.traits.needs for _, entry, _, _ in methods):
         needed["calibration"] = suite.calibration.data
@@ -164,7 +165,7 @@ def _ensure_texts(
         if ref in missing:
             raise UsageError(f"suite {suite.name}: {what}: {ref} cannot be had: {missing[ref]}")
     pack = Pack.default()
-    return {what: pack.sha256(ref) for what, ref in needed.items()}
+    return {what: pack.fingerprint(ref) for what, ref in needed.items()}
 
 
 def _targets(item: SuiteMethod, entry: MethodEntry, suite: Suite) -> list[Target | None]:
@@ -207,8 +208,8 @@ def artifact_ingredients(
     }
 
 
-def _text(source: TextSource, sha256: str) -> dict[str, str]:
-    return {**source.model_dump(mode="json"), "sha256": sha256}
+def _text(source: TextSource, fingerprint: str) -> dict[str, str]:
+    return {**source.model_dump(mode="json"), "fingerprint": fingerprint}
 
 
 def _filtered(job: Job, only: Mapping[str, str]) -> list[Job]:
@@ -231,8 +232,17 @@ def _filtered(job: Job, only: Mapping[str, str]) -> list[Job]:
 
 
 def _device(wanted: str) -> tuple[str, str | None]:
-    """The device to run on and the accelerator's name (None on a CPU)."""
-    accelerator = None if wanted == "cpu" else accelerator_name()
+    """The device to run on and the accelerator's name (None on a CPU); asked of the driver, as torch is not loaded."""
+    accelerator = None if wanted == "cpu" else _accelerator()
     if wanted == "cuda" and accelerator is None:
         raise UsageError("device: the suite asks for cuda, and this machine shows no NVIDIA GPU")
     return ("cuda" if accelerator else "cpu"), accelerator
+
+
+def _accelerator() -> str | None:
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        names = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.split("\n")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return names[0].strip() or None

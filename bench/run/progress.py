@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from statistics import mean
 from types import TracebackType
 from typing import Any
@@ -13,6 +14,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from bench.record.schema import MeasureRecord
+from bench.record.store import Store
 from bench.run.plan import Plan
 
 
@@ -104,6 +107,16 @@ class Progress:
         for start, what in self._at_work.values():
             table.add_row(Text(f"  {what}  ({_clock(time.monotonic() - start)})", style="dim"))
         return table
+
+
+def past_seconds(results: Path) -> dict[str, list[float]]:
+    """Seconds that each kind of cell took in the records of `results`, by what the progress display calls it."""
+    seconds: dict[str, list[float]] = {}
+    for record in Store(results).read_all()[0]:
+        if record.status == "ok":
+            what = record.task if isinstance(record, MeasureRecord) else "compress"
+            seconds.setdefault(what, []).append(record.provenance.seconds)
+    return seconds
 
 
 def _clock(seconds: float) -> str:

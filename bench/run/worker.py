@@ -175,7 +175,7 @@ def _common(job: Job, status: Status, seconds: float) -> dict[str, Any]:
     return {
         "status": status, "model": cell.model, "method": cell.method, "preset": cell.preset,
         "recovery": cell.recovery_name, "target": str(cell.target) if cell.target else "none", "seed": cell.seed,
-        "provenance": provenance(seconds, job.command),
+        "provenance": provenance(seconds, job.command, job.accelerator),
     }
 
 

@@ -1,0 +1,127 @@
+"""What the reading verbs of the command line show: plain data first, so that `--json` and the tables say the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.markdown import Markdown
+from rich.table import Table
+from rich.text import Text
+
+import tasks
+from bench.catalogue import catalogue
+from bench.data.pack import Pack
+from bench.registry import MethodEntry, Registry, load_tasks
+from bench.run.plan import Plan
+from bench.suite import load_suite
+from bench.task import TaskGroup
+
+Rows = list[dict[str, Any]]
+
+
+def method_list(registry: Registry) -> Rows:
+    """Every method found, and the plug-ins that could not be loaded with the reason."""
+    rows = [
+        {
+            "method": entry.name, "version": entry.cls.version, "track": entry.cls.traits.track,
+            "needs": ", ".join(sorted(entry.cls.traits.needs)) or "nothing",
+            "presets": ", ".join(entry.presets()), "title": entry.cls.traits.title, "origin": entry.origin,
+        }
+        for entry in registry.methods.values()
+    ]
+    broken = [
+        {"method": name, "version": "", "track": "broken", "needs": "", "presets": "", "title": reason, "origin": ""}
+        for name, reason in registry.broken.items()
+    ]
+    return rows + broken
+
+
+def method_details(entry: MethodEntry) -> dict[str, Any]:
+    """All that is known of one method."""
+    traits = entry.cls.traits
+    config = [
+        {"field": name, "default": str(info.get_default(call_default_factory=True)), "description": info.description}
+        for name, info in entry.cls.Config.model_fields.items()
+    ]
+    presets = {name: preset.model_dump(mode="json") for name, preset in entry.presets().items()}
+    return {
+        "method": entry.name, "title": traits.title, "version": entry.cls.version, "track": traits.track,
+        "needs": sorted(traits.needs), "changes": sorted(traits.changes), "deterministic": traits.deterministic,
+        "paper": traits.paper, "origin": entry.origin, "config": config, "presets": presets, "card": entry.card() or "",
+    }
+
+
+def model_list() -> Rows:
+    """The catalogue, and whether the weights are on this machine."""
+    return [
+        {"model": entry.id, "weights": "here" if entry.here() else "not fetched", "description": entry.description}
+        for entry in catalogue()
+    ]
+
+
+def task_list() -> Rows:
+    """Every task and group: its kind, usual protocols, data and whether that is on this machine."""
+    pack = Pack.default()
+    rows = []
+    for spec in load_tasks().values():
+        protocols = [""]
+        if not isinstance(spec, TaskGroup):
+            usual = getattr(spec, "windows", None) or getattr(spec, "protocols", None) or [None]
+            protocols = [spec.protocol(None if p is None else str(p)) for p in usual]
+        data = spec.data()
+        rows.append({
+            "task": spec.name, "kind": spec.kind, "protocols": ", ".join(protocols), "data": ", ".join(data),
+            "here": "" if not data else "yes" if all(pack.has(ref) for ref in data) else "not fetched",
+            "description": spec.description,
+        })
+    return rows
+
+
+def plan_list(plan: Plan) -> Rows:
+    """Every cell of a plan with its key and whether it is finished."""
+    rows = []
+    for job in plan.jobs:
+        for key, what in [(job.artifact.key, "compress"), *((cell.key, cell.task) for cell in job.cells)]:
+            cell = job.artifact
+            rows.append({
+                "model": cell.model, "method": cell.method, "preset": cell.preset, "recovery": cell.recovery_name,
+                "target": str(cell.target) if cell.target else "none", "seed": cell.seed, "what": what, "key": key,
+                "status": "finished" if key in plan.finished else "to do",
+            })
+    return rows
+
+
+def all_data() -> list[str]:
+    """Every file of the data pack that some task or suite reads."""
+    refs = {ref for spec in load_tasks().values() for ref in spec.data()}
+    for file in (Path(tasks.__file__).parent / "suites").glob("*.yaml"):
+        suite = load_suite(str(file))
+        refs |= {source.data for source in (suite.calibration, suite.instructions) if source is not None}
+    return sorted(refs)
+
+
+def renderable(content: Any) -> RenderableType:
+    """`content` for a terminal: rows as a table, a mapping as its fields with the card last."""
+    if isinstance(content, Mapping):
+        parts: list[RenderableType] = []
+        for name, value in content.items():
+            if name == "card":
+                parts.append(Markdown(value))
+            elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+                parts += [Text(f"{name}:"), _table(value)]
+            else:
+                parts.append(Text(f"{name}: {value}"))
+        return Group(*parts)
+    return _table(content) if content else Text("nothing to show")
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in rows[0]:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(str(value)) for value in row.values()))
+    return table
