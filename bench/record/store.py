@@ -1,0 +1,256 @@
+"""Records on disk: one JSON file per cell under `<results>/runs/<model>/<method>/<artifact key>/`.
+
+Files are written whole or not at all, the same record always gives the same bytes, and a file that is not a record of
+ours is named and left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails, from_json
+
+from bench.errors import LeanboardError, RecordError, UsageError
+from bench.record.schema import RECORD, SCHEMA_VERSION, ArtifactRecord, BaseRecord, MeasureRecord
+
+AnyRecord = ArtifactRecord | MeasureRecord
+ABSENT = "(absent)"
+
+
+class Store:
+    """The records under one results folder. Nothing is cached: other processes may write beside this one."""
+
+    def __init__(self, results: Path) -> None:
+        self.results = results
+        self.runs = results / "runs"
+
+    def path_of(self, record: AnyRecord) -> Path:
+        """Where `record` belongs."""
+        folder = self.runs / safe_name(record.model) / safe_name(record.method)
+        if isinstance(record, ArtifactRecord):
+            return folder / record.key / "artifact.json"
+        task = safe_name(record.task.split("@")[0]).replace(".", "_")
+        return folder / record.artifact / f"{task}.{record.key}.json"
+
+    def write(self, record: AnyRecord) -> Path:
+        """Write `record`, in place of an older record of the same key.
+
+        Raises:
+            RecordError: the file there is damaged or not ours (it is left as it is), or the record is not JSON.
+            LeanboardError: the file system refuses.
+        """
+        path = self.path_of(record)
+        if path.exists():
+            self._read(path)
+        try:
+            text = render(record)
+        except (TypeError, ValueError) as error:
+            raise RecordError(f"{path}: the record cannot be written as JSON: {_one_line(error)}") from error
+        write_atomic(path, text.encode())
+        return path
+
+    def load(self, key: str) -> AnyRecord | None:
+        """The record with exactly this key; None where there is none.
+
+        Raises:
+            RecordError: there is a file for the key, but it is damaged or not ours.
+        """
+        paths = self._paths(key)
+        return self._read(paths[0]) if paths and len(key) == 16 else None
+
+    def finished(self, key: str) -> bool:
+        """Whether the cell of this key has ended well. Raises as `load` does."""
+        record = self.load(key)
+        return record is not None and record.status == "ok"
+
+    def find(self, prefix: str) -> AnyRecord:
+        """The one record that a user names by its key, the start of its key, its file or its artifact's folder.
+
+        Raises:
+            UsageError: no record or several match.
+            RecordError: the one that matches is damaged or not ours.
+        """
+        given = Path(prefix)
+        given = given / "artifact.json" if given.is_dir() else given
+        if given.is_file():
+            return _parse(given)
+        paths = self._paths(prefix)
+        if not paths:
+            raise UsageError(f"'{prefix}' is neither a record's file nor the start of a key under {self.runs}")
+        if len(paths) > 1:
+            listed = ", ".join(_key_in(path) for path in paths[:4]) + (", …" if len(paths) > 4 else "")
+            raise UsageError(f"'{prefix}' is the start of {len(paths)} keys ({listed}); give more of it")
+        return self._read(paths[0])
+
+    def read_all(self) -> tuple[list[AnyRecord], list[RecordError]]:
+        """All records in the order of their paths, and one error for each file that is not one."""
+        records, problems = [], []
+        for path in sorted(self.runs.rglob("*.json")):
+            try:
+                records.append(self._read(path))
+            except RecordError as error:
+                problems.append(error)
+        return records, problems
+
+    def why(self, a: AnyRecord, b: AnyRecord) -> list[tuple[str, Any, Any]]:
+        """What differs between two records, as `differences`; two checkpoints' keys are resolved to what differs there.
+
+        Shape of an entry: (path of the field, its value in `a`, its value in `b`).
+        """
+        found = differences(a, b)
+        if isinstance(a, MeasureRecord) and isinstance(b, MeasureRecord) and a.artifact != b.artifact:
+            made = self.load(a.artifact), self.load(b.artifact)
+            if made[0] is not None and made[1] is not None:
+                keys = {a.artifact, b.artifact}
+                found = [entry for entry in found if set(map(str, entry[1:])) != keys]
+                found += [(f"artifact.{path}", x, y) for path, x, y in differences(made[0], made[1])]
+        return found
+
+    def _paths(self, prefix: str) -> list[Path]:
+        if not re.fullmatch(r"[0-9a-f]{1,16}", prefix):
+            return []
+        artifacts = self.runs.glob(f"*/*/{prefix}*/artifact.json")
+        measures = self.runs.glob(f"*/*/*/*.{prefix}*.json")
+        return sorted([*artifacts, *measures])
+
+    def _read(self, path: Path) -> AnyRecord:
+        record = _parse(path)
+        expected = self.path_of(record)
+        if path != expected:
+            raise RecordError(
+                f"{path}: field '{_misfit(path, expected, record)}' does not fit the file's place, "
+                f"which would be {expected.relative_to(self.results)}"
+            )
+        return record
+
+
+def differences(a: BaseRecord, b: BaseRecord) -> list[tuple[str, Any, Any]]:
+    """What differs between the ingredients of two keys: (path of the field, value in `a`, value in `b`), by path.
+
+    A field that one side lacks has the value `ABSENT` there.
+    """
+    left, right = _flatten(a.ingredients), _flatten(b.ingredients)
+    pairs = ((path, left.get(path, ABSENT), right.get(path, ABSENT)) for path in sorted(left.keys() | right.keys()))
+    return [(path, x, y) for path, x, y in pairs if json.dumps(x, sort_keys=True) != json.dumps(y, sort_keys=True)]
+
+
+def safe_name(name: str) -> str:
+    """`name` as the name of a file or folder: it never leaves its folder, and two names never become the same one."""
+    safe = re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".-")[:80]
+    if safe == name and safe:
+        return safe
+    return f"{safe or 'unnamed'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def render(record: BaseRecord) -> str:
+    """The JSON text of a record: sorted keys, one field a line, lists and their elements kept on one line."""
+    return _render(record.model_dump(), "") + "\n"
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write `content` to a temporary file beside `path`, flush it to the disk and rename it.
+
+    Raises:
+        LeanboardError: the file system refuses (read-only, full, no permission); `path` is as it was.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        if isinstance(error, OSError):
+            raise LeanboardError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise
+
+
+def _render(value: Any, pad: str) -> str:
+    inner = pad + "  "
+    if isinstance(value, dict) and value:
+        lines = [f"{inner}{_compact(str(name))}: {_render(value[name], inner)}" for name in sorted(value)]
+        return "{\n" + ",\n".join(lines) + f"\n{pad}}}"
+    if isinstance(value, list | tuple) and any(isinstance(item, dict) for item in value):
+        return "[\n" + ",\n".join(inner + _compact(item) for item in value) + f"\n{pad}]"
+    return _compact(value)
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
+
+
+def _parse(path: Path) -> AnyRecord:
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read: {error.strerror or error}") from error
+    try:
+        data = from_json(raw, allow_inf_nan=False)
+    except ValueError as error:
+        raise RecordError(f"{path}: is not JSON, damaged or cut off: {_one_line(error)}") from error
+    if not isinstance(data, dict) or not isinstance(data.get("schema_version"), int):
+        raise RecordError(f"{path}: field 'schema_version' is missing; not a record of leanboard")
+    if data["schema_version"] > SCHEMA_VERSION:
+        raise RecordError(
+            f"{path}: field 'schema_version' is {data['schema_version']}, newer than the {SCHEMA_VERSION} that this "
+            "leanboard reads; update leanboard"
+        )
+    if not raw.endswith(b"\n"):
+        raise RecordError(f"{path}: damaged or cut off: the line feed at the end of the file is missing")
+    try:
+        return RECORD.validate_json(raw, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise RecordError(f"{path}: field '{_field(first)}': {_one_line(first['msg'])}") from error
+
+
+def _field(error: ErrorDetails) -> str:
+    """The path of the field that a validation error is about, without the union's tag."""
+    path = [str(part) for part in error["loc"]]
+    if error["type"].startswith("union_tag"):
+        return "kind"
+    return ".".join(path[1:]) or "status"
+
+
+def _misfit(path: Path, expected: Path, record: AnyRecord) -> str:
+    """The field of `record` that says it belongs at `expected` and not at `path`."""
+    if len(path.parts) != len(expected.parts):
+        return "kind"
+    key_folder = "key" if isinstance(record, ArtifactRecord) else "artifact"
+    fields = ("model", "method", key_folder, "kind" if key_folder == "key" else "key")
+    pairs = zip(fields, path.parts[-4:], expected.parts[-4:], strict=True)
+    name = next(field for field, is_, should in pairs if is_ != should)
+    return "task" if name == "key" and _key_in(path) == record.key else name
+
+
+def _key_in(path: Path) -> str:
+    return path.parent.name if path.name == "artifact.json" else path.name.split(".")[-2]
+
+
+def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, item in value.items():
+        if isinstance(item, dict) and item:
+            flat |= _flatten(item, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = item
+    return flat
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())
