@@ -22,7 +22,7 @@ from bench.yamlfile import validated
 if TYPE_CHECKING:
     import torch
 
-CALIBRATION = TextSource(data="lambada_openai/test")
+CALIBRATION = TextSource(data="lambada_passages/test")
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ class TextSource(Strict):
 
     data: DataRef
     column: str = "text"
+    rows: tuple[int, int] | None = Field(None, description="only rows [first, last), so that others stay unseen")
 
 
 class FirstOf(Strict):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from bench.blocks.recoveries import load_recovery
+from bench.blocks.recoveries import RECOVERIES
 from bench.data.calibration import sample_windows
 from bench.data.instructions import instruction_examples, text_examples
 from bench.data.pack import Pack
@@ -51,6 +51,7 @@ class Texts:
             if self.calibration is None:
                 raise MethodError("the method asks for calibration text, but its traits do not say that it needs any")
             texts = Pack.default().column(self.calibration.data, self.calibration.column)
+            texts = texts[slice(*self.calibration.rows)] if self.calibration.rows else texts
             return sample_windows(texts, _needed(tokenizer), n, seq_len, seed=seed * 1000 + draw)
 
         return sample
@@ -148,7 +149,9 @@ def _transform(model: PreTrainedModel, order: Order, ctx: Context, stages: Stage
     with stages("recover"):
         model = _model(order.method.recover(model, ctx), "recover")
         if order.recovery is not None:
-            model = load_recovery(order.recovery)(model, ctx)
+            settings, recover = RECOVERIES[order.recovery["name"]]
+            fields = {name: value for name, value in order.recovery.items() if name != "name"}
+            model = recover(model, ctx, settings.model_validate(fields))
     with stages("finalize"):
         model = _model(order.method.finalize(model, ctx), "finalize")
     return model.eval().requires_grad_(False)
