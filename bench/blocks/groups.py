@@ -1,0 +1,107 @@
+"""Coupled groups: what must be removed together for a LLaMA-family model to stay whole (specification §1.2).
+
+An attention group is a key/value head with the query heads that read it (one in plain multi-head attention), an MLP
+group is one channel, a hidden group is one dimension of the residual stream. Each has members: slices of weights with
+the same index. Scores of groups are float32 vectors in the model's order of heads, channels or dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from bench.errors import MethodError
+from bench.model.layers import Block, blocks_of, embedding_of, final_norm_of, head_of, shape_of
+from bench.model.shape import BlockKept, BlockShape, Kept, Shape
+from bench.model.surgery import kept_of, prune
+
+__all__ = [
+    "Block", "BlockKept", "BlockShape", "Kept", "Member", "Scores", "Shape", "attention_members", "blocks_of",
+    "embedding_of", "final_norm_of", "group_costs", "head_of", "hidden_members", "keep_groups", "kept_of",
+    "mlp_members", "prune", "pruned_layers", "query_heads", "shape_of",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Member:
+    """A weight and the dimension of it that a score sums away: 1 where the group owns rows, 0 where it owns columns."""
+
+    weight: nn.Parameter
+    dim: int
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What each group is worth: layer to float32 vector, [key/value heads] for `attention`, [channels] for `mlp`."""
+
+    attention: Mapping[int, torch.Tensor]
+    mlp: Mapping[int, torch.Tensor]
+
+
+def attention_members(block: Block) -> list[Member]:
+    """The members of a block's attention groups, in the order of execution: rows of q, k, v, columns of o."""
+    return [Member(block.q.weight, 1), Member(block.k.weight, 1), Member(block.v.weight, 1), Member(block.o.weight, 0)]
+
+
+def mlp_members(block: Block) -> list[Member]:
+    """The members of a block's MLP groups, in the order of execution: rows of gate and up, columns of down."""
+    return [Member(block.gate.weight, 1), Member(block.up.weight, 1), Member(block.down.weight, 0)]
+
+
+def hidden_members(model: PreTrainedModel) -> list[Member]:
+    """The members of the hidden groups through the whole network; a tied head is the embedding and counts once."""
+    members = [Member(embedding_of(model).weight, 0)]
+    for block in blocks_of(model):
+        members.append(Member(block.attention_norm.weight, 1))
+        members += [Member(linear.weight, 0) for linear in (block.q, block.k, block.v)]
+        members += [Member(block.o.weight, 1), Member(block.mlp_norm.weight, 1)]
+        members += [Member(block.gate.weight, 0), Member(block.up.weight, 0), Member(block.down.weight, 1)]
+    members.append(Member(final_norm_of(model).weight, 1))
+    if head_of(model).weight is not embedding_of(model).weight:
+        members.append(Member(head_of(model).weight, 0))
+    return members
+
+
+def group_costs(shape: Shape, layer: int) -> tuple[int, int]:
+    """Parameters that go with one attention group and with one MLP channel of `layer`."""
+    block = shape.blocks[layer]
+    n_rep = block.heads // block.kv_heads
+    return 2 * shape.head_dim * shape.hidden * (1 + n_rep), 3 * shape.hidden
+
+
+def query_heads(block: BlockShape, groups: Iterable[int]) -> tuple[int, ...]:
+    """The query heads of the attention groups `groups`: group c owns heads c·n_rep to (c+1)·n_rep - 1."""
+    n_rep = block.heads // block.kv_heads
+    return tuple(c * n_rep + i for c in sorted(groups) for i in range(n_rep))
+
+
+def keep_groups(
+    shape: Shape, attention: Mapping[int, Sequence[int]], mlp: Mapping[int, Sequence[int]]
+) -> Kept:
+    """The `Kept` with these attention groups and channels by layer; layers that are not named stay whole."""
+    blocks = dict(shape.keep_all().blocks)
+    for layer, whole in blocks.items():
+        heads = query_heads(shape.blocks[layer], attention[layer]) if layer in attention else whole.heads
+        channels = tuple(sorted(mlp[layer])) if layer in mlp else whole.channels
+        blocks[layer] = BlockKept(heads, channels)
+    return Kept(blocks)
+
+
+def pruned_layers(layers: tuple[int, int] | None, n_blocks: int) -> range:
+    """The blocks that are pruned: `layers` as [first, last), or by default all but the outer ones.
+
+    By default the first 4 and the last 2 blocks stay whole (LLM-Pruner's 20 % recipe, specification §2.6); a model of
+    fewer than 16 blocks keeps n_blocks // 4 of them at the start, and at most as many at the end.
+
+    Raises:
+        MethodError: `layers` reaches beyond the model.
+    """
+    if layers is None:
+        return range(min(4, n_blocks // 4), n_blocks - min(2, n_blocks // 4))
+    if layers[1] > n_blocks:
+        raise MethodError(f"layers: [{layers[0]}, {layers[1]}) reaches beyond the model's {n_blocks} blocks")
+    return range(*layers)

@@ -1,0 +1,143 @@
+"""One training loop for every method that trains: AdamW, warm-up and linear decay, clipping, accumulation, budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from bench.blocks.settings import TrainingConfig
+from bench.errors import MethodError
+from bench.method import Context, Example
+
+IGNORED = -100
+Batch = tuple[torch.Tensor, torch.Tensor]
+Loss = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def causal_loss(model: nn.Module, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Summed negative log-likelihood of `labels` [batch, length] (-100 left out), each predicted from what precedes."""
+    logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
+    return nn.functional.cross_entropy(
+        logits.flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+
+
+def train(
+    model: PreTrainedModel,
+    ctx: Context,
+    config: TrainingConfig,
+    examples: Sequence[Example],
+    *,
+    name: str,
+    loss: Loss = causal_loss,
+) -> None:
+    """Train the parameters of `model` that require gradients, in place; leaves it in evaluation mode.
+
+    The gradient of a step is that of the mean loss per target token of its `batch_size` examples. Where `holdout`
+    examples are set aside, the weights of the step that predicts them best are the ones kept. Dropout draws from the
+    global generator, which is seeded from `ctx` and put back afterwards.
+
+    Raises:
+        MethodError: too few examples, or a loss that is not finite.
+        BudgetExceeded: more steps than the context allows.
+    """
+    order = torch.randperm(len(examples), generator=ctx.generator(f"{name}: hold-out")).tolist()
+    aside, train_on = order[: config.holdout], order[config.holdout :]
+    train_on = [i for i in train_on if _targets([examples[i]])]
+    if not train_on:
+        raise MethodError(f"training needs more than holdout={config.holdout} examples; there are {len(examples)}")
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    ctx.meter.trainable_parameters = max(ctx.meter.trainable_parameters, sum(p.numel() for p in trained))
+    optimiser = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
+    steps = config.steps or max(1, round(config.epochs * len(train_on) / config.batch_size))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, steps, config.warmup_steps))
+    best: tuple[float, list[torch.Tensor]] = (math.inf, [])
+    with seeded(ctx, name), torch.enable_grad():
+        model.train()
+        batches = _batches(train_on, config.batch_size, steps, ctx.generator(f"{name}: order"))
+        for step, batch in enumerate(batches, start=1):
+            ctx.count_step()
+            _accumulate(model, [examples[i] for i in batch], config, loss, ctx.device, f"{name}: step {step}")
+            nn.utils.clip_grad_norm_(trained, config.grad_clip)
+            optimiser.step()
+            schedule.step()
+            optimiser.zero_grad(set_to_none=True)
+            ctx.progress(name, step, steps)
+            if aside and (step % config.evaluate_every == 0 or step == steps):
+                value = mean_loss(model, [examples[i] for i in aside], config.micro_batch, loss, ctx.device)
+                if value < best[0]:
+                    best = (value, [parameter.detach().clone() for parameter in trained])
+    for parameter, weights in zip(trained, best[1], strict=False):
+        parameter.data.copy_(weights)
+    model.eval()
+
+
+def mean_loss(
+    model: nn.Module, examples: Sequence[Example], micro_batch: int, loss: Loss, device: torch.device
+) -> float:
+    """Mean loss per target token over `examples`, in evaluation mode."""
+    was_training = model.training
+    total = 0.0
+    model.eval()
+    with torch.no_grad():
+        for i in range(0, len(examples), micro_batch):
+            total += loss(model, *collate(examples[i : i + micro_batch], device)).item()
+    model.train(was_training)
+    return total / max(1, _targets(examples))
+
+
+def collate(examples: Sequence[Example], device: torch.device) -> Batch:
+    """Ids and labels, int64 [batch, longest]: padded at the end, where a causal model needs no mask."""
+    longest = max(len(example.input_ids) for example in examples)
+    ids = torch.zeros(len(examples), longest, dtype=torch.long)
+    labels = torch.full_like(ids, IGNORED)
+    for row, example in enumerate(examples):
+        ids[row, : len(example.input_ids)] = torch.tensor(example.input_ids)
+        labels[row, : len(example.labels)] = torch.tensor(example.labels)
+    return ids.to(device), labels.to(device)
+
+
+@contextmanager
+def seeded(ctx: Context, name: str) -> Iterator[None]:
+    """Within the block, the global generators are seeded from `ctx` and `name`; afterwards they are as before."""
+    with torch.random.fork_rng(devices=[ctx.device] if ctx.device.type == "cuda" else []):
+        torch.manual_seed(ctx.derived_seed(name))
+        yield
+
+
+def _accumulate(
+    model: nn.Module, batch: Sequence[Example], config: TrainingConfig, loss: Loss, device: torch.device, what: str
+) -> None:
+    """Add the gradient of the batch's mean loss per target token, `micro_batch` examples at a time."""
+    targets = _targets(batch)
+    for i in range(0, len(batch), config.micro_batch):
+        part = loss(model, *collate(batch[i : i + config.micro_batch], device)) / targets
+        if not torch.isfinite(part):
+            raise MethodError(f"{what}: the loss is not finite; try a lower learning rate than {config.lr:g}")
+        part.backward()
+
+
+def _targets(examples: Sequence[Example]) -> int:
+    """Tokens that a loss is taken on: the first of an example is predicted from nothing, and does not count."""
+    return sum(label != IGNORED for example in examples for label in example.labels[1:])
+
+
+def _rate(step: int, steps: int, warmup: int) -> float:
+    """Factor on the learning rate: linear up over the warm-up (at most half of all steps), then linear down to 0."""
+    warmup = min(warmup, steps // 2)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return (steps - step) / max(1, steps - warmup)
+
+
+def _batches(indices: Sequence[int], size: int, steps: int, generator: torch.Generator) -> list[list[int]]:
+    """`steps` batches, every index once before any comes again."""
+    drawn: list[int] = []
+    while len(drawn) < steps * size:
+        drawn += [indices[i] for i in torch.randperm(len(indices), generator=generator).tolist()]
+    return [drawn[i * size : (i + 1) * size] for i in range(steps)]
