@@ -28,6 +28,7 @@ BOOKKEEPING = {
     "_model_name_or_path", "_name_or_path", "auto_map", "dtype", "is_local", "local_files_only", "torch_dtype",
     "transformers_version", "use_cache",
 }
+HUB_FILES = ["*.safetensors", "*.json", "tokenizer.model"]
 WHAT_TO_DO = "give a folder with config.json, *.safetensors and the tokenizer's files: --model-path {id}=DIR"
 
 
@@ -140,6 +141,13 @@ def resolve(
     return ModelRef(name, folder, _fingerprint(config, weights), _tokenizer_fingerprint(folder))
 
 
+def is_here(entry: CatalogueEntry) -> bool:
+    """True where the weights are on this machine, so that `resolve` does not use the network."""
+    if isinstance(entry.source, WheelModel):
+        return (cache_dir() / "models" / entry.id).is_dir()
+    return _snapshot(entry.source) is not None
+
+
 def check_checkpoint(folder: Path) -> tuple[dict[str, Any], list[Path]]:
     """The config and the weight files of a LLaMA-family checkpoint, without reading the weights.
 
@@ -195,24 +203,38 @@ def _convert(gguf: Path, folder: Path) -> None:
 
 def _from_hub(model_id: str, source: HubModel, offline: bool, on_progress: Callable[[str], None]) -> Path:
     """The snapshot in the hub's own cache (which resumes downloads and is shared with other programs)."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    wanted = ["*.safetensors", "*.json", "tokenizer.model"]
+    folder = _snapshot(source)
+    if folder is not None:
+        return folder
     advice = WHAT_TO_DO.format(id=model_id)
     why = why_no_hub(offline)
+    if why is not None:
+        raise UsageError(f"{model_id}: no weights on this machine and {why}; {advice}")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    on_progress(f"{model_id}: {source.repo} from the model hub")
     try:
-        if why is None:
-            on_progress(f"{model_id}: {source.repo} from the model hub")
-        folder = Path(snapshot_download(source.repo, allow_patterns=wanted, local_files_only=why is not None))
+        folder = Path(snapshot_download(source.repo, allow_patterns=HUB_FILES))
         check_checkpoint(folder)
-    except LocalEntryNotFoundError as error:
-        raise UsageError(f"{model_id}: no weights on this machine and {why}; {advice}") from error
     except DataError as error:
         raise UsageError(f"{model_id}: {error}; {advice}") from error
     except (HfHubHTTPError, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UsageError(f"{model_id}: {source.repo} cannot be downloaded ({reason}); {advice}") from error
+    return folder
+
+
+def _snapshot(source: HubModel) -> Path | None:
+    """What the hub's cache on this machine holds of the repository, if it is a whole checkpoint."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(source.repo, allow_patterns=HUB_FILES, local_files_only=True))
+        check_checkpoint(folder)
+    except (LocalEntryNotFoundError, UsageError):
+        return None
     return folder
 
 

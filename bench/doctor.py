@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 import psutil
 from packaging.specifiers import SpecifierSet
 
-from bench.catalogue import catalogue
+from bench.catalogue import CATALOGUE, is_here
 from bench.data.pack import Pack
 from bench.errors import LeanboardError
 from bench.paths import cache_dir, data_roots
@@ -73,7 +73,7 @@ def _data() -> list[Finding]:
 
 
 def _models() -> list[Finding]:
-    return [Finding(f"model {entry.id}", True, "here" if entry.here() else "not fetched") for entry in catalogue()]
+    return [Finding(f"model {entry.id}", True, "here" if is_here(entry) else "not fetched") for entry in CATALOGUE.values()]
 
 
 def _methods() -> list[Finding]:

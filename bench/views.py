@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
-from rich.markdown import Markdown
 from rich.table import Table
 from rich.text import Text
 
-import tasks
-from bench.catalogue import catalogue
-from bench.data.pack import Pack
 from bench.registry import MethodEntry, Registry, load_tasks
-from bench.run.plan import Plan
-from bench.suite import load_suite
-from bench.task import TaskGroup
+
+if TYPE_CHECKING:
+    from bench.run.plan import Plan
 
 Rows = list[dict[str, Any]]
 
@@ -56,19 +52,26 @@ def method_details(entry: MethodEntry) -> dict[str, Any]:
 
 def model_list() -> Rows:
     """The catalogue, and whether the weights are on this machine."""
+    from bench.catalogue import CATALOGUE, is_here
+
     return [
-        {"model": entry.id, "weights": "here" if entry.here() else "not fetched", "description": entry.description}
-        for entry in catalogue()
+        {
+            "model": entry.id, "weights": "here" if is_here(entry) else "not fetched",
+            "description": entry.description, "licence": entry.licence,
+        }
+        for entry in CATALOGUE.values()
     ]
 
 
 def task_list() -> Rows:
     """Every task and group: its kind, usual protocols, data and whether that is on this machine."""
+    from bench.data.pack import Pack
+
     pack = Pack.default()
     rows = []
     for spec in load_tasks().values():
         protocols = [""]
-        if not isinstance(spec, TaskGroup):
+        if spec.kind != "group":
             usual = getattr(spec, "windows", None) or getattr(spec, "protocols", None) or [None]
             protocols = [spec.protocol(None if p is None else str(p)) for p in usual]
         data = spec.data()
@@ -96,6 +99,9 @@ def plan_list(plan: Plan) -> Rows:
 
 def all_data() -> list[str]:
     """Every file of the data pack that some task or suite reads."""
+    import tasks
+    from bench.suite import load_suite
+
     refs = {ref for spec in load_tasks().values() for ref in spec.data()}
     for file in (Path(tasks.__file__).parent / "suites").glob("*.yaml"):
         suite = load_suite(str(file))
@@ -109,7 +115,7 @@ def renderable(content: Any) -> RenderableType:
         parts: list[RenderableType] = []
         for name, value in content.items():
             if name == "card":
-                parts.append(Markdown(value))
+                parts.append(_markdown(value))
             elif isinstance(value, list) and value and isinstance(value[0], Mapping):
                 parts += [Text(f"{name}:"), _table(value)]
             else:
@@ -125,3 +131,9 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     for row in rows:
         table.add_row(*(Text(str(value)) for value in row.values()))
     return table
+
+
+def _markdown(text: str) -> RenderableType:
+    from rich.markdown import Markdown
+
+    return Markdown(text)

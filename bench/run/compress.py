@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from bench.blocks.recoveries import RECOVERIES
+from bench.blocks.recoveries import load_recovery
 from bench.data.calibration import sample_windows
 from bench.data.instructions import instruction_examples, text_examples
 from bench.data.pack import Pack
@@ -149,9 +149,7 @@ def _transform(model: PreTrainedModel, order: Order, ctx: Context, stages: Stage
     with stages("recover"):
         model = _model(order.method.recover(model, ctx), "recover")
         if order.recovery is not None:
-            settings, recover = RECOVERIES[order.recovery["name"]]
-            fields = {name: value for name, value in order.recovery.items() if name != "name"}
-            model = recover(model, ctx, settings.model_validate(fields))
+            model = load_recovery(order.recovery)(model, ctx)
     with stages("finalize"):
         model = _model(order.method.finalize(model, ctx), "finalize")
     return model.eval().requires_grad_(False)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.blocks.recoveries import RECOVERIES
+from bench.blocks.recoveries import resolve_recovery
 from bench.catalogue import ModelRef, resolve
 from bench.data.pack import Pack
 from bench.data.sources import ensure
@@ -24,7 +24,6 @@ from bench.registry import MethodEntry, Registry, tasks_named
 from bench.run.cells import ArtifactCell, Job, MeasureCell, measure_ingredients
 from bench.suite import FirstOf, Suite, SuiteMethod, TextSource
 from bench.task import Task
-from bench.yamlfile import validated
 
 Say = Callable[[str], None]
 FILTERS = ("model", "method", "preset", "recovery", "target", "seed", "task")
@@ -117,18 +116,7 @@ def _resolved(
     preset = entry.preset(item.preset)
     wanted = preset.recovery if item.recovery == "preset" else None if item.recovery == "none" else item.recovery
     where = f"suite {suite.name}: methods: {item.name}: recovery"
-    return entry, entry.config(preset, item.config), _recovery(wanted, where)
-
-
-def _recovery(wanted: dict[str, Any] | None, where: str) -> dict[str, Any] | None:
-    """`wanted` with every field of the recovery's settings filled in."""
-    if wanted is None:
-        return None
-    fields = {name: value for name, value in wanted.items() if name != "name"}
-    name = str(wanted.get("name"))
-    if name not in RECOVERIES:
-        raise unknown("recovery", name, RECOVERIES, where)
-    return {"name": name, **validated(RECOVERIES[name][0], fields, where).model_dump(mode="json")}
+    return entry, entry.config(preset, item.config), resolve_recovery(wanted, where)
 
 
 def _choices(entry: str | FirstOf, suite: Suite) -> list[list[Task]]:

@@ -1,0 +1,148 @@
+"""What can go wrong cheaply goes wrong at once, in one sentence that names file and field."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.errors import UsageError
+from bench.registry import load_registry
+from bench.run.plan import Plan, make_plan
+from bench.suite import load_suite
+from tests.packs import make_pack, tables
+from tests.suites import CALIBRATION, make_suite
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("plan")
+    make_suite(folder)
+    return folder
+
+
+@pytest.fixture
+def planned(root: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("LEANBOARD_DATA", str(root / "pack"))
+
+    def plan(only: dict[str, str] | None = None, **changes: Any) -> Plan:
+        return make_plan(
+            load_suite(str(make_suite(root, **changes))), load_registry(), root / "results", model_paths={},
+            plugins=[], only=only or {}, offline=True, command=["leanboard"], say=lambda line: None,
+        )
+
+    return plan
+
+
+def test_every_cell_has_a_key_of_its_own(planned: Any) -> None:
+    plan = planned(tasks=["size", "wikitext2@128/limit2", "commonsense7/limit4", "generate@hf/b1/p8/n4"])
+    keys = plan.keys()
+    assert len(keys) == 2 * (1 + 10) == len(set(keys))
+    assert [job.artifact.method for job in plan.jobs] == ["dense", "random"]
+
+
+def test_dense_has_no_target_and_deterministic_methods_one_seed(planned: Any) -> None:
+    plan = planned(methods=["dense", "random", "magnitude"], seeds=[0, 1])
+    assert [(j.artifact.method, str(j.artifact.target), j.artifact.seed) for j in plan.jobs] == [
+        ("dense", "None", 0), ("random", "params=0.2", 0), ("random", "params=0.2", 1), ("magnitude", "params=0.2", 0)
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dtype": "bfloat16"},
+        {"seeds": [1]},
+        {"targets": [{"basis": "params", "value": 0.21}]},
+        {"methods": [{"name": "random", "config": {"layers": [1, 3]}}]},
+        {"tasks": ["wikitext2@128/limit3"]},
+        {"tasks": ["wikitext2@64/limit2"]},
+    ],
+)
+def test_whatever_changes_a_number_changes_the_key(planned: Any, changes: dict[str, Any]) -> None:
+    base = {"methods": ["random"], "tasks": ["wikitext2@128/limit2"]}
+    before, after = planned(**base), planned(**(base | changes))
+    assert before.jobs[0].cells[0].key != after.jobs[0].cells[0].key
+    assert (before.jobs[0].artifact.key == after.jobs[0].artifact.key) == ("tasks" in changes)
+
+
+def test_names_and_descriptions_do_not_change_keys(planned: Any) -> None:
+    assert planned().keys() == planned(name="other", description="other").keys()
+
+
+def test_calibration_enters_only_the_keys_of_methods_that_use_it(planned: Any) -> None:
+    methods = ["random", {"name": "llm_pruner", "config": {"seq_len": 16}}]
+    whole, part = planned(methods=methods), planned(
+        methods=methods, calibration={"data": "lambada_passages/test", "rows": [0, 100]}
+    )
+    same = [a.artifact.key == b.artifact.key for a, b in zip(whole.jobs, part.jobs, strict=True)]
+    assert same == [True, False]
+
+
+def test_a_text_that_is_missing_is_replaced_loudly_and_under_its_own_name(
+    planned: Any, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = [{"first_of": ["wikitext2@128", "lambada_text@256"]}]
+    plan = planned(tasks=wanted)
+    assert ([cell.task for cell in plan.jobs[0].cells], plan.notes) == (["wikitext2@128"], [])
+    without = {ref: rows for ref, rows in tables().items() if not ref.startswith("wikitext2")}
+    make_pack(root / "no-wikitext", without | {CALIBRATION: tables()["lambada_openai/test"] * 20})
+    monkeypatch.setenv("LEANBOARD_DATA", str(root / "no-wikitext"))
+    plan = planned(tasks=wanted)
+    assert [cell.task for cell in plan.jobs[0].cells] == ["lambada_text@256"]
+    assert len(plan.notes) == 1
+    assert "wikitext2@128 is left out" in plan.notes[0]
+    assert "lambada_text@256 is measured instead, under its own metric id" in plan.notes[0]
+
+
+def test_only_filters_cells(planned: Any) -> None:
+    plan = planned(only={"method": "random", "task": "piqa"})
+    assert [[cell.task for cell in job.cells] for job in plan.jobs] == [["piqa@0shot/limit4"]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"methods": ["llm_prunner"]}, "suite tiny: methods: unknown method 'llm_prunner'; did you mean llm_pruner?"),
+        ({"tasks": ["pica"]}, "suite tiny: tasks: unknown task 'pica'; did you mean piqa?"),
+        ({"tasks": ["wikitext2@0"]}, "task wikitext2: protocol '0' is not a window length"),
+        ({"tasks": ["generate@vllm"]}, "task generate: protocol 'vllm' is not hf/b<batch>"),
+        ({"tasks": ["piqa", "hellaswag@5shot"]}, "task hellaswag: protocol '5shot' is not known"),
+        ({"targets": [{"basis": "params", "value": 1.2}]}, "suite.yaml: targets.0.value: Input should be less than 1"),
+        ({"targets": [{"value": 0}]}, "suite.yaml: targets.0.value: Input should be greater than 0"),
+        ({"sedes": [1]}, "suite.yaml: sedes: unknown key; did you mean 'seeds'?"),
+        ({"methods": [{"name": "random", "presset": "quick"}]}, "presset: unknown key; did you mean 'preset'?"),
+        ({"methods": [{"name": "random", "preset": "quik"}]}, "method random: unknown preset 'quik'; did you mean quick"),
+        ({"methods": [{"name": "random", "config": {"layer": [1, 2]}}]}, "layer: unknown key; did you mean 'layers'?"),
+        ({"methods": [{"name": "random", "recovery": {"name": "lorra"}}]}, "unknown recovery 'lorra'; did you mean lora"),
+        ({"methods": [{"name": "random", "recovery": {"name": "lora"}}]}, "suite tiny: instructions: missing"),
+        ({"models": ["smollm2-153m"]}, "unknown model 'smollm2-153m'; did you mean smollm2-135m?"),
+        ({"calibration": {"data": "../secret"}, "methods": ["llm_pruner"]}, "suite.yaml: calibration.data"),
+        ({"device": "cuda"}, "device: the suite asks for cuda"),
+    ],
+)
+def test_bad_suites_end_in_one_sentence(planned: Any, changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        planned(**changes)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_data_that_cannot_be_had_is_named(planned: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_pack(root / "few", {CALIBRATION: tables()["lambada_openai/test"]})
+    monkeypatch.setenv("LEANBOARD_DATA", str(root / "few"))
+    with pytest.raises(UsageError, match="suite tiny: data .* cannot be had: .*offline"):
+        planned()
+
+
+def test_unknown_filter_and_filter_without_cells(planned: Any) -> None:
+    with pytest.raises(UsageError, match="--only: unknown filter 'methd'; did you mean method"):
+        planned(only={"methd": "random"})
+    with pytest.raises(UsageError, match="no cell of the suite fits"):
+        planned(only={"method": "magnitude"})
+
+
+def test_a_missing_suite_is_named() -> None:
+    with pytest.raises(UsageError, match="unknown suite 'smolm'; did you mean smollm"):
+        load_suite("smolm")
+    with pytest.raises(UsageError, match=r"nowhere/x\.yaml: there is no such suite file"):
+        load_suite("nowhere/x.yaml")

@@ -1,0 +1,46 @@
+"""A small suite over a tiny model and a tiny pack, as a user would write it, and running it as a user would."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.packs import make_pack, tables
+from tests.tiny import make_checkpoint
+
+CALIBRATION = "lambada_passages/test"
+
+
+def make_suite(root: Path, **changes: Any) -> Path:
+    """Write model, pack and suite into `root`; returns the suite's file. `changes` replace fields of the suite."""
+    if not (root / "tiny").exists():
+        make_checkpoint(root / "tiny", kv_heads=2, tied=True)
+        make_pack(root / "pack", tables() | {CALIBRATION: tables()["lambada_openai/test"] * 20})
+    suite = {
+        "name": "tiny", "description": "a test", "models": [str(root / "tiny")], "device": "cpu",
+        "targets": [{"basis": "params", "value": 0.2}], "calibration": {"data": CALIBRATION},
+        "methods": ["dense", "random"], "tasks": ["size", "wikitext2@128/limit2", "piqa/limit4"],
+    }
+    file = root / "suite.yaml"
+    file.write_text(yaml.safe_dump(suite | changes))
+    return file
+
+
+def environment(root: Path) -> dict[str, str]:
+    """Environment of a command that may use nothing but what lies in `root`."""
+    repository = str(Path(__file__).parents[1])
+    return os.environ | {
+        "LEANBOARD_DATA": str(root / "pack"), "LEANBOARD_CACHE": str(root / "cache"), "LEANBOARD_OFFLINE": "1",
+        "PYTHONPATH": repository, "COLUMNS": "200", "OMP_NUM_THREADS": "1",
+    }
+
+
+def leanboard(root: Path, *arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    """Run the command line in `root`."""
+    return subprocess.run(
+        [sys.executable, "-m", "bench.cli", *arguments], cwd=root, env=environment(root), capture_output=True,
+        text=True, timeout=timeout,
+    )
