@@ -1,0 +1,64 @@
+"""Measuring saved checkpoints. Importing this package imports neither torch nor lm-eval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from bench.record.schema import Evidence, Metric
+from bench.task import AccuracyTask, GenerationTask, PerplexityTask, SizeTask, Task
+
+if TYPE_CHECKING:
+    from bench.data.pack import Pack
+    from bench.measure.subject import Subject
+
+Progress = Callable[[int, int], None]
+
+CPU_BATCH, GPU_BATCH = 4, 32
+
+ENGINE: dict[str, str] = {
+    "accuracy": f"accuracy/1 lm-eval/0.4 hf batch/cpu{CPU_BATCH}/gpu{GPU_BATCH}",
+    "perplexity": "perplexity/1",
+    "generation": "generation/1",
+    "size": "size/1",
+}
+"""What measures each kind of task: part of the key of a measurement, bumped whenever a number may change."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one task measured on one checkpoint."""
+
+    metrics: list[Metric]
+    evidence: Evidence = field(default_factory=Evidence)
+
+
+def measure(
+    task: Task, subject: Subject, pack: Pack, on_progress: Progress = lambda done, total: None
+) -> Measurement:
+    """Measure `task` on `subject` with the texts of `pack`.
+
+    Raises:
+        UsageError: the task cannot be measured on this subject (no tokenizer, a text shorter than a window).
+        DataError: a file of the pack is missing or damaged.
+        LeanboardError: the model gives values that are not finite, or is not what its config says.
+    """
+    spec = task.spec
+    match spec:
+        case AccuracyTask():
+            from bench.measure import accuracy
+
+            return accuracy.measure(task, spec, subject, pack, on_progress)
+        case PerplexityTask():
+            from bench.measure import perplexity
+
+            return perplexity.measure(task, spec, subject, pack, on_progress)
+        case GenerationTask():
+            from bench.measure import generation
+
+            return generation.measure(task, spec, subject, on_progress)
+        case SizeTask():
+            from bench.measure import size
+
+            return size.measure(task, subject)

@@ -1,0 +1,175 @@
+"""Multiple-choice accuracy through lm-eval as a library.
+
+A stock task is taken as it is by `include:`; only its data source is replaced by files of the local pack. Prompts,
+choices and metrics stay lm-eval's own, and so does the scoring backend. On special tokens lm-eval does what the
+tokenizer does by default: one that puts a BOS before every text (LLaMA's) gets one before each prompt, another
+(SmolLM2's) none; an empty context is replaced by BOS, or EOS where there is no BOS.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import logging
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import datasets
+import torch
+import yaml
+from lm_eval.api.instance import Instance
+from lm_eval.api.task import ConfigurableTask
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from bench.data.pack import Pack
+from bench.errors import DataError, UsageError
+from bench.measure import CPU_BATCH, GPU_BATCH, Measurement, Progress
+from bench.measure.subject import Subject
+from bench.paths import cache_dir
+from bench.record.schema import Evidence, Metric
+from bench.task import AccuracyTask, Task
+
+SPLITS = {"training_split": "train", "validation_split": "validation", "test_split": "test"}
+
+
+def measure(
+    task: Task, spec: AccuracyTask, subject: Subject, pack: Pack, on_progress: Progress
+) -> Measurement:
+    """Accuracy over the first `task.limit` items of the data, or all; one bit per item and metric is kept.
+
+    Raises:
+        UsageError: lm-eval has no such task, or the task has no such metric.
+        DataError: a file of the pack is missing, damaged or not in the form that the stock task reads.
+    """
+    stock = build_task(spec, pack)
+    backend = Backend(subject.model, subject.tokenizer, batch_size(subject.device), on_progress)
+    items = score(stock, backend, task.limit)
+    missing = [metric for metric in spec.metrics if metric not in items]
+    if missing:
+        raise UsageError(f"task {spec.name}: metrics: lm-eval's '{spec.lm_eval}' gives no {', '.join(missing)}")
+    bits = {metric: items[metric] for metric in spec.metrics}
+    return Measurement([_fraction(task.metric_id(metric), bits[metric]) for metric in bits], Evidence(items=bits))
+
+
+def batch_size(device: str) -> int:
+    """Prompts scored in one forward pass; a constant of the engine, and of no weight for the result but float noise."""
+    return CPU_BATCH if device == "cpu" else GPU_BATCH
+
+
+def score(task: ConfigurableTask, backend: HFLM, limit: int | None) -> dict[str, str]:
+    """The bits (1 correct, 0 wrong) of the first `limit` items for each metric of the stock task, in data order."""
+    requests = build_requests(task, limit)
+    for request, answer in zip(requests, backend.loglikelihood(requests), strict=True):
+        request.resps.append(answer)
+    task.apply_filters()
+    answers: dict[int, list[tuple[float, bool]]] = {}
+    for request in sorted(requests, key=lambda r: (r.doc_id, r.idx)):
+        (answer,) = request.filtered_resps.values()
+        answers.setdefault(request.doc_id, []).append(answer)
+    bits: dict[str, str] = {}
+    for doc_id, doc in task.doc_iterator(rank=0, limit=limit, world_size=1):
+        for metric, value in task.process_results(doc, answers[doc_id]).items():
+            bits[metric] = bits.get(metric, "") + ("1" if value == 1 else "0")
+    return bits
+
+
+def build_requests(task: ConfigurableTask, limit: int | None) -> list[Instance]:
+    """lm-eval's requests (context, continuation) for the first `limit` items, zero-shot."""
+    with quiet():
+        task.build_all_requests(limit=limit, rank=0, world_size=1)
+    return list(task.instances)
+
+
+def build_task(spec: AccuracyTask, pack: Pack) -> ConfigurableTask:
+    """The stock task, reading its data from `pack`."""
+    files = {split: str(pack.path(ref)) for split, ref in spec.splits.items()}
+    config = {
+        "include": str(stock_yaml(spec.lm_eval)),
+        "task": spec.name,
+        "dataset_path": "parquet",
+        "dataset_name": None,
+        "dataset_kwargs": {"data_files": files, "cache_dir": str(cache_dir() / "datasets")},
+        "num_fewshot": 0,
+        **{role: None for role, split in SPLITS.items() if split not in files},
+    }
+    with TemporaryDirectory() as folder, quiet():
+        file = Path(folder) / f"{spec.name}.yaml"
+        file.write_text(yaml.safe_dump(config), encoding="utf-8")
+        try:
+            return TaskManager(include_defaults=False).load(str(file))["tasks"][spec.name]
+        except Exception as error:  # lm-eval and datasets raise anything here
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            read = ", ".join(files.values())
+            raise DataError(f"{read}: not as lm-eval's '{spec.lm_eval}' reads it ({reason})") from error
+
+
+@lru_cache
+def stock_yaml(name: str) -> Path:
+    """The file that defines lm-eval's task `name`, found by text search (its own index parses 14,000 files).
+
+    Raises:
+        UsageError: no file does.
+    """
+    package = importlib.util.find_spec("lm_eval")
+    assert package is not None
+    assert package.submodule_search_locations is not None
+    root = Path(package.submodule_search_locations[0], "tasks")
+    says = re.compile(rf"^task:\s*['\"]?{re.escape(name)}['\"]?\s*$".encode(), re.MULTILINE)
+    files = sorted(root.rglob("*.yaml"), key=lambda file: (name not in str(file), str(file)))
+    for file in files:
+        if says.search(file.read_bytes()):
+            return file
+    raise UsageError(f"task '{name}' is not one of lm-eval's stock tasks")
+
+
+class Backend(HFLM):  # type: ignore[misc]
+    """lm-eval's stock transformers backend, reporting progress to us instead of to the terminal."""
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: int, on_progress: Progress
+    ) -> None:
+        with quiet():
+            super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch)
+        self._on_progress = on_progress
+        self._done = self._total = 0
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+        """(log-probability of the continuation, whether it is the greedy one) of each request."""
+        self._done, self._total = 0, len(requests)
+        answers: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)
+        self._on_progress(self._total, self._total)
+        return answers
+
+    def _model_call(self, inps: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
+        logits: torch.Tensor = super()._model_call(inps, *args, **kwargs)
+        self._done += len(inps)
+        self._on_progress(min(self._done, self._total), self._total)
+        return logits
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep lm-eval's log and the progress bars of datasets off the terminal."""
+    log = logging.getLogger("lm_eval")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    datasets.disable_progress_bars()
+    try:
+        with redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        log.setLevel(level)
+
+
+def _fraction(metric_id: str, bits: str) -> Metric:
+    n = len(bits)
+    value = bits.count("1") / n
+    stderr = math.sqrt(value * (1 - value) / (n - 1)) if n > 1 else None
+    return Metric(id=metric_id, value=value, unit="fraction", direction="higher", n=n, stderr=stderr)

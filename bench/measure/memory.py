@@ -1,0 +1,55 @@
+"""Peak memory of a block of code: CUDA's allocator, or the high-water mark of the process on a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass
+class Peak:
+    """`bytes` is set when the block ends; None where the platform cannot tell."""
+
+    bytes: int | None = None
+
+
+@contextmanager
+def peak_memory(device: str) -> Iterator[Peak]:
+    """Measure the highest memory use within the block above its use at the start, in bytes.
+
+    On CUDA: the allocator's peak. On a CPU: resident set size, whose high-water mark the Linux kernel resets on
+    request; elsewhere, or where the kernel refuses, nothing is measured. Blocks must not be nested.
+    """
+    peak = Peak()
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        yield peak
+        torch.cuda.synchronize(device)
+        peak.bytes = torch.cuda.max_memory_allocated(device) - before
+        return
+    if not _reset_high_water():
+        yield peak
+        return
+    before = _resident("VmRSS")
+    yield peak
+    peak.bytes = max(0, _resident("VmHWM") - before)
+
+
+def _reset_high_water() -> bool:
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _resident(field: str) -> int:
+    """A field of /proc/self/status, in bytes."""
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(field + ":"))

@@ -1,0 +1,105 @@
+"""Perplexity of one text in windows without overlap.
+
+Source: LLM-Pruner's protocol (specification §1.5): rows joined, tokenised once, the tail dropped, exp of the mean
+negative log-likelihood over all targets. The only BOS is one that the tokenizer itself puts at the very start.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from bench.data.pack import Pack
+from bench.errors import LeanboardError, UsageError
+from bench.measure import Measurement, Progress
+from bench.measure.subject import Subject
+from bench.model.layers import head_of
+from bench.record.schema import Evidence, Metric, Windows
+from bench.task import PerplexityTask, Task
+
+TOKENS_PER_FORWARD = 2048
+POSITIONS_PER_SLICE = 256
+
+
+def measure(
+    task: Task, spec: PerplexityTask, subject: Subject, pack: Pack, on_progress: Progress
+) -> Measurement:
+    """Perplexity (`ppl_token`) over the first `task.limit` windows, or all.
+
+    `n` counts target tokens: window length - 1 of each window. The standard error comes from the spread of the windows'
+    mean losses by the delta method.
+
+    Raises:
+        UsageError: the text has fewer tokens than one window.
+        LeanboardError: the model's loss is not finite.
+    """
+    length = int(task.protocol)
+    ids = token_ids(subject.tokenizer, spec.join.join(pack.column(spec.text, spec.column)))
+    try:
+        rows = windows(ids, length)[: task.limit]
+    except ValueError as error:
+        raise UsageError(f"task {task.id}: {spec.text}: {error}") from error
+    batch = max(1, TOKENS_PER_FORWARD // length)
+    losses: list[float] = []
+    for chunk in rows.split(batch):
+        losses += window_losses(subject.model, chunk)
+        on_progress(len(losses), len(rows))
+    if not all(math.isfinite(loss) for loss in losses):
+        raise LeanboardError(f"task {task.id}: the model's loss is not finite in {_not_finite(losses)} windows")
+    targets = length - 1
+    metric = _perplexity(task.metric_id("ppl_token"), losses, targets)
+    return Measurement([metric], Evidence(windows=Windows(nll=losses, targets=[targets] * len(losses))))
+
+
+def token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> torch.Tensor:
+    """The ids of the whole text, int64 [n], as the tokenizer makes them by itself."""
+    return torch.tensor(tokenizer(text, verbose=False)["input_ids"], dtype=torch.long)
+
+
+def windows(ids: torch.Tensor, length: int) -> torch.Tensor:
+    """Cut `ids` [n] into windows [n // length, length] without overlap; the tail is dropped.
+
+    Raises:
+        ValueError: there are fewer ids than one window takes.
+    """
+    count = len(ids) // length
+    if count == 0:
+        raise ValueError(f"the text has {len(ids)} tokens, fewer than one window of {length}")
+    return ids[: count * length].view(count, length)
+
+
+def window_losses(model: PreTrainedModel, rows: torch.Tensor) -> list[float]:
+    """Summed negative log-likelihood (nats) of each window's tokens but the first; `rows` is int64 [batch, length].
+
+    Logits are made and normalised in float32 a slice of positions at a time, never for the whole window.
+    """
+    rows = rows.to(model.device)
+    targets, head = rows[:, 1:], head_of(model)
+    total = torch.zeros(len(rows), dtype=torch.float64)
+    step = max(1, POSITIONS_PER_SLICE // len(rows))
+    with torch.inference_mode():
+        hidden = model.base_model(rows, use_cache=False).last_hidden_state[:, :-1]
+        for start in range(0, targets.shape[1], step):
+            logits = head(hidden[:, start : start + step]).float()
+            nll = F.cross_entropy(logits.transpose(1, 2), targets[:, start : start + step], reduction="none")
+            total += nll.double().sum(dim=1).cpu()
+    return [float(loss) for loss in total]
+
+
+def _perplexity(metric_id: str, losses: list[float], targets: int) -> Metric:
+    means = torch.tensor(losses, dtype=torch.float64) / targets
+    mean = float(means.mean())
+    if mean > 700:
+        raise LeanboardError(f"{metric_id}: the mean loss is {mean:.0f} nats; its exponential is beyond all floats")
+    value = math.exp(mean)
+    stderr = value * float(means.std()) / math.sqrt(len(losses)) if len(losses) > 1 else None
+    return Metric(
+        id=metric_id, value=value, unit="ppl", direction="lower", n=targets * len(losses), stderr=stderr
+    )
+
+
+def _not_finite(losses: list[float]) -> str:
+    return f"{sum(not math.isfinite(loss) for loss in losses)} of {len(losses)}"

@@ -1,0 +1,48 @@
+"""A saved checkpoint under measurement."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class Subject:
+    """A checkpoint folder and, once asked for, its model and tokenizer.
+
+    `dense` is the folder of the model it was made from; None where it is that model itself.
+    """
+
+    def __init__(self, path: Path, dense: Path | None = None, dtype: str = "float32", device: str = "cpu") -> None:
+        self.path = path
+        self.dense = dense
+        self.dtype = dtype
+        self.device = device
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """In evaluation mode, gradients off."""
+        return self._loaded[0]
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Raises UsageError where none lies beside the checkpoint."""
+        tokenizer = self._loaded[1]
+        if tokenizer is None:
+            raise UsageError(f"{self.path}: no tokenizer lies beside the checkpoint; this task needs one")
+        return tokenizer
+
+    def dense_twin(self) -> Subject:
+        """The dense model as a subject of its own: loaded a second time where the subject is the dense model itself."""
+        return Subject(self.dense or self.path, None, self.dtype, self.device)
+
+    @cached_property
+    def _loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
+        from bench.model.checkpoint import load_checkpoint
+
+        return load_checkpoint(self.path, dtype=self.dtype, device=self.device)

@@ -1,0 +1,136 @@
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bench.data.pack import Pack
+from bench.errors import DataError, UsageError
+from bench.measure import accuracy, measure
+from bench.measure.subject import Subject
+from bench.task import TASK_FILE, AccuracyTask, Task
+from tests.packs import make_pack, tables
+
+TASKS = Path(__file__).parents[2] / "tasks"
+NAMES = [
+    "boolq", "piqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa", "lambada_openai",
+]
+
+
+def spec(name: str) -> AccuracyTask:
+    loaded = TASK_FILE.validate_python(yaml.safe_load((TASKS / f"{name}.yaml").read_text()))
+    assert isinstance(loaded, AccuracyTask)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
+    return Pack([make_pack(tmp_path_factory.mktemp("pack"))])
+
+
+@pytest.fixture(scope="module")
+def subject(tiny_mha: Path) -> Subject:
+    return Subject(tiny_mha)
+
+
+def stock_task(name: str, rows: list[dict[str, object]]):
+    """lm-eval's own task, built without our code, on `rows` in memory."""
+    import datasets
+    from lm_eval.api.task import ConfigurableTask
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    config = load_yaml(accuracy.stock_yaml(name))
+    for key in ("tag", "dataset_path", "dataset_name"):
+        config.pop(key, None)
+    splits = [config[s] for s in ("training_split", "validation_split", "test_split") if config.get(s)]
+    data = datasets.DatasetDict(dict.fromkeys(splits, datasets.Dataset.from_list(rows)))
+    return ConfigurableTask(config={**config, "custom_dataset": lambda **_: data})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_prompts_are_those_of_the_stock_task(name: str, pack: Pack) -> None:
+    task = spec(name)
+    (ref,) = task.data()
+    ours = accuracy.build_requests(accuracy.build_task(task, pack), None)
+    theirs = accuracy.build_requests(stock_task(task.lm_eval, tables()[ref]), None)
+    assert len(ours) >= 12
+    assert [request.args for request in ours] == [request.args for request in theirs]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_metrics_are_all_that_the_stock_task_gives(name: str, pack: Pack) -> None:
+    stock = accuracy.build_task(spec(name), pack)
+    assert set(spec(name).metrics) == set(stock._metric_fn_list) - {"perplexity"}
+
+
+@pytest.mark.parametrize("name", ["hellaswag", "winogrande", "lambada_openai"])
+def test_results_equal_lm_evals_own_evaluation(name: str, pack: Pack, subject: Subject) -> None:
+    from lm_eval.evaluator import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    task = spec(name)
+    result = measure(Task(task, "0shot", 10), subject, pack)
+    theirs = simple_evaluate(
+        model=HFLM(pretrained=subject.model, tokenizer=subject.tokenizer, batch_size=1),
+        tasks=[stock_task(task.lm_eval, tables()[task.data()[0]])], limit=10, bootstrap_iters=0,
+        task_manager=TaskManager(include_defaults=False),
+    )
+    samples = sorted(theirs["samples"][task.lm_eval], key=lambda sample: sample["doc_id"])
+    for metric in task.metrics:
+        assert result.evidence.items[metric] == "".join(str(int(sample[metric])) for sample in samples)
+    scores = theirs["results"][task.lm_eval]
+    assert [m.value for m in result.metrics] == pytest.approx([scores[f"{name},none"] for name in task.metrics])
+
+
+def test_metrics_carry_their_protocol_and_error(pack: Pack, subject: Subject) -> None:
+    seen: list[tuple[int, int]] = []
+    result = measure(
+        Task(spec("arc_easy"), "0shot", 7), subject, pack, lambda done, total: seen.append((done, total))
+    )
+    assert [m.id for m in result.metrics] == ["arc_easy.acc@0shot/limit7", "arc_easy.acc_norm@0shot/limit7"]
+    for metric in result.metrics:
+        bits = result.evidence.items[metric.id.split("@")[0].split(".")[1]]
+        p = bits.count("1") / 7
+        assert (metric.n, metric.unit, metric.direction) == (7, "fraction", "higher")
+        assert metric.value == pytest.approx(p)
+        assert metric.stderr == pytest.approx(math.sqrt(p * (1 - p) / 6))
+    assert seen[-1] == (28, 28)
+    assert seen == sorted(seen)
+
+
+def test_a_limited_run_is_the_head_of_the_full_run(pack: Pack, subject: Subject) -> None:
+    whole = measure(Task(spec("hellaswag"), "0shot"), subject, pack).evidence.items
+    part = measure(Task(spec("hellaswag"), "0shot", 5), subject, pack).evidence.items
+    assert len(whole["acc"]) == 12
+    assert {name: bits[:5] for name, bits in whole.items()} == part
+
+
+def test_the_batch_does_not_matter(pack: Pack, subject: Subject) -> None:
+    task = accuracy.build_task(spec("piqa"), pack)
+    requests = accuracy.build_requests(task, None)
+    one, many = (
+        accuracy.Backend(subject.model, subject.tokenizer, batch, lambda done, total: None).loglikelihood(requests)
+        for batch in (1, 7)
+    )
+    assert [p for p, _ in one] == pytest.approx([p for p, _ in many], abs=1e-4)
+
+
+def test_nothing_is_printed_and_the_cache_is_ours(
+    pack: Pack, subject: Subject, capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEANBOARD_CACHE", str(tmp_path))
+    measure(Task(spec("hellaswag"), "0shot", 3), subject, pack)
+    assert capfd.readouterr() == ("", "")
+    assert list((tmp_path / "datasets").rglob("*.arrow"))
+
+
+def test_an_unknown_stock_task_is_one_sentence() -> None:
+    with pytest.raises(UsageError, match="'arc_eazy' is not one of lm-eval's stock tasks"):
+        accuracy.stock_yaml("arc_eazy")
+
+
+def test_data_of_another_form_is_one_sentence(tmp_path: Path) -> None:
+    pack = Pack([make_pack(tmp_path, {"arc_easy/test": [{"text": "x"}, {"text": "y"}]})])
+    with pytest.raises(DataError, match=r"test\.parquet: not as lm-eval's 'arc_easy' reads it"):
+        accuracy.build_task(spec("arc_easy"), pack)

@@ -1,0 +1,50 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bench.errors import UsageError
+from bench.measure import ENGINE
+from bench.measure.subject import Subject
+from bench.task import TASK_FILE, AccuracyTask, TaskGroup
+from tests.tiny import make_model
+
+FILES = sorted((Path(__file__).parents[2] / "tasks").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_task_file_is_valid_and_named_after_itself(file: Path) -> None:
+    spec = TASK_FILE.validate_python(yaml.safe_load(file.read_text()))
+    assert spec.name == file.stem
+    if isinstance(spec, TaskGroup):
+        by_name = {f.stem: TASK_FILE.validate_python(yaml.safe_load(f.read_text())) for f in FILES}
+        for member in spec.members:
+            name, metric = member.split(".")
+            task = by_name[name]
+            assert isinstance(task, AccuracyTask)
+            assert task.headline == metric
+            assert metric in task.metrics
+    else:
+        spec.protocol(None)
+        assert spec.kind in ENGINE
+
+
+def test_engine_versions_are_readable_without_torch() -> None:
+    code = "import sys, bench.measure; sys.exit(bool({'torch', 'lm_eval', 'transformers'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_subject_loads_once_and_its_twin_is_a_second_model(tiny_mha: Path, tiny_gqa: Path) -> None:
+    dense, lean = Subject(tiny_mha), Subject(tiny_gqa, dense=tiny_mha)
+    assert dense.model is dense.model
+    assert not dense.model.training
+    assert dense.dense_twin().model is not dense.model
+    assert lean.dense_twin().path == tiny_mha
+
+
+def test_a_missing_tokenizer_is_one_sentence(tmp_path: Path) -> None:
+    make_model().save_pretrained(tmp_path)
+    with pytest.raises(UsageError, match="no tokenizer lies beside the checkpoint"):
+        _ = Subject(tmp_path).tokenizer

@@ -1,0 +1,114 @@
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from bench.data.pack import Pack
+from bench.errors import LeanboardError, UsageError
+from bench.measure import measure, perplexity
+from bench.measure.subject import Subject
+from bench.task import PerplexityTask, Task
+from tests.packs import make_pack
+
+SPEC = PerplexityTask(
+    name="wikitext2", kind="perplexity", description="", text="wikitext2_raw/test", column="text", join="\n\n",
+    windows=(128, 32),
+)
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
+    return Pack([make_pack(tmp_path_factory.mktemp("pack"))])
+
+
+def test_a_thousand_ids_make_seven_windows_of_128() -> None:
+    rows = perplexity.windows(torch.arange(1000), 128)
+    assert rows.shape == (7, 128)
+    assert rows[:, 1:].numel() == 889
+    assert rows.flatten().tolist() == list(range(896))
+
+
+@pytest.mark.parametrize("fixture", ["tiny_mha", "tiny_gqa"])
+@pytest.mark.parametrize("length", [32, 128])
+def test_value_is_that_of_the_definition(
+    fixture: str, length: int, pack: Pack, request: pytest.FixtureRequest
+) -> None:
+    subject = Subject(request.getfixturevalue(fixture))
+    result = measure(Task(SPEC, str(length)), subject, pack)
+    ids = subject.tokenizer("\n\n".join(pack.column(SPEC.text, "text")))["input_ids"]
+    nll, count = [], 0
+    for start in range(0, len(ids) - length + 1, length):
+        window = torch.tensor([ids[start : start + length]])
+        with torch.no_grad():
+            logits = subject.model(window).logits[0, :-1].double()
+        nll.append(float(F.cross_entropy(logits, window[0, 1:], reduction="sum")))
+        count += length - 1
+    (metric,) = result.metrics
+    assert metric.value == pytest.approx(math.exp(sum(nll) / count), rel=1e-5)
+    assert (metric.id, metric.n, metric.unit) == (f"wikitext2.ppl_token@{length}", count, "ppl")
+    assert (len(nll) > 1) == (metric.stderr is not None)
+    assert result.evidence.windows is not None
+    assert result.evidence.windows.nll == pytest.approx(nll, rel=1e-5)
+    assert result.evidence.windows.targets == [length - 1] * len(nll)
+
+
+def test_standard_error_is_the_delta_method_over_windows(pack: Pack, tiny_mha: Path) -> None:
+    result = measure(Task(SPEC, "32"), Subject(tiny_mha), pack)
+    assert result.evidence.windows is not None
+    means = torch.tensor(result.evidence.windows.nll) / 31
+    (metric,) = result.metrics
+    assert metric.stderr == pytest.approx(metric.value * float(means.std()) / math.sqrt(len(means)), rel=1e-4)
+
+
+def test_limit_takes_the_first_windows(pack: Pack, tiny_mha: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    whole = measure(Task(SPEC, "32"), Subject(tiny_mha), pack)
+    part = measure(Task(SPEC, "32", 3), Subject(tiny_mha), pack, lambda done, total: seen.append((done, total)))
+    assert part.metrics[0].id == "wikitext2.ppl_token@32/limit3"
+    assert whole.evidence.windows is not None
+    assert part.evidence.windows is not None
+    assert part.evidence.windows.nll == pytest.approx(whole.evidence.windows.nll[:3], rel=1e-5)
+    assert seen[-1] == (3, 3)
+
+
+def test_only_a_bos_of_the_tokenizers_own_is_taken() -> None:
+    def with_bos(text: str, **_: object) -> dict[str, list[int]]:
+        return {"input_ids": [1, *map(ord, text)]}
+
+    assert perplexity.token_ids(with_bos, "ab").tolist() == [1, 97, 98]
+
+
+def test_no_logits_of_a_whole_window_are_made() -> None:
+    sizes: list[int] = []
+
+    def head(hidden: torch.Tensor) -> torch.Tensor:
+        sizes.append(hidden.shape[0] * hidden.shape[1])
+        return hidden @ torch.ones(4, 11)
+
+    def body(ids: torch.Tensor, use_cache: bool) -> SimpleNamespace:
+        return SimpleNamespace(last_hidden_state=torch.randn(*ids.shape, 4))
+
+    model = SimpleNamespace(device="cpu", base_model=body, lm_head=head)
+    for batch, length in ((1, 2048), (16, 128), (2048, 2)):
+        losses = perplexity.window_losses(model, torch.zeros(batch, length, dtype=torch.long))
+        assert losses == pytest.approx([(length - 1) * math.log(11)] * batch, rel=1e-5)
+    assert max(sizes) <= 2048
+    assert max(sizes[:8]) <= perplexity.POSITIONS_PER_SLICE
+
+
+def test_a_text_shorter_than_a_window_is_one_sentence(pack: Pack, tiny_mha: Path) -> None:
+    with pytest.raises(UsageError, match=r"wikitext2@100000: wikitext2_raw/test: the text has \d+ tokens"):
+        measure(Task(SPEC, "100000"), Subject(tiny_mha), pack)
+
+
+def test_a_broken_model_is_told(pack: Pack, tiny_mha: Path) -> None:
+    subject = Subject(tiny_mha)
+    subject.model.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(LeanboardError, match="loss is not finite in 3 of 3 windows"):
+        measure(Task(SPEC, "32", 3), subject, pack)
+    subject.model.model.norm.weight.fill_(1e6)
+    with pytest.raises(LeanboardError, match="beyond all floats"):
+        measure(Task(SPEC, "32", 3), subject, pack)
