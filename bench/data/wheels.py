@@ -88,9 +88,15 @@ def _download(name: str, version: str, new: Path) -> None:
     except subprocess.TimeoutExpired as error:
         raise UsageError(f"{name}=={version} was not downloaded within {DOWNLOAD_SECONDS} s") from error
     if done.returncode != 0 or not new.exists():
-        errors = [line for line in done.stderr.splitlines() if line.strip()]
-        why = errors[-1].removeprefix("ERROR: ") if errors else f"pip left no {new.name}"
-        raise UsageError(f"{name}=={version} cannot be downloaded from the package index ({why})")
+        raise UsageError(f"{name}=={version} cannot be downloaded from the package index ({_reason(done.stderr)})")
+
+
+def _reason(stderr: str) -> str:
+    """Why pip failed (without a network it says at last that there is no such version)."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    if any(line.startswith("WARNING: Retrying") for line in lines):
+        return "it does not answer"
+    return lines[-1].removeprefix("ERROR: ") if lines else "no such wheel"
 
 
 def _member(archive: zipfile.ZipFile, wheel: Path, member: str) -> zipfile.ZipInfo:

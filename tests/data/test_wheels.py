@@ -88,6 +88,13 @@ def test_a_package_that_cannot_be_had_is_one_sentence(index: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_an_index_that_does_not_answer_is_called_that(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    with pytest.raises(UsageError, match=r"toy-data==1.0 cannot be downloaded .* \(it does not answer\)"):
+        fetch_wheel("toy-data", "1.0", "0" * 64, LIMIT, offline=False)
+
+
 def test_extract_writes_the_member_alone(tmp_path: Path) -> None:
     wheel = tmp_path / "a.whl"
     make_wheel(wheel, {"a/one": b"1", "a/two": b"2"})
