@@ -63,6 +63,7 @@ class CatalogueEntry:
 class ModelRef:
     """A checkpoint on this machine: `path` a folder that transformers loads.
 
+    `id` is the catalogue's, or for other folders the folder's name and the start of the fingerprint.
     `fingerprint` hashes the weights and the config, `tokenizer_fingerprint` the tokenizer ("none" without one).
     """
 
@@ -138,7 +139,10 @@ def resolve(
         raise UsageError(f"model {id_or_path}: the folder {folder} does not exist")
     config, weights = check_checkpoint(folder)
     on_progress(f"{name}: fingerprint of {folder}")
-    return ModelRef(name, folder, _fingerprint(config, weights), _tokenizer_fingerprint(folder))
+    fingerprint = _fingerprint(config, weights)
+    if given is None and entry is None:
+        name = f"{name}-{fingerprint[:6]}"
+    return ModelRef(name, folder, fingerprint, _tokenizer_fingerprint(folder))
 
 
 def is_here(entry: CatalogueEntry) -> bool:

@@ -1,0 +1,143 @@
+"""The command line as a user types it: answers, exit codes, one sentence for an error."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.suites import leanboard, make_suite
+
+VERBS = ["methods", "models", "tasks", "plan", "run", "report", "why", "doctor", "data"]
+
+
+def python(code: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]
+    ).stdout
+
+
+def test_help_names_every_verb(tmp_path: Path) -> None:
+    done = leanboard(tmp_path, "--help")
+    assert done.returncode == 0
+    assert [verb for verb in VERBS if f"  {verb} " not in done.stdout] == []
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["methods"], ["models"], ["tasks"], ["report"]])
+def test_reading_verbs_never_import_torch(arguments: list[str], tmp_path: Path) -> None:
+    code = f"""
+import os, sys
+os.environ["LEANBOARD_CACHE"] = {str(tmp_path)!r}
+os.chdir({str(tmp_path)!r})
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+sys.argv = ["leanboard", *{arguments!r}]
+from bench.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+heavy = [name for name in ("torch", "transformers", "lm_eval", "peft") if name in sys.modules]
+print("HEAVY", heavy)
+"""
+    assert "HEAVY []" in python(code)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["methods"]])
+def test_help_and_methods_answer_within_half_a_second(arguments: list[str], tmp_path: Path) -> None:
+    def seconds() -> float:
+        start = time.perf_counter()
+        assert leanboard(tmp_path, *arguments).returncode == 0
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(5)) < 0.5
+
+
+def test_importing_bench_is_cheap() -> None:
+    code = "import sys, bench; print([m for m in ('torch', 'transformers', 'pandas', 'pydantic') if m in sys.modules])"
+    assert python(code).strip() == "[]"
+
+
+def test_methods_as_json_and_in_full(tmp_path: Path) -> None:
+    rows = json.loads(leanboard(tmp_path, "methods", "--json").stdout)
+    assert {"dense", "random", "magnitude", "llm_pruner"} <= {row["method"] for row in rows}
+    one = json.loads(leanboard(tmp_path, "methods", "llm_pruner", "--json").stdout)
+    assert {"paper", "quick", "default"} <= set(one["presets"])
+    assert "LLM-Pruner" in one["card"]
+    assert all(item["description"] for item in one["config"])
+    assert "group_ratio" in leanboard(tmp_path, "methods", "llm_pruner").stdout
+
+
+def test_tasks_and_models_as_json(tmp_path: Path) -> None:
+    tasks = {row["task"]: row for row in json.loads(leanboard(tmp_path, "tasks", "--json").stdout)}
+    assert tasks["wikitext2"]["protocols"] == "2048, 128"
+    models = {row["model"]: row for row in json.loads(leanboard(tmp_path, "models", "--json").stdout)}
+    assert models["smollm2-135m"]["weights"] == "not fetched"
+
+
+def test_plan_lists_cells_and_computes_nothing(tmp_path: Path) -> None:
+    make_suite(tmp_path)
+    rows = json.loads(leanboard(tmp_path, "plan", "suite.yaml", "--json").stdout)
+    assert len(rows) == 2 * 4
+    assert {row["status"] for row in rows} == {"to do"}
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["methods", "llm_prunner"], 2, "unknown method 'llm_prunner'; did you mean llm_pruner?"),
+        (["plan", "smolm"], 2, "unknown suite 'smolm'; did you mean smollm?"),
+        (["plan", "suite.yaml", "--only", "method"], 2, "--only method: must be KEY=VALUE"),
+        (["plan", "suite.yaml", "--plugins", "nowhere"], 2, "--plugins: nowhere is not a folder"),
+        (["run", "llama7b", "--offline"], 2, "--model-path llama-7b=DIR"),
+        (["run", "vicuna7b", "--offline"], 2, "--model-path vicuna-7b=DIR"),
+        (["run", "llama7b", "--model-path", "llama-7b=nowhere"], 2, "nowhere does not exist"),
+        (["why", "abc", "def"], 2, "abc"),
+    ],
+)
+def test_errors_are_one_sentence(tmp_path: Path, arguments: list[str], code: int, sentence: str) -> None:
+    make_suite(tmp_path)
+    done = leanboard(tmp_path, *arguments)
+    assert done.returncode == code, done.stderr
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.startswith("leanboard:")]) == 1
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    assert "Traceback" in leanboard(tmp_path, "--debug", "methods", "nothing").stderr
+
+
+def test_a_foreign_record_is_named_and_left_alone(tmp_path: Path) -> None:
+    foreign = tmp_path / "results" / "runs" / "m" / "random" / "0123456789abcdef" / "artifact.json"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text('{"kind": "artifact", "key": 3}')
+    done = leanboard(tmp_path, "report")
+    assert done.returncode == 0, done.stderr
+    assert "artifact.json" in done.stderr
+    assert foreign.read_text() == '{"kind": "artifact", "key": 3}'
+
+
+def test_data_verify_finds_the_damaged_file(tmp_path: Path) -> None:
+    make_suite(tmp_path)
+    assert leanboard(tmp_path, "data", "verify").returncode == 0
+    file = tmp_path / "pack" / "piqa" / "validation.parquet"
+    file.write_bytes(file.read_bytes()[:-20])
+    done = leanboard(tmp_path, "data", "verify")
+    assert done.returncode == 1
+    assert "piqa/validation.parquet" in done.stdout
+    done = leanboard(tmp_path, "run", "suite.yaml")
+    assert done.returncode == 2
+    assert "piqa/validation.parquet" in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_doctor_reports_what_it_found(tmp_path: Path) -> None:
+    make_suite(tmp_path)
+    done = leanboard(tmp_path, "doctor", "--json")
+    findings = {row["check"]: row for row in json.loads(done.stdout)}
+    assert findings["torch"]["ok"]
+    assert findings["memory"]["found"].endswith("cores")
+    assert done.returncode == (0 if all(row["ok"] for row in findings.values()) else 1)
