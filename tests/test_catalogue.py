@@ -51,7 +51,7 @@ def test_importing_the_catalogue_is_cheap() -> None:
 
 def test_a_local_folder_is_used_as_it_is(folder: Path) -> None:
     ref = resolve(str(folder), offline=True)
-    assert (ref.id, ref.path) == ("my-llama", folder)
+    assert (ref.id, ref.path) == (f"my-llama-{ref.fingerprint[:6]}", folder)
     assert ref == resolve(str(folder), offline=True)
 
 
@@ -111,7 +111,7 @@ def test_other_families_are_refused(folder: Path) -> None:
     edit(folder, model_type="llama")
     assert "auto_map" in refusal(folder)
     edit(folder, model_type="lean_llama")
-    assert resolve(str(folder), offline=True).id == "my-llama"
+    assert resolve(str(folder), offline=True).path == folder
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "\udcff"])
