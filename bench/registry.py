@@ -49,7 +49,8 @@ class MethodEntry:
         found = {"default": Preset(description="the defaults of the config")}
         file = self.folder / "presets.yaml" if self.folder else None
         if file is not None and file.exists():
-            found |= validated(PRESETS, read_yaml(file), file)
+            of_file: dict[str, Preset] = validated(PRESETS, read_yaml(file), file)
+            found |= of_file
         return found
 
     def preset(self, name: str) -> Preset:

@@ -62,7 +62,9 @@ class Suite(Strict):
     @field_validator("methods", mode="before")
     @classmethod
     def _names_alone(cls, value: Any) -> Any:
-        return [{"name": item} if isinstance(item, str) else item for item in value] if isinstance(value, list) else value
+        if not isinstance(value, list):
+            return value
+        return [{"name": item} if isinstance(item, str) else item for item in value]
 
 
 def load_suite(name_or_file: str) -> Suite:

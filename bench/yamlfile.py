@@ -56,7 +56,8 @@ def _fields_at(schema: Any, loc: tuple[int | str, ...]) -> list[str]:
     for part in loc:
         if isinstance(part, int):
             continue
-        inner = [m for model in found if part in model.model_fields for m in _models_in(model.model_fields[part].annotation)]
+        fields = [model.model_fields[part] for model in found if part in model.model_fields]
+        inner = [model for field in fields for model in _models_in(field.annotation)]
         found = inner or found
     return [name for model in found for name in model.model_fields]
 

@@ -114,6 +114,7 @@ def derivatives(
     fisher: dict[nn.Parameter, torch.Tensor] = {}
     try:
         for parameter, _ in flags:
+            parameter.grad = None
             parameter.requires_grad_(False)
         for weight in weights:
             weight.requires_grad_(True)

@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from bench.catalogue import resolve
 from bench.errors import DataError, UsageError
-from bench.model import LeanLlamaConfig, LeanLlamaForCausalLM
 from bench.model.layers import check_family
+from bench.model.lean_llama import LeanLlamaConfig, LeanLlamaForCausalLM
 from bench.paths import offline
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -72,6 +72,4 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
 
 
 def _class_of(model_type: str) -> type[PreTrainedModel]:
-    from transformers import LlamaForCausalLM
-
     return LeanLlamaForCausalLM if model_type == LeanLlamaConfig.model_type else LlamaForCausalLM

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 
 Status = Literal["ok", "failed", "oom", "timeout", "interrupted", "skipped"]
 Direction = Literal["higher", "lower", "none"]
@@ -37,7 +37,7 @@ class Metric(Strict):
     direction: Direction
     n: int = Field(ge=1)
     stderr: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    interval: tuple[Finite, Finite] | None = Field(None, description="95 % interval where it is not value ± 1.96 stderr")
+    interval: tuple[Finite, Finite] | None = Field(None, description="95 %, where it is not value ± 1.96 stderr")
 
     @field_validator("id")
     @classmethod

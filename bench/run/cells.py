@@ -83,7 +83,10 @@ class Job(Cell):
 def measure_ingredients(
     artifact_key: str, task: Task, data: dict[str, str], engine: str, dtype: str, device: str, machine: str | None
 ) -> dict[str, Any]:
-    """What a measurement depends on; `data` maps each file of the pack to its fingerprint, `machine` is for speed alone."""
+    """What a measurement depends on.
+
+    `data` maps each file of the pack to its fingerprint; `machine` is given for speed alone.
+    """
     parts: dict[str, Any] = {
         "artifact": artifact_key, "data": data, "engine": engine, "dtype": dtype, "device": device, **task.settings()
     }

@@ -152,12 +152,14 @@ class _Worker:
         if key == self.job.artifact.key:
             store.write(artifact_record(self.job, status, 0.0, error=failure))
             skipped = Failure(stage="worker", code="artifact_failed", message=message)
-            cells = [(cell, "skipped", skipped) for cell in self.job.cells] if status != "interrupted" else []
+            lost = [] if status == "interrupted" else self.job.cells
+            records = [measure_record(self.job, cell, "skipped", 0.0, error=skipped) for cell in lost]
         else:
-            cells = [(cell, status, failure) for cell in self.job.cells if cell.key == key]
-        for cell, its_status, error in cells:
-            store.write(measure_record(self.job, cell, its_status, 0.0, error=error))
-        for done in {key, *(cell.key for cell, _, _ in cells)}:
+            lost = [cell for cell in self.job.cells if cell.key == key]
+            records = [measure_record(self.job, cell, status, 0.0, error=failure) for cell in lost]
+        for record in records:
+            store.write(record)
+        for done in {key, *(cell.key for cell in lost)}:
             on_event({"event": "done", "key": done, "status": status, "seconds": 0.0, "message": message})
         self._close()
 

@@ -45,7 +45,8 @@ class Plan:
         ]
         return [job for job in left if job.cells or job.artifact.key not in self.finished]
 
-    def keys(self) -> list[str]:
+    def all_keys(self) -> list[str]:
+        """Keys of all cells, finished or not."""
         return [key for job in self.jobs for key in (job.artifact.key, *(c.key for c in job.cells))]
 
 
@@ -87,7 +88,7 @@ def make_plan(
         raise UsageError(f"--only {' '.join(f'{k}={v}' for k, v in only.items())}: no cell of the suite fits")
     store = Store(results)
     plan = Plan(suite, jobs, set(), notes)
-    plan.finished = {key for key in plan.keys() if store.finished(key)}
+    plan.finished = {key for key in plan.all_keys() if store.finished(key)}
     return plan
 
 

@@ -35,7 +35,7 @@ def planned(root: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_every_cell_has_a_key_of_its_own(planned: Any) -> None:
     plan = planned(tasks=["size", "wikitext2@128/limit2", "commonsense7/limit4", "generate@hf/b1/p8/n4"])
-    keys = plan.keys()
+    keys = plan.all_keys()
     assert len(keys) == 2 * (1 + 10) == len(set(keys))
     assert [job.artifact.method for job in plan.jobs] == ["dense", "random"]
 
@@ -66,7 +66,7 @@ def test_whatever_changes_a_number_changes_the_key(planned: Any, changes: dict[s
 
 
 def test_names_and_descriptions_do_not_change_keys(planned: Any) -> None:
-    assert planned().keys() == planned(name="other", description="other").keys()
+    assert planned().all_keys() == planned(name="other", description="other").all_keys()
 
 
 def test_calibration_enters_only_the_keys_of_methods_that_use_it(planned: Any) -> None:
@@ -111,9 +111,9 @@ def test_only_filters_cells(planned: Any) -> None:
         ({"targets": [{"value": 0}]}, "suite.yaml: targets.0.value: Input should be greater than 0"),
         ({"sedes": [1]}, "suite.yaml: sedes: unknown key; did you mean 'seeds'?"),
         ({"methods": [{"name": "random", "presset": "quick"}]}, "presset: unknown key; did you mean 'preset'?"),
-        ({"methods": [{"name": "random", "preset": "quik"}]}, "method random: unknown preset 'quik'; did you mean quick"),
+        ({"methods": [{"name": "random", "preset": "quik"}]}, "unknown preset 'quik'; did you mean quick"),
         ({"methods": [{"name": "random", "config": {"layer": [1, 2]}}]}, "layer: unknown key; did you mean 'layers'?"),
-        ({"methods": [{"name": "random", "recovery": {"name": "lorra"}}]}, "unknown recovery 'lorra'; did you mean lora"),
+        ({"methods": [{"name": "random", "recovery": {"name": "lorra"}}]}, "unknown recovery 'lorra'"),
         ({"methods": [{"name": "random", "recovery": {"name": "lora"}}]}, "suite tiny: instructions: missing"),
         ({"models": ["smollm2-153m"]}, "unknown model 'smollm2-153m'; did you mean smollm2-135m?"),
         ({"calibration": {"data": "../secret"}, "methods": ["llm_pruner"]}, "suite.yaml: calibration.data"),
@@ -130,7 +130,7 @@ def test_bad_suites_end_in_one_sentence(planned: Any, changes: dict[str, Any], s
 def test_data_that_cannot_be_had_is_named(planned: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_pack(root / "few", {CALIBRATION: tables()["lambada_openai/test"]})
     monkeypatch.setenv("LEANBOARD_DATA", str(root / "few"))
-    with pytest.raises(UsageError, match="suite tiny: data .* cannot be had: .*offline"):
+    with pytest.raises(UsageError, match=r"suite tiny: data .* cannot be had: .*offline"):
         planned()
 
 
