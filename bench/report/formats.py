@@ -1,0 +1,84 @@
+"""How numbers, cells and column heads are written for people."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable
+
+from bench.report.board import Board, Cell, Column
+
+ARROWS = {"higher": " ↑", "lower": " ↓", "none": ""}
+NOTHING = "–"
+COUNTS = ("parameters", "MACs", "bytes", "tokens", "steps")
+SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+TITLES = {
+    "removed.params": "removed (% of parameters)", "params.stored": "parameters", "cost.seconds": "compressing (s)",
+    "cost.peak_memory": "compressing: peak memory", "generate.tokens_per_s": "generation (tokens/s)",
+    "generate.speedup": "speed-up",
+}
+
+
+def cell_text(cell: Cell | None, unit: str) -> str:
+    """A value with its uncertainty: between seeds where there are several, else its interval or standard error."""
+    if cell is None:
+        return NOTHING
+    lost = ", ".join(dict.fromkeys(cell.lost))
+    if cell.value is None:
+        return lost or NOTHING
+    write, suffix = writer(cell.value, unit)
+    text = write(cell.value)
+    if cell.std is not None:
+        text += f" ± {write(cell.std)}{suffix}"
+    elif cell.interval is not None:
+        text += f"{suffix} ({write(cell.interval[0])}–{write(cell.interval[1])})"
+    elif cell.stderr is not None:
+        text += f" ± {write(cell.stderr)}{suffix}"
+    else:
+        text += suffix
+    return f"{text}, {lost}" if lost else text
+
+
+def writer(value: float, unit: str) -> tuple[Callable[[float], str], str]:
+    """How numbers of the size of `value` are written, and what stands behind: fractions as %, counts as k, M, G, T."""
+    if unit == "fraction":
+        return lambda x: f"{100 * x:.1f}", ""
+    if unit == "ratio":
+        return lambda x: f"{x:.2f}", "×"
+    if unit in COUNTS:
+        size, prefix = next((scale for scale in SCALES if abs(value) >= scale[0]), (1.0, ""))
+        suffix = prefix + ("B" if unit == "bytes" else "")
+        return lambda x: f"{x / size:.4g}", f" {suffix}" if suffix else ""
+    if abs(value) >= 1e6:
+        return lambda x: f"{x:.2e}", ""
+    decimals = 0 if abs(value) >= 1000 else 1 if abs(value) >= 100 else 2
+    return lambda x: f"{x:,.{decimals}f}", ""
+
+
+def number(value: float | None, unit: str) -> str:
+    """`value` alone, in the unit it is read in."""
+    if value is None:
+        return NOTHING
+    write, suffix = writer(value, unit)
+    return write(value) + suffix
+
+
+def title_of(column: Column, smoke: bool = False) -> tuple[str, str]:
+    """What stands above a column: its name with unit and direction, and its protocol."""
+    shown = {"fraction": "%", "s": "s", "ms": "ms", "tokens/s": "tokens/s"}.get(column.unit)
+    name = column.name.replace(".", " ").replace("ppl_token", "ppl")
+    name = TITLES.get(column.name) or name + (f" ({shown})" if shown else "")
+    return name + ARROWS[column.direction], column.protocol + " smoke" * smoke
+
+
+def mean_of(board: Board, model: str) -> Column | None:
+    """The first mean of a task group that any row of `model` has."""
+    means = board.columns_of(model, "mean")
+    return next((c for c in means if any(row.value(c.id) is not None for row in board.of(model))), None)
+
+
+def escape(text: str) -> str:
+    """`text` on one line, with nothing left in it that Markdown or HTML would take for its own."""
+    text = html.escape(" ".join(text.split()), quote=False)
+    text = re.sub(r"([\\`*\[\]|~#!])", r"\\\1", text)
+    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\_", text)

@@ -1,0 +1,94 @@
+"""Names beside the points of a plot, placed so that nothing covers anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.path import Path
+    from matplotlib.transforms import Bbox
+
+    from bench.report.plots import Point
+
+DISTANCES = (9, 13, 18, 26, 36, 48, 64, 84)
+"""Points between a label and what it names; from `FAR` on a thin line leads there."""
+FAR = 18
+SIDES = ((1, 0), (1, 1), (1, -1), (0, 1), (0, -1), (-1, 1), (-1, -1), (-1, 0))
+ALIGN = {1: ("left", "bottom"), 0: ("center", "center"), -1: ("right", "top")}
+GAP = 2.0
+MARKER = 5.5
+
+
+def place_labels(figure: Any, axes: Any, points: Sequence[Point], colours: Sequence[str]) -> bool:
+    """Write each point's label near it, clear of the other labels, of all markers and lines and of the frame.
+
+    The figure must have its final layout. Returns False, with nothing written, where there is no room for all.
+    """
+    taken = [marker_box(axes, point) for point in points]
+    lines = lines_of(axes)
+    frame = axes.get_window_extent()
+    chosen = []
+    for point in points:
+        size = _size_of(figure, point.label)
+        for dx, dy, box in _candidates(axes, point, size):
+            is_free = is_inside(box, frame) and not any(box.overlaps(other) for other in taken)
+            if is_free and not any(path.intersects_bbox(box, filled=False) for path in lines):
+                taken.append(box)
+                chosen.append((dx, dy))
+                break
+        else:
+            return False
+    for point, colour, (dx, dy) in zip(points, colours, chosen, strict=True):
+        arrow = {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 5}
+        axes.annotate(
+            point.label, (point.x, point.y), xytext=(dx, dy), textcoords="offset points", color=colour,
+            ha=ALIGN[_sign(dx)][0], va=ALIGN[_sign(dy)][1], zorder=5,
+            arrowprops=arrow if max(abs(dx), abs(dy)) >= FAR else None,
+        )
+    return True
+
+
+def marker_box(axes: Any, point: Point) -> Bbox:
+    """What a point's marker covers, in pixels."""
+    from matplotlib.transforms import Bbox
+
+    centre = axes.transData.transform((point.x, point.y))
+    return Bbox([centre, centre]).padded(MARKER * axes.figure.dpi / 72)
+
+
+def lines_of(axes: Any) -> list[Path]:
+    """Curves, error bars and reference lines, in pixels."""
+    return [line.get_transform().transform_path(line.get_path()) for line in axes.lines]
+
+
+def is_inside(box: Bbox, frame: Bbox) -> bool:
+    """Whether `frame` holds all of `box`."""
+    return bool(box.x0 >= frame.x0 and box.x1 <= frame.x1 and box.y0 >= frame.y0 and box.y1 <= frame.y1)
+
+
+def _candidates(axes: Any, point: Point, size: tuple[float, float]) -> Iterator[tuple[int, int, Bbox]]:
+    """Where the label could stand: its offset from the point, and the box it would cover in pixels."""
+    from matplotlib.transforms import Bbox
+
+    x, y = axes.transData.transform((point.x, point.y))
+    scale = axes.figure.dpi / 72
+    width, height = size
+    for distance in DISTANCES:
+        for side_x, side_y in SIDES:
+            dx, dy = side_x * distance, side_y * distance
+            left = x + dx * scale - width * {1: 0.0, 0: 0.5, -1: 1.0}[side_x]
+            bottom = y + dy * scale - height * {1: 0.0, 0: 0.5, -1: 1.0}[side_y]
+            yield dx, dy, Bbox.from_bounds(left, bottom, width, height).padded(GAP * scale)
+
+
+def _size_of(figure: Any, text: str) -> tuple[float, float]:
+    """Width and height of a label in pixels."""
+    probe = figure.text(0, 0, text)
+    box = probe.get_window_extent(figure.canvas.get_renderer())
+    probe.remove()
+    return box.width, box.height
+
+
+def _sign(value: int) -> int:
+    return (value > 0) - (value < 0)

@@ -1,0 +1,137 @@
+"""The board as Markdown, to be read: a section for each model, and footnotes on what stands in it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from bench.report.board import SMOKE, WORSE, Board, Column, Row
+from bench.report.formats import cell_text, escape, title_of
+
+Part = tuple[str, Callable[[Row], str]]
+
+KEY_NAMES = (
+    "removed.params", "params.stored", "generate.tokens_per_s", "generate.speedup", "cost.seconds", "cost.peak_memory",
+)
+GENERAL = (
+    "↑ higher is better, ↓ lower is better, – not measured. Below a name stands its protocol: numbers of two protocols "
+    "never share a column.",
+    "± is one standard error of the value, in a row of several seeds the standard deviation between them; (a–b) is a "
+    "95 % interval. What failed or was skipped shows its code.",
+)
+FOOTNOTES = {
+    "removed": "*removed* is the share of the dense model's parameters (of its decoder blocks, of its "
+    "multiply-accumulates) that is really gone, whatever the target asked for.",
+    "macs": "*macs total*: multiply-accumulates of one sequence of as many tokens as the protocol says.",
+    "perplexity": "*ppl*: perplexity per token, exp(summed negative log-likelihood / number of targets) over windows "
+    "without overlap; the protocol is the window's length in tokens, `limit` the number of windows. Another window "
+    "length or another text gives other numbers.",
+    "accuracy": "Accuracies are in % of the items, by the task's own metric; `0shot`: no examples in the prompt; "
+    "`limit`: the first so many items.",
+    "mean": "A *mean* is unweighted over all tasks of its group, and exists only where every one was measured under "
+    "that protocol.",
+    "generate": "Generation: `hf/b1/p64/n128` is transformers, batch 1, 64 prompt tokens, 128 new tokens; *speed-up* "
+    "is the dense model's time over this one's, measured in turn on the same machine.",
+    "cost": "*compressing* is the wall time of compression and recovery, without loading and saving; its peak memory "
+    "is what it took beyond the loaded model.",
+}
+
+
+def markdown(board: Board) -> str:
+    """The text of `leaderboard.md`."""
+    lines = ["# Leaderboard", ""]
+    if not board.rows:
+        return "\n".join([*lines, "No records yet: `leanboard run SUITE` makes some.", ""])
+    lines += [
+        "Made by `leanboard report` from the records under `results/runs`. The dense model comes first, then the best",
+        "by point value; rows are not ranked. Every column in full precision: `leaderboard.csv` and `long.csv`.", "",
+    ]
+    for model in board.models():
+        lines += [f"## {escape(model)}", "", *_section(board, model)]
+    return "\n".join([*lines, "## How to read it", "", *(f"- {note}" for note in _footnotes(board)), ""])
+
+
+def _section(board: Board, model: str) -> list[str]:
+    columns = board.columns_of(model)
+    headline = {member for group in board.groups for member in group.members}
+    accuracy = [c for c in columns if c.family == "accuracy"]
+    variants = [c for c in accuracy if headline and c.name not in headline]
+    means = [c for c in columns if c.family == "mean" and any(row.value(c.id) is not None for row in board.of(model))]
+    key = [c for c in columns if c.family == "perplexity" or c.name in KEY_NAMES]
+    key = sorted([*key, *means], key=lambda c: (c.name.startswith("cost."), board.columns.index(c)))
+    tables = {
+        "Accuracy": [c for c in accuracy if c not in variants],
+        "The tasks' other accuracies": variants,
+        "Size, speed and cost in detail": [c for c in columns if c not in key and c.family not in ("accuracy", "mean")],
+    }
+    lines = _order_line(board, model) + _table(board, model, key, [("status", lambda row: row.status)])
+    for title, shown in tables.items():
+        lines += [f"### {title}", "", *_table(board, model, shown)] if shown else []
+    return lines + _row_notes(board, model)
+
+
+def _order_line(board: Board, model: str) -> list[str]:
+    quality = board.quality[model]
+    perplexities = board.columns_of(model, "perplexity")
+    lines = [f"In the order of `{quality}`."] if quality else ["In the order of their names: no quality was measured."]
+    if perplexities and not any(c.id.startswith("wikitext2.") for c in perplexities):
+        texts = ", ".join(sorted({c.name.split(".")[0] for c in perplexities}))
+        lines.append(
+            f"There is no WikiText-2 perplexity here: {texts} is another text, and its numbers are not to be compared "
+            "with those on WikiText-2."
+        )
+    return [" ".join(lines), ""]
+
+
+def _table(board: Board, model: str, columns: Sequence[Column], more: Sequence[Part] = ()) -> list[str]:
+    rows = board.of(model)
+    names: list[Part] = [
+        ("method", lambda row: row.identity.method + " ▼" * (WORSE in row.notes)),
+        ("preset", lambda row: row.identity.preset), ("recovery", lambda row: row.identity.recovery),
+        ("target", lambda row: row.identity.target),
+    ]
+    if any(row.seeds > 1 for row in rows):
+        names.append(("seeds", lambda row: str(row.seeds)))
+    parts = [*names, *(_part(board, column) for column in columns), *more]
+    head = ["<br>".join(escape(line) for line in header.split("\n") if line) for header, _ in parts]
+    rule = ["---"] * len(names) + ["--:"] * len(columns) + ["---"] * len(more)
+    body = [[escape(show(row)) for _, show in parts] for row in rows]
+    return [*("| " + " | ".join(line) + " |" for line in [head, rule, *body]), ""]
+
+
+def _part(board: Board, column: Column) -> Part:
+    title = "\n".join(title_of(column, column.id in board.smoke))
+    return title, lambda row: cell_text(row.cells.get(column.id), column.unit)
+
+
+def _row_notes(board: Board, model: str) -> list[str]:
+    """What is to be said of single rows: troubles, and which tasks a mean lacks; the same note of several rows once."""
+    labels = board.labels(model)
+    about: dict[str, list[str]] = defaultdict(list)
+    for row in board.of(model):
+        lacking = [c.id for c in board.columns_of(model, "mean") if row.has_checkpoint and row.value(c.id) is None]
+        missing = [f"no {id_}, for want of {', '.join(row.missing.get(id_, ['all tasks']))}" for id_ in lacking]
+        for note in [*row.notes, *missing]:
+            about[note].append(labels[row.identity])
+    return [*(f"- {escape(', '.join(names))}: {escape(note)}" for note, names in about.items()), *[""] * bool(about)]
+
+
+def _footnotes(board: Board) -> list[str]:
+    families = {column.family for column in board.columns}
+    notes = [*GENERAL, *(text for family, text in FOOTNOTES.items() if family in families)]
+    if any(WORSE in row.notes for row in board.rows):
+        notes.append("▼ worse than `random` at the same target, by point estimate in the column that orders the rows.")
+    if board.smoke:
+        notes.append(f"*smoke*: fewer than {SMOKE} items a task; shows that all works, not how good a model is.")
+    return [*notes, *_counts(board), *(escape(note) for note in board.notes)]
+
+
+def _counts(board: Board) -> list[str]:
+    """How many items, targets or rounds the values are averages over, where it is more than one."""
+    columns: dict[tuple[int, ...], list[str]] = defaultdict(list)
+    for column in board.columns:
+        cells = [row.cells[column.id] for row in board.rows if column.id in row.cells]
+        counts = sorted({cell.n for cell in cells if cell.n > 1})
+        if counts:
+            columns[tuple(counts)].append(f"`{column.id}`")
+    return [f"n = {' or '.join(map(str, counts))}: {', '.join(ids)}." for counts, ids in sorted(columns.items())]

@@ -1,0 +1,122 @@
+"""The board as CSV with every column in full precision, and as a table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from bench.report.board import Board, Cell, Column, Row
+from bench.report.formats import NOTHING, cell_text, mean_of, number, title_of
+from bench.report.frame import Identity
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Part = tuple[str, Callable[[Row], str]]
+BRIEF = (("removed.params", "removed\n%"), ("params.stored", "parameters\n"), ("cost.seconds", "compress\ns"))
+
+
+def board_csv(board: Board) -> str:
+    """`leaderboard.csv`: one line for each row."""
+    return _csv(board_frame(board))
+
+
+def long_csv(board: Board) -> str:
+    """`long.csv`: one line for each metric of each record."""
+    return _csv(board.long)
+
+
+def board_frame(board: Board) -> pd.DataFrame:
+    """The wide table: under a metric's id its value, or what became of it where there is none.
+
+    Behind it stand, where any row has them, `<id> stderr`, `low` and `high` (95 % interval), `std` (between seeds),
+    `n` and `seeds`. `smoke` lists the columns whose value comes from too few items.
+    """
+    lines = [_line(board, row) for row in board.rows]
+    numbers = [name for column in board.columns for name in _numbers(column, Cell(None))]
+    kept = [name for name in numbers if " " not in name or any(line[name] is not None for line in lines)]
+    return pd.DataFrame(lines, columns=[*Identity._fields, "seeds", "status", *kept, "smoke", "notes"], dtype=object)
+
+
+def print_table(board: Board, console: Console) -> None:
+    """The key columns, a table for each model; fits a terminal of 120 columns."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    if not board.rows:
+        console.print("No records yet: `leanboard run SUITE` makes some.", markup=False)
+    for model in board.models():
+        table = Table(title=Text(model, "bold"), title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
+        table.caption = Text(_caption(board, model), "dim")
+        parts = _terminal_parts(board, model)
+        for header, _ in parts:
+            is_text = header in ("method", "status")
+            table.add_column(Text(header), justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
+        for row in board.of(model):
+            style = "bold" if row.identity.method == "dense" else "red" if row.status != "ok" else ""
+            table.add_row(*(Text(show(row)) for _, show in parts), style=style)
+        console.print(table)
+
+
+def _csv(frame: pd.DataFrame) -> str:
+    return str(frame.to_csv(index=False, lineterminator="\n"))
+
+
+def _line(board: Board, row: Row) -> dict[str, object]:
+    line: dict[str, object] = {**row.identity._asdict(), "seeds": row.seeds, "status": row.status}
+    for column in board.columns:
+        line |= _numbers(column, row.cells.get(column.id, Cell(None)))
+    line["smoke"] = " ".join(c.id for c in board.columns if c.id in board.smoke and row.value(c.id) is not None)
+    line["notes"] = "; ".join(" ".join(note.split()) for note in row.notes)
+    return line
+
+
+def _numbers(column: Column, cell: Cell) -> dict[str, object]:
+    low, high = cell.interval or (None, None)
+    has_value = cell.value is not None
+    return {
+        column.id: cell.value if has_value else ", ".join(dict.fromkeys(cell.lost)) or None,
+        f"{column.id} stderr": cell.stderr, f"{column.id} low": low, f"{column.id} high": high,
+        f"{column.id} std": cell.std, f"{column.id} n": cell.n if cell.n > 1 else None,
+        f"{column.id} seeds": cell.seeds if cell.seeds > 1 or (has_value and cell.lost) else None,
+    }
+
+
+def _terminal_parts(board: Board, model: str) -> list[Part]:
+    labels = board.labels(model)
+    columns = {column.id: column for column in board.columns_of(model)}
+    quality, mean = columns.get(board.quality[model] or ""), mean_of(board, model)
+    speed = next((c for c in columns.values() if c.name == "generate.speedup"), None)
+    parts: list[Part] = [("method", lambda row: labels[row.identity])]
+    if any(row.seeds > 1 for row in board.of(model)):
+        parts.append(("seeds", lambda row: str(row.seeds)))
+    parts += [_short(columns[id_], title) for id_, title in BRIEF[:2] if id_ in columns]
+    parts += [_full(board, column) for column in dict.fromkeys([quality, mean, speed]) if column is not None]
+    parts += [_short(columns[id_], title) for id_, title in BRIEF[2:] if id_ in columns]
+    return [*parts, ("status", lambda row: row.status)]
+
+
+def _short(column: Column, title: str) -> Part:
+    return title, lambda row: number(row.value(column.id), column.unit)
+
+
+def _full(board: Board, column: Column) -> Part:
+    title, protocol = title_of(column, column.id in board.smoke)
+    if column.family in ("perplexity", "mean"):
+        title, protocol = title.replace(" ", "\n", 1), protocol.replace(" ", "\n")
+    return f"{title}\n{protocol}", lambda row: (
+        cell_text(row.cells.get(column.id), column.unit) if row.has_checkpoint else NOTHING
+    )
+
+
+def _caption(board: Board, model: str) -> str:
+    lines = ["not ranked; ± standard error, (–) 95 % interval, ↓ lower is better, ↑ higher is better"]
+    columns = board.columns_of(model)
+    if any(column.id in board.smoke for column in columns):
+        lines.append("smoke: fewer than 100 items a task, shows that all works and not how good a model is")
+    labels = board.labels(model)
+    lines += [f"{labels[row.identity]}: {' '.join(note.split())}" for row in board.of(model) for note in row.notes]
+    return "\n".join(lines)
