@@ -49,8 +49,10 @@ def print_table(board: Board, console: Console) -> None:
     if not board.rows:
         console.print("No records yet: `leanboard run SUITE` makes some.", markup=False)
     for model in board.models():
-        table = Table(title=Text(model, "bold"), title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
-        table.caption = Text(_caption(board, model), "dim")
+        table = Table(
+            title=Text(model, "bold"), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0),
+            caption=Text(_caption(board, model), "dim"), caption_justify="left",
+        )
         parts = _terminal_parts(board, model)
         for header, _ in parts:
             is_text = header in ("method", "status")

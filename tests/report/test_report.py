@@ -1,0 +1,122 @@
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bench.errors import LeanboardError
+from bench.record.store import Store
+from bench.report import check, report
+from tests.record.records import artifact, failed_artifact
+from tests.report.boards import PAIR, cells, smollm, store
+
+FILES = ["leaderboard.csv", "leaderboard.md", "long.csv"]
+RUN = """
+import sys, pathlib
+from bench.report import report
+from bench.task import TaskGroup
+group = TaskGroup(name="pair", kind="group", description="two tasks", members=("piqa.acc", "hellaswag.acc_norm"))
+report(pathlib.Path(sys.argv[1]), [group])
+heavy = {"torch", "transformers", "lm_eval", "datasets"} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+def run(results: Path, **environment: str) -> None:
+    subprocess.run([sys.executable, "-c", RUN, str(results)], check=True, env={**os.environ, **environment})
+
+
+def content(results: Path) -> dict[str, bytes]:
+    """Everything under `results` but the records."""
+    return {
+        str(path.relative_to(results)): path.read_bytes() for path in sorted(results.rglob("*"))
+        if path.is_file() and "runs" not in path.parts
+    }
+
+
+def test_other_processes_orders_and_settings_give_the_same_bytes_without_torch(tmp_path: Path) -> None:
+    records = [*smollm(), failed_artifact("saap"), *cells("random", 40.0, seed=1), *cells("random", 41.0, seed=2)]
+    shuffled = records[:]
+    random.Random(3).shuffle(shuffled)
+    a, b = store(tmp_path / "a", records), store(tmp_path / "elsewhere" / "b", shuffled)
+    style = tmp_path / "matplotlibrc"
+    style.write_text("font.size: 30\naxes.facecolor: red\nsavefig.dpi: 20\n")
+    run(a, PYTHONHASHSEED="1")
+    run(b, PYTHONHASHSEED="2", MATPLOTLIBRC=str(style), TZ="Asia/Tokyo", LC_ALL="C")
+    assert content(a) == content(b)
+    assert len(content(a)) == 3 + 4
+
+
+def test_the_report_says_what_it_wrote_and_what_it_could_not_read(tmp_path: Path) -> None:
+    results = store(tmp_path / "results", smollm())
+    broken = Store(results).path_of(artifact("magnitude"))
+    broken.write_bytes(broken.read_bytes()[:-20])
+    before = broken.read_bytes()
+    outcome = report(results, [PAIR])
+    assert [path.name for path in outcome.written[:3]] == FILES
+    assert all(path.is_file() for path in outcome.written)
+    assert len(outcome.problems) == 1
+    assert str(broken) in str(outcome.problems[0])
+    assert broken.read_bytes() == before
+    assert len(outcome.board.rows) == 5
+    assert any("record of its checkpoint is missing" in note for note in outcome.board.notes)
+
+
+def test_check_names_every_file_that_differs(tmp_path: Path) -> None:
+    results = store(tmp_path / "results", smollm())
+    report(results, [PAIR])
+    assert check(results, [PAIR]) == []
+    (results / "leaderboard.md").write_text("edited by hand\n")
+    (results / "long.csv").unlink()
+    left_over = results / "plots" / "gone.quality-vs-size.png"
+    left_over.write_bytes(b"")
+    assert check(results, [PAIR]) == [results / "leaderboard.md", results / "long.csv", left_over]
+
+
+def test_stale_plots_go_and_other_files_stay(tmp_path: Path) -> None:
+    results = store(tmp_path / "results", smollm())
+    report(results, [PAIR])
+    notes = results / "plots" / "my-own.png"
+    notes.write_bytes(b"mine")
+    for path in (results / "runs").rglob("generate.*.json"):
+        path.unlink()
+    report(results, [PAIR])
+    assert sorted(path.name for path in (results / "plots").iterdir()) == [
+        "my-own.png", "tiny.quality-vs-size.png", "tiny.quality-vs-size.svg",
+    ]
+
+
+def test_no_results_at_all(tmp_path: Path) -> None:
+    outcome = report(tmp_path / "results", [PAIR])
+    assert [path.name for path in outcome.written] == FILES
+    assert "No records yet" in (tmp_path / "results" / "leaderboard.md").read_text()
+
+
+def test_what_the_file_system_refuses_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("a file in the way")
+    with pytest.raises(LeanboardError, match="cannot be written"):
+        report(tmp_path / "results", [PAIR])
+
+
+def test_nothing_of_the_place_enters_the_report(tmp_path: Path) -> None:
+    results = store(tmp_path / "results", smollm())
+    report(results, [PAIR])
+    for name, data in content(results).items():
+        assert str(tmp_path).encode() not in data, name
+
+
+def test_five_hundred_records_take_under_three_seconds_of_computing(tmp_path: Path) -> None:
+    records = []
+    for model in ("one", "two"):
+        records += cells("dense", 12.0, model=model)
+        for i in range(35):
+            target = {"target": f"params=0.{20 + i}", "removed": 0.2 + i / 100}
+            records += cells(f"method_{i % 9}", 13.0 + i, model=model, **target)
+    assert len(records) >= 500
+    results = store(tmp_path / "results", records)
+    start = time.process_time()
+    report(results, [PAIR])
+    assert time.process_time() - start < 3

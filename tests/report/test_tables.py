@@ -1,0 +1,158 @@
+import csv
+import io
+
+import pytest
+from rich.console import Console
+
+from bench.report.board import build
+from bench.report.formats import cell_text, escape, number
+from bench.report.frame import LONG
+from bench.report.markdown import markdown
+from bench.report.tables import board_csv, long_csv, print_table
+from tests.record.records import FAILURE, accuracy, artifact, failed, failed_artifact, perplexity
+from tests.report.boards import PAIR, cells, smollm
+
+NASTY = "a|b<script>alert(1)</script>`x`\n| [y](z) *b* $x$ _u_ \u2028 [red]"
+
+
+def parsed(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """The Markdown tables as lists of rows of cells."""
+    found: list[list[list[str]]] = [[]]
+    for line in text.splitlines():
+        if line.startswith("|"):
+            found[-1].append([part.strip() for part in line.replace("\\|", "\0").strip("|").split("|")])
+        elif found[-1]:
+            found.append([])
+    return [table for table in found if table]
+
+
+def test_csv_has_full_precision_and_a_column_for_each_metric() -> None:
+    value = 0.1 + 0.2
+    made = artifact("dense", target="none")
+    [line] = parsed(board_csv(build([made, perplexity(made, value, stderr=1 / 3)], [])))
+    assert line["wikitext2.ppl_token@2048/limit4"] == repr(value)
+    assert line["wikitext2.ppl_token@2048/limit4 stderr"] == repr(1 / 3)
+    assert line["wikitext2.ppl_token@2048/limit4 n"] == "8188"
+    assert (line["method"], line["status"], line["seeds"]) == ("dense", "ok", "1")
+    assert not [name for name in line if name.endswith(" std")]
+
+
+def test_csv_shows_codes_where_numbers_are_missing() -> None:
+    made, lost = artifact("saap"), failed_artifact("trawl")
+    board = build([*smollm(), made, failed(made, "piqa@0shot/limit20"), lost], [PAIR])
+    lines = {(line["method"], line["recovery"]): line for line in parsed(board_csv(board))}
+    assert lines["saap", "none"]["piqa.acc@0shot/limit20"] == "failed:nan_loss"
+    assert lines["saap", "none"]["pair.mean@0shot/limit20"] == ""
+    assert lines["trawl", "none"]["status"] == "failed:nan_loss"
+    assert "the loss is not a number" in lines["trawl", "none"]["notes"]
+    assert lines["dense", "none"]["generate.speedup@hf/b1/p64/n128 low"] == "0.97"
+    assert "piqa.acc@0shot/limit20" in lines["dense", "none"]["smoke"].split()
+
+
+def test_long_csv_has_the_named_columns() -> None:
+    lines = parsed(long_csv(build(smollm(), [PAIR])))
+    assert list(lines[0]) == LONG
+    assert {line["metric"] for line in lines} >= {"removed.params", "cost.seconds", "piqa.acc@0shot/limit20"}
+
+
+def test_markdown_tables_are_well_formed_whatever_names_and_messages_hold() -> None:
+    error = FAILURE.model_copy(update={"code": NASTY, "message": NASTY})
+    bad = failed_artifact(NASTY, model=NASTY, preset=NASTY, recovery=NASTY, target=NASTY)
+    made = artifact("random", model=NASTY)
+    records = [bad.model_copy(update={"error": error}), made, failed(made, NASTY, "failed", NASTY), *smollm()]
+    text = markdown(build(records, [PAIR]))
+    for table in tables(text):
+        assert len({len(row) for row in table}) == 1, table
+    assert "<script" not in text
+    assert "[y](z)" not in text
+    assert "\u2028" not in text
+    for line in text.splitlines():
+        assert line == "" or line[0] in "#|-" or "Made by" in line or "In the order" in line or "by point" in line
+    lines = parsed(board_csv(build(records, [PAIR])))
+    assert {line["method"] for line in lines} >= {NASTY, "random"}
+
+
+def test_markdown_says_what_stands_where() -> None:
+    made = artifact("saap")
+    text = markdown(build([*smollm(), made, accuracy(made, "piqa@0shot/limit20", 0.5)], [PAIR]))
+    key, accuracies, others, detail = tables(text)
+    head = key[0]
+    assert head[:4] == ["method", "preset", "recovery", "target"]
+    assert "wikitext2 ppl ↓<br>2048/limit4" in head
+    assert "pair mean (%) ↑<br>0shot/limit20 smoke" in head
+    dense = dict(zip(head, key[2], strict=True))
+    assert dense["wikitext2 ppl ↓<br>2048/limit4"] == "20.00 ± 0.40"
+    assert dense["speed-up ↑<br>hf/b1/p64/n128"] == "1.00× (0.97–1.02)"
+    assert dense["parameters ↓"] == "100 M"
+    assert dict(zip(head, key[3], strict=True))["removed (% of parameters)"] == "20.0"
+    assert any("magnitude ▼" in row[0] for row in key)
+    assert accuracies[2][4] == "50.0 ± 10.0"
+    assert len(others[0]) == 6
+    assert any("bytes disk" in cell for cell in detail[0])
+    assert "- saap: no pair.mean@0shot/limit20, for want of hellaswag.acc\\_norm@0shot/limit20" in text.replace(
+        "acc_norm", "acc\\_norm")
+    assert "- magnitude: worse than random (point estimate)" in text
+    assert "n = 20: `pair.mean@0shot/limit20`" in text
+    assert "rank" not in text.replace("not ranked", "")
+
+
+def test_a_text_that_stands_in_is_named() -> None:
+    made = artifact("dense", target="none")
+    text = markdown(build([made, perplexity(made, 20.0, "lambada_text@2048")], []))
+    assert "no WikiText-2 perplexity here: lambada_text is another text" in text
+    assert "another text, and" not in markdown(build(smollm(), []))
+
+
+def test_nothing_to_show_is_said() -> None:
+    board = build([], [])
+    assert "No records yet" in markdown(board)
+    assert parsed(board_csv(board)) == []
+    assert board_csv(board).startswith("model,method,preset,recovery,target,seeds,status")
+    assert long_csv(board) == ",".join(LONG) + "\n"
+
+
+def test_the_terminal_table_fits_120_columns_and_takes_names_as_they_are() -> None:
+    lost = failed_artifact("[red]bad[/red]")
+    cut_short = failed(lost, "wikitext2@2048/limit4", "skipped", "artifact_failed")
+    console = Console(width=120, file=io.StringIO(), force_terminal=False)
+    print_table(build([*smollm(), lost, cut_short], [PAIR]), console)
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= 120
+    assert "[red]bad[/red]" in text
+    assert "llm_pruner + lora" in text
+    assert "1.18× (1.14–1.20)" in text
+    assert "32.00 ± 0.40" in text
+    assert "failed:nan_loss" in text.replace("\n", "")
+    assert "magnitude: worse than random" in text
+
+
+@pytest.mark.parametrize(("value", "unit", "text"), [
+    (0.4567, "fraction", "45.7"), (134_515_008, "parameters", "134.5 M"), (8.6e9, "MACs", "8.6 G"), (12, "steps", "12"),
+    (0, "bytes", "0 B"), (538e6, "bytes", "538 MB"), (1.234, "ratio", "1.23×"), (21.613, "ppl", "21.61"),
+    (312.34, "ppl", "312.3"), (12345.6, "ppl", "12,346"), (1.5e9, "ppl", "1.50e+09"), (None, "ppl", "–"),
+])
+def test_numbers_are_written_for_people(value: float | None, unit: str, text: str) -> None:
+    assert number(value, unit) == text
+
+
+def test_an_empty_cell_is_a_dash() -> None:
+    assert cell_text(None, "ppl") == "–"
+
+
+def test_escaping_leaves_plain_names_alone() -> None:
+    assert escape("llm_pruner + lora 0shot/limit20") == "llm_pruner + lora 0shot/limit20"
+    assert escape("a|b") == "a\\|b"
+    assert escape("_x_ __init__") == "\\_x\\_ \\_\\_init\\_\\_"
+
+
+def test_seeds_have_a_column_of_their_own() -> None:
+    records = [record for seed in range(3) for record in cells("random", 300.0 + seed, seed=seed)]
+    text = markdown(build(records, [PAIR]))
+    [key, *_] = tables(text)
+    assert key[0][4] == "seeds"
+    assert key[2][4] == "3"
+    assert "301.0 ± 1.0" in key[2]
