@@ -89,7 +89,9 @@ def compress(
     return Artifact(built.path, dict(manifest.kept), dict(manifest.sizes), dict(manifest.achieved), built.cost)
 
 
-def evaluate(path_or_model: str | Path | Artifact, task_ids: Sequence[str], *, limit: int | None = None) -> list[Metric]:
+def evaluate(
+    path_or_model: str | Path | Artifact, task_ids: Sequence[str], *, limit: int | None = None
+) -> list[Metric]:
     """Measure tasks on a checkpoint.
 
     Args:

@@ -73,7 +73,9 @@ def _data() -> list[Finding]:
 
 
 def _models() -> list[Finding]:
-    return [Finding(f"model {entry.id}", True, "here" if is_here(entry) else "not fetched") for entry in CATALOGUE.values()]
+    return [
+        Finding(f"model {entry.id}", True, "here" if is_here(entry) else "not fetched") for entry in CATALOGUE.values()
+    ]
 
 
 def _methods() -> list[Finding]:

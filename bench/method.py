@@ -173,7 +173,7 @@ class Method(ABC):
 
 
 class Preset(BaseModel):
-    """A named setting of a method, from its `presets.yaml`: `paper` the published one, `quick` one for small machines."""
+    """A named setting of a method, from its `presets.yaml`: `paper` the published one, `quick` for small machines."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

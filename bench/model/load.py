@@ -33,7 +33,7 @@ def dtype_of(name: str | torch.dtype) -> torch.dtype:
 def load_dense(
     id_or_path: str | Path, dtype: str | torch.dtype = "float32", device: str = "cpu"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
-    """The model that a catalogue id or a folder names, in evaluation mode, and its tokenizer (None where it has none)."""
+    """The model of a catalogue id or folder, in evaluation mode, and its tokenizer (None where it has none)."""
     return load_folder(resolve(str(id_or_path), offline=offline()).path, dtype, device)
 
 

@@ -32,7 +32,10 @@ class BlockKept:
 
 @dataclass(frozen=True)
 class Kept:
-    """What is kept of a model. A block that is not in `blocks` is dropped; `hidden` None keeps every hidden dimension."""
+    """What is kept of a model.
+
+    A block that is not in `blocks` is dropped; `hidden` None keeps every hidden dimension.
+    """
 
     blocks: Mapping[int, BlockKept]
     hidden: tuple[int, ...] | None = None

@@ -126,6 +126,7 @@ def build(order: Order, out: Path, stages: Stages, on_progress: Progress = lambd
     )
     with seeded(ctx.derived_seed("global")), peak_memory(order.device) as peak:
         model = _transform(model, order, ctx, stages)
+    _check_finite(model)
     after = shape_of(model)
     achieved = dense.removed(after)
     _check_target(order.target, achieved)
@@ -159,6 +160,12 @@ def _model(value: Any, stage: str) -> PreTrainedModel:
     if not isinstance(value, torch.nn.Module):
         raise MethodError(f"{stage}() returned {type(value).__name__}, not the model")
     return value
+
+
+def _check_finite(model: PreTrainedModel) -> None:
+    broken = [name for name, weight in model.named_parameters() if not bool(torch.isfinite(weight).all())]
+    if broken:
+        raise MethodError(f"weights are not finite after compression: {', '.join(broken[:3])}")
 
 
 def _check_target(target: Target | None, achieved: dict[str, float]) -> None:

@@ -87,6 +87,7 @@ class _Worker:
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(self.threads)),
             "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "PYTHONSAFEPATH": "1",
         }
+        self._kills_before = _kernel_kills()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bench.run.worker", str(job_file)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment, start_new_session=True,
@@ -116,9 +117,9 @@ class _Worker:
         if code == 0:
             self._close()
             return None
-        killed = code < 0
-        reason = f"signal {signal.Signals(-code).name}" if killed else f"exit code {code}"
-        status: Status = "oom" if code == -signal.SIGKILL and self.in_flight else "failed"
+        reason = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        out_of_memory = code == -signal.SIGKILL and _kernel_kills() > self._kills_before
+        status: Status = "oom" if out_of_memory else "failed"
         stuck = self.in_flight or next(iter(self._open_keys()), None)
         if stuck is None:
             self._close()
@@ -172,3 +173,12 @@ class _Worker:
     def _close(self) -> None:
         self._log.close()
         self._folder.cleanup()
+
+
+def _kernel_kills() -> int:
+    """How many processes the kernel has killed for want of memory since it started; 0 where it does not say."""
+    try:
+        lines = Path("/proc/vmstat").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
