@@ -1,0 +1,96 @@
+"""The rules of the house (ARCHITECTURE.md), kept by reading the source."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.model.layers import PROJECTIONS
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted([*ROOT.glob("bench/**/*.py"), *ROOT.glob("methods/**/*.py")])
+CHEAP = ["bench/*.py", "bench/data/*.py", "bench/record/*.py", "bench/report/*.py", "methods/*/__init__.py",
+         "bench/blocks/settings.py", "bench/blocks/recoveries.py", "bench/run/plan.py", "bench/run/cells.py",
+         "bench/run/keys.py", "bench/run/executors.py", "bench/run/progress.py", "bench/run/worker.py"]
+HEAVY = {"torch", "transformers", "lm_eval", "peft", "datasets"}
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def imports(path: Path, *, everywhere: bool) -> Iterator[str]:
+    """Modules that `path` imports: when it is imported, or (everywhere) at any time but for type checking."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    todo: list[ast.AST] = list(tree.body)
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name(path)}: relative import"
+            yield node.module or ""
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            todo += node.orelse
+        elif everywhere or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            todo += ast.iter_child_nodes(node)
+
+
+def inside(path: Path, *folders: str) -> bool:
+    return any(name(path).startswith(folder + "/") for folder in folders)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_data_flows_one_way(path: Path) -> None:
+    used = set(imports(path, everywhere=True))
+    mine = {module for module in used if module.startswith(("bench", "methods"))}
+    if inside(path, "bench/report", "bench/record"):
+        assert not {m for m in used if m.split(".")[0] in HEAVY or m.startswith("bench.measure")}
+    if inside(path, "methods"):
+        allowed = ("bench.method", "bench.blocks", "bench.errors", "methods." + path.parent.name)
+        assert not {m for m in mine if not m.startswith(allowed)}
+    if inside(path, "bench/blocks", "bench/model", "bench/data", "bench/measure", "bench/record", "bench/report"):
+        assert not {m for m in mine if m.startswith(("methods", "bench.run", "bench.api", "bench.views"))}
+    assert not {m for m in mine if m == "bench.cli"}
+
+
+@pytest.mark.parametrize("path", sorted({p for pattern in CHEAP for p in ROOT.glob(pattern)}), ids=name)
+def test_importing_is_cheap(path: Path) -> None:
+    loaded = set(imports(path, everywhere=False))
+    assert not {m for m in loaded if m.split(".")[0] in HEAVY or m.startswith(("bench.model.load", "bench.model.lean"))}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_nothing_foreign_is_ever_executed(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in {"eval", "exec", "torch.load", "yaml.load", "yaml.unsafe_load"}, called
+            assert not called.startswith(("pickle.", "cloudpickle.", "dill.", "joblib.")), called
+            for keyword in node.keywords:
+                assert keyword.arg != "trust_remote_code" or ast.unparse(keyword.value) == "False"
+    assert not {"pickle", "dill", "cloudpickle", "joblib"} & set(imports(path, everywhere=True))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_only_the_adapter_knows_what_the_modules_are_called(path: Path) -> None:
+    if name(path) not in {"bench/model/layers.py", "bench/model/surgery.py", "bench/model/lean_llama.py"}:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        assert not used & {*PROJECTIONS, "self_attn", "embed_tokens", "input_layernorm", "post_attention_layernorm"}
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *sorted(ROOT.glob("tests/**/*.py"))], ids=name)
+def test_files_stay_small(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 330
+
+
+def test_no_function_outgrows_a_screen() -> None:
+    long = [
+        f"{name(path)}:{node.lineno} {node.name}"
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno >= 60
+    ]
+    assert long == []
