@@ -49,7 +49,7 @@ def check(results: Path, groups: Sequence[TaskGroup]) -> list[Path]:
 
 
 def _regenerated(results: Path, groups: Sequence[TaskGroup]) -> tuple[Board, list[RecordError], dict[Path, bytes]]:
-    from bench.report.board import build
+    from bench.report.build import build
     from bench.report.markdown import markdown
     from bench.report.plots import plots
     from bench.report.tables import board_csv, long_csv

@@ -67,7 +67,8 @@ def _section(board: Board, model: str) -> list[str]:
     lines = _order_line(board, model) + _table(board, model, key, [("status", lambda row: row.status)])
     for title, shown in tables.items():
         lines += [f"### {title}", "", *_table(board, model, shown)] if shown else []
-    return lines + _row_notes(board, model)
+    remarks = [f"- {escape(', '.join(rows))}: {escape(remark)}" for remark, rows in board.remarks(model).items()]
+    return [*lines, *remarks, *[""] * bool(remarks)]
 
 
 def _order_line(board: Board, model: str) -> list[str]:
@@ -102,18 +103,6 @@ def _table(board: Board, model: str, columns: Sequence[Column], more: Sequence[P
 def _part(board: Board, column: Column) -> Part:
     title = "\n".join(title_of(column, column.id in board.smoke))
     return title, lambda row: cell_text(row.cells.get(column.id), column.unit)
-
-
-def _row_notes(board: Board, model: str) -> list[str]:
-    """What is to be said of single rows: troubles, and which tasks a mean lacks; the same note of several rows once."""
-    labels = board.labels(model)
-    about: dict[str, list[str]] = defaultdict(list)
-    for row in board.of(model):
-        lacking = [c.id for c in board.columns_of(model, "mean") if row.has_checkpoint and row.value(c.id) is None]
-        missing = [f"no {id_}, for want of {', '.join(row.missing.get(id_, ['all tasks']))}" for id_ in lacking]
-        for note in [*row.notes, *missing]:
-            about[note].append(labels[row.identity])
-    return [*(f"- {escape(', '.join(names))}: {escape(note)}" for note, names in about.items()), *[""] * bool(about)]
 
 
 def _footnotes(board: Board) -> list[str]:

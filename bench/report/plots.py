@@ -203,13 +203,15 @@ def _dress(axes: Any, points: Sequence[Point], model: str, x: Column, quality: C
     if x.name == "generate.speedup":
         axes.axvline(1.0, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.45, zorder=1)
         what, label = "speed of generation", f"speed-up over the dense model (×), {x.protocol}; right is faster"
+        bars = "bars: ± 1 standard error, and the 95 % interval of the speed-up"
     else:
         what, label = "size", "parameters removed (%); right is smaller"
+        bars = "bars: ± 1 standard error"
     text = quality.name.split(".")[0]
     kind = "perplexity per token" if quality.family == "perplexity" else "mean accuracy (%)"
     better = "lower" if quality.direction == "lower" else "higher"
     axes.set_title(f"{plain(model)}: quality against {what}", loc="left", fontweight="bold", pad=10)
-    axes.set_xlabel(label, color=QUIET)
+    axes.set_xlabel(f"{label}\n{bars}; hollow: with recovery training", color=QUIET)
     axes.set_ylabel(f"{text} {kind}\n{quality.protocol}; {better} is better", color=QUIET)
     axes.margins(x=0.14, y=0.16)
     axes.set_axisbelow(True)

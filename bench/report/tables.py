@@ -119,6 +119,5 @@ def _caption(board: Board, model: str) -> str:
     columns = board.columns_of(model)
     if any(column.id in board.smoke for column in columns):
         lines.append("smoke: fewer than 100 items a task, shows that all works and not how good a model is")
-    labels = board.labels(model)
-    lines += [f"{labels[row.identity]}: {' '.join(note.split())}" for row in board.of(model) for note in row.notes]
+    lines += [f"{', '.join(rows)}: {' '.join(remark.split())}" for remark, rows in board.remarks(model).items()]
     return "\n".join(lines)

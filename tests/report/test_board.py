@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.report.board import WORSE, Board, Row, build
+from bench.report.board import WORSE, Board, Row
+from bench.report.build import build
 from bench.task import TaskGroup
 from tests.record.records import (
     accuracy,

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.text import Text
 
 from bench.record.store import AnyRecord
-from bench.report.board import build
+from bench.report.build import build
 from bench.report.labels import GAP, is_inside, lines_of, marker_box
 from bench.report.plots import COLOURS, CONTROLS, KNOWN, MARKERS, _points, _style, draw, look, plots
 from tests.record.records import accuracy, artifact, perplexity

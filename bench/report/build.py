@@ -1,0 +1,220 @@
+"""From the records that count to the board.
+
+Two metric ids never share a column, a mean exists only where all its members do, and what failed or was skipped shows
+why.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from math import sqrt
+from statistics import fmean, stdev
+
+from bench.record.schema import BaseRecord, Metric
+from bench.record.store import AnyRecord
+from bench.report.board import FAMILIES, SMOKE, WORSE, Board, Cell, Column, Row
+from bench.report.frame import Identity, Run, current, long_frame, metrics_of, status_text, text_notes
+from bench.task import TaskGroup
+
+
+def build(records: Sequence[AnyRecord], groups: Sequence[TaskGroup]) -> Board:
+    """The board of these records, in whatever order they come."""
+    records = sorted(records, key=lambda record: record.key)
+    runs, notes = current(records)
+    known = _metrics_of_tasks(run for seeds in runs.values() for run in seeds.values())
+    order = {member: i for i, member in enumerate(member for group in groups for member in group.members)}
+    columns: dict[str, Column] = {}
+    rows = [_row(identity, runs[identity], groups, known, columns) for identity in sorted(runs)]
+    quality = {model: _quality(model, rows, columns) for model in {row.identity.model for row in rows}}
+    rows = [
+        replace(row, notes=(*row.notes, WORSE))
+        if _is_worse_than_random(row, rows, columns.get(quality[row.identity.model] or "")) else row
+        for row in rows
+    ]
+    return Board(
+        rows=tuple(sorted(rows, key=lambda row: _place(row, quality, columns))),
+        columns=tuple(sorted(columns.values(), key=lambda column: _column_place(column, order))),
+        quality=quality,
+        smoke=frozenset(
+            id_ for row in rows for id_, cell in row.cells.items()
+            if id_ in columns and columns[id_].family in ("accuracy", "mean") and 0 < cell.n < SMOKE
+        ),
+        groups=tuple(groups),
+        notes=tuple(notes + text_notes(records)),
+        long=long_frame(records),
+    )
+
+
+def family_of(metric: Metric) -> str:
+    """The member of `FAMILIES` that a metric is shown with."""
+    task, _, name = metric.id.split("@")[0].partition(".")
+    if task in FAMILIES:
+        return task
+    if name.startswith("ppl"):
+        return "perplexity"
+    return "accuracy" if name.startswith("acc") else "other"
+
+
+def _metrics_of_tasks(runs: Iterable[Run]) -> dict[str, list[str]]:
+    """Task id -> the metric ids that a measurement of it leads to, learnt from those that ended well."""
+    known: dict[str, set[str]] = defaultdict(set)
+    for run in runs:
+        for task, measure in run.measures.items():
+            known[task] |= {metric.id for metric in measure.metrics}
+    return {task: sorted(ids) for task, ids in known.items()}
+
+
+def _row(
+    identity: Identity, seeds: Mapping[int, Run], groups: Sequence[TaskGroup], known: Mapping[str, list[str]],
+    columns: dict[str, Column],
+) -> Row:
+    """The row of one identity; the columns it needs are added to `columns`."""
+    found: dict[str, list[Metric]] = defaultdict(list)
+    lost: dict[str, list[str]] = defaultdict(list)
+    missing: dict[str, tuple[str, ...]] = {}
+    for seed in sorted(seeds):
+        values, failures = _values(seeds[seed], known)
+        means, absent = _group_means(values, groups)
+        missing |= absent
+        for metric in [*values.values(), *means]:
+            found[metric.id].append(metric)
+            family = "mean" if metric in means else family_of(metric)
+            columns[metric.id] = Column(metric.id, metric.unit, metric.direction, family)
+        for id_, text in failures.items():
+            lost[id_].append(text)
+            columns.setdefault(id_, Column(id_, "", "none", "other"))
+    for id_ in missing:
+        columns.setdefault(id_, Column(id_, "fraction", "higher", "mean"))
+    cells = {id_: _cell(found[id_], lost[id_]) for id_ in sorted(found.keys() | lost.keys())}
+    made = [run.artifact for _, run in sorted(seeds.items()) if run.artifact is not None]
+    measured = [measure for _, run in sorted(seeds.items()) for _, measure in sorted(run.measures.items())]
+    bad = sorted({status_text(artifact) for artifact in made if artifact.status != "ok"})
+    status = ", ".join(bad) or ("ok" if all(measure.status == "ok" for measure in measured) else "incomplete")
+    trouble = [f"compressing, {_trouble(artifact)}" for artifact in made if artifact.error]
+    trouble += [f"{m.task}, {_trouble(m)}" for m in measured if m.error and m.status != "skipped"]
+    return Row(identity, len(seeds), status, cells, missing, tuple(dict.fromkeys(trouble)))
+
+
+def _trouble(record: BaseRecord) -> str:
+    return f"seed {record.seed}: {status_text(record)}: {record.error.message if record.error else ''}"
+
+
+def _values(run: Run, known: Mapping[str, list[str]]) -> tuple[dict[str, Metric], dict[str, str]]:
+    """The numbers of one run by metric id, and what became of the rest (by task id where its metrics are unknown)."""
+    values: dict[str, Metric] = {}
+    failures: dict[str, str] = {}
+    records = sorted(run.measures.values(), key=lambda m: (m.provenance.created, m.key))
+    if run.artifact is not None:
+        values |= {metric.id: metric for metric in metrics_of(run.artifact)}
+    for record in records:
+        if record.status == "ok":
+            values |= {metric.id: metric for metric in metrics_of(record)}
+        else:
+            failures |= dict.fromkeys(known.get(record.task) or [record.task], status_text(record))
+    return values, {id_: text for id_, text in failures.items() if id_ not in values}
+
+
+def _group_means(
+    values: Mapping[str, Metric], groups: Sequence[TaskGroup]
+) -> tuple[list[Metric], dict[str, tuple[str, ...]]]:
+    """The mean of each group under each protocol that any member has, and what is missing where there is none.
+
+    `n` of a mean is the item count of its smallest task.
+    """
+    means, missing = [], {}
+    for group in groups:
+        suffixes = {id_.partition("@")[2] for id_ in values if id_.partition("@")[0] in group.members}
+        for suffix in sorted(suffixes):
+            ids = [f"{member}@{suffix}" for member in group.members]
+            id_ = f"{group.name}.mean@{suffix}"
+            absent = tuple(wanted for wanted in ids if wanted not in values)
+            if absent:
+                missing[id_] = absent
+                continue
+            members = [values[wanted] for wanted in ids]
+            errors = [metric.stderr for metric in members if metric.stderr is not None]
+            means.append(Metric(
+                id=id_, value=fmean(metric.value for metric in members), unit="fraction", direction="higher",
+                n=min(metric.n for metric in members),
+                stderr=sqrt(sum(e * e for e in errors)) / len(members) if len(errors) == len(members) else None,
+            ))
+    return means, missing
+
+
+def _cell(metrics: Sequence[Metric], lost: Sequence[str]) -> Cell:
+    if not metrics:
+        return Cell(None, lost=tuple(lost))
+    values = [metric.value for metric in metrics]
+    errors = [metric.stderr for metric in metrics if metric.stderr is not None]
+    bounds = [metric.interval for metric in metrics if metric.interval is not None]
+    return Cell(
+        value=fmean(values) if len(values) > 1 else values[0],
+        n=min(metric.n for metric in metrics),
+        stderr=fmean(errors) if len(errors) == len(values) else None,
+        interval=(fmean(low for low, _ in bounds), fmean(high for _, high in bounds))
+        if len(bounds) == len(values) else None,
+        std=stdev(values) if len(values) > 1 else None,
+        seeds=len(values),
+        lost=tuple(lost),
+    )
+
+
+def _quality(model: str, rows: Sequence[Row], columns: Mapping[str, Column]) -> str | None:
+    """The column that orders a model's rows: the perplexity (else the group mean) that most of its ok rows have.
+
+    Among equals WikiText-2 comes first, then the longest window, then the longest text.
+    """
+    ok = [row for row in rows if row.identity.model == model and row.has_checkpoint]
+    for family in ("perplexity", "mean"):
+        counts = Counter(
+            id_ for row in ok for id_, cell in row.cells.items()
+            if columns[id_].family == family and cell.value is not None
+        )
+        if counts:
+            return min(counts, key=lambda id_: (-counts[id_], *_preference(columns[id_])))
+    return None
+
+
+def _preference(column: Column) -> tuple[bool, int, int, str]:
+    window = re.match(r"\d+", column.protocol)
+    limit = re.search(r"/limit(\d+)", column.protocol)
+    return (
+        not column.name.startswith("wikitext2."), -int(window[0] if window else 0),
+        -int(limit[1]) if limit else -(10**18), column.id,
+    )
+
+
+def _place(row: Row, quality: Mapping[str, str | None], columns: Mapping[str, Column]) -> tuple[object, ...]:
+    """Order of the rows: by model, dense first, then the best quality; rows without a value last."""
+    column = quality[row.identity.model]
+    value = row.value(column)
+    goodness = 0.0 if value is None or column is None else _badness(value, columns[column])
+    return (row.identity.model, row.identity.method != "dense", value is None, goodness, row.identity)
+
+
+def _badness(value: float, column: Column) -> float:
+    return -value if column.direction == "higher" else value
+
+
+def _is_worse_than_random(row: Row, rows: Sequence[Row], column: Column | None) -> bool:
+    """Whether `random` at the same target does better; with the same recovery where it was run so."""
+    key = row.identity
+    value = row.value(column.id) if column else None
+    if column is None or value is None or key.method in ("random", "dense") or key.target == "none":
+        return False
+    rivals = [
+        (rival.identity.recovery == key.recovery, _badness(number, column)) for rival in rows
+        if (rival.identity.model, rival.identity.method, rival.identity.target) == (key.model, "random", key.target)
+        and (number := rival.value(column.id)) is not None
+    ]
+    same = [badness for has_same_recovery, badness in rivals if has_same_recovery] or [badness for _, badness in rivals]
+    return bool(same) and _badness(value, column) > min(same)
+
+
+def _column_place(column: Column, order: Mapping[str, int]) -> tuple[object, ...]:
+    numbers = [part.zfill(12) if part.isdecimal() else part for part in re.split(r"(\d+)", column.id)]
+    first = not column.id.startswith(("wikitext2.", "params.stored", "removed.params"))
+    return (FAMILIES.index(column.family), first, order.get(column.name, len(order)), numbers)
