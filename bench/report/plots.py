@@ -211,7 +211,9 @@ def _dress(axes: Any, points: Sequence[Point], model: str, x: Column, quality: C
     kind = "perplexity per token" if quality.family == "perplexity" else "mean accuracy (%)"
     better = "lower" if quality.direction == "lower" else "higher"
     axes.set_title(f"{plain(model)}: quality against {what}", loc="left", fontweight="bold", pad=10)
-    axes.set_xlabel(f"{label}\n{bars}; hollow: with recovery training", color=QUIET)
+    has_seeds = any(point.row.seeds > 1 for point in points)
+    seeds = "\nwhere there are several seeds: mean and standard deviation between them" if has_seeds else ""
+    axes.set_xlabel(f"{label}\n{bars}; hollow: with recovery training{seeds}", color=QUIET)
     axes.set_ylabel(f"{text} {kind}\n{quality.protocol}; {better} is better", color=QUIET)
     axes.margins(x=0.14, y=0.16)
     axes.set_axisbelow(True)
