@@ -1,7 +1,7 @@
 """Leanboard: one harness for compressing large language models, and the leaderboard it makes.
 
-`compress`, `evaluate` and `report` are the public Python interface; they are imported when first used, so that
-importing `bench` stays cheap.
+`compress` and `evaluate` are the public Python interface (and `bench.report.report` makes the board); they are imported
+when first used, so that importing `bench` stays cheap.
 """
 
 from importlib import import_module
@@ -13,13 +13,12 @@ if TYPE_CHECKING:
     from bench.api import evaluate as evaluate
     from bench.method import Target as Target
     from bench.record.schema import Metric as Metric
-    from bench.report import report as report
 
 _WHERE = {
     "Artifact": "bench.api", "compress": "bench.api", "evaluate": "bench.api", "Metric": "bench.record.schema",
-    "Target": "bench.method", "report": "bench.report",
+    "Target": "bench.method",
 }
-__all__ = ["Artifact", "Metric", "Target", "compress", "evaluate", "report"]
+__all__ = ["Artifact", "Metric", "Target", "compress", "evaluate"]
 
 
 def __getattr__(name: str) -> Any:

@@ -149,10 +149,10 @@ def why(
     results: Results = Path("results"), as_json: Json = False,
 ) -> None:
     """Say which ingredients of two records differ, and so why one was not reused for the other."""
-    from bench.record.store import Store, differences
+    from bench.record.store import Store
 
     store = Store(results)
-    rows = [{"field": f, a: left, b: right} for f, left, right in differences(store.find(a), store.find(b))]
+    rows = [{"field": f, a: str(left), b: str(right)} for f, left, right in store.why(store.find(a), store.find(b))]
     if not rows and not as_json:
         typer.echo("the two records have the same ingredients")
         return

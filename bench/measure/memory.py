@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +22,8 @@ def peak_memory(device: str) -> Iterator[Peak]:
     """Measure the highest memory use within the block above its use at the start, in bytes.
 
     On CUDA: the allocator's peak. On a CPU: resident set size, whose high-water mark the Linux kernel resets on
-    request; elsewhere, or where the kernel refuses, nothing is measured. Blocks must not be nested.
+    request; elsewhere, or where the kernel refuses, nothing is measured. Memory that was freed but not yet given back
+    to the system is given back first, so that what ran before does not hide a peak. Blocks must not be nested.
     """
     peak = Peak()
     if device.startswith("cuda"):
@@ -33,12 +36,20 @@ def peak_memory(device: str) -> Iterator[Peak]:
         torch.cuda.synchronize(device)
         peak.bytes = torch.cuda.max_memory_allocated(device) - before
         return
+    _give_back()
     if not _reset_high_water():
         yield peak
         return
     before = _resident("VmRSS")
     yield peak
     peak.bytes = max(0, _resident("VmHWM") - before)
+
+
+def _give_back() -> None:
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(0)
 
 
 def _reset_high_water() -> bool:

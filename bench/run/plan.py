@@ -5,7 +5,6 @@ All that can go wrong cheaply goes wrong here, before any heavy work.
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from bench.data.sources import ensure
 from bench.errors import UsageError, unknown
 from bench.measure import ENGINE
 from bench.method import MethodConfig, Target
-from bench.record.provenance import machine_fingerprint
+from bench.record.provenance import accelerator_name, machine_fingerprint
 from bench.record.store import Store
 from bench.registry import MethodEntry, Registry, tasks_named
 from bench.run.cells import ArtifactCell, Job, MeasureCell, measure_ingredients
@@ -234,16 +233,8 @@ def _filtered(job: Job, only: Mapping[str, str]) -> list[Job]:
 
 def _device(wanted: str) -> tuple[str, str | None]:
     """The device to run on and the accelerator's name (None on a CPU); asked of the driver, as torch is not loaded."""
-    accelerator = None if wanted == "cpu" else _accelerator()
+    accelerator = None if wanted == "cpu" else accelerator_name()
     if wanted == "cuda" and accelerator is None:
         raise UsageError("device: the suite asks for cuda, and this machine shows no NVIDIA GPU")
     return ("cuda" if accelerator else "cpu"), accelerator
 
-
-def _accelerator() -> str | None:
-    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    try:
-        names = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.split("\n")
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return names[0].strip() or None

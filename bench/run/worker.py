@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import LeanboardError
 from bench.paths import cache_dir
-from bench.record.provenance import provenance
+from bench.record.provenance import provenance, without_user
 from bench.record.schema import ArtifactRecord, Failure, MeasureRecord, Status
 from bench.record.store import Store
 from bench.registry import load_registry, tasks_named
@@ -165,8 +165,9 @@ def failure_of(error: BaseException, stage: str) -> Failure:
     """What a record keeps of an error: for one of ours the sentence is enough to the user, the traceback stays."""
     code = type(error).__name__ if isinstance(error, LeanboardError) else f"exception.{type(error).__name__}"
     message = str(error).strip() or type(error).__name__
+    trace = "".join(traceback.format_exception(error))
     return Failure(
-        stage=stage, code=code, message=message.splitlines()[0], traceback="".join(traceback.format_exception(error))
+        stage=stage, code=code, message=without_user(message.splitlines()[0]), traceback=without_user(trace)
     )
 
 
