@@ -18,13 +18,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Recovery:
-    """Its settings, and the module whose `recover(model, ctx, settings)` does it (imported when it is needed)."""
+    """Its settings, and the module whose `recover(model, ctx, settings)` does it (imported when it is needed).
+
+    `version` is bumped whenever a number the recovery leads to may change; it is part of every key.
+    """
 
     settings: type[MethodConfig]
     module: str
+    version: str
 
 
-RECOVERIES = {"lora": Recovery(LoraRecovery, "bench.blocks.lora")}
+RECOVERIES = {"lora": Recovery(LoraRecovery, "bench.blocks.lora", "1")}
 
 
 def resolve_recovery(wanted: Mapping[str, Any] | None, where: str) -> dict[str, Any] | None:
@@ -39,14 +43,14 @@ def resolve_recovery(wanted: Mapping[str, Any] | None, where: str) -> dict[str, 
     if name not in RECOVERIES:
         raise unknown("recovery", name, ["none", *RECOVERIES], where)
     settings = validated(RECOVERIES[name].settings, fields, where)
-    return {"name": name, **settings.model_dump(mode="json")}
+    return {"name": name, "version": RECOVERIES[name].version, **settings.model_dump(mode="json")}
 
 
 def load_recovery(resolved: Mapping[str, Any]) -> Callable[[PreTrainedModel, Context], PreTrainedModel]:
     """The function that carries out what `resolve_recovery` gave."""
     name, fields = _parts(resolved)
     recovery = RECOVERIES[name]
-    settings = recovery.settings.model_validate(fields)
+    settings = recovery.settings.model_validate({k: value for k, value in fields.items() if k != "version"})
 
     def recover(model: PreTrainedModel, ctx: Context) -> PreTrainedModel:
         recovered: PreTrainedModel = importlib.import_module(recovery.module).recover(model, ctx, settings)

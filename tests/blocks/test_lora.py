@@ -146,8 +146,7 @@ def test_recoveries_resolve_by_name():
     assert resolved == json.loads(json.dumps(resolved))
     assert resolved["name"] == "lora"
     assert resolved["steps"] == 3
-    assert set(resolved) == {"name", *LoraRecovery.model_fields}
-    assert resolve_recovery(resolved, "suite x") == resolved
+    assert set(resolved) == {"name", "version", *LoraRecovery.model_fields}
     assert resolve_recovery(None, "suite x") is None
     with pytest.raises(UsageError, match="suite x: unknown recovery 'lore'; did you mean lora"):
         resolve_recovery({"name": "lore"}, "suite x")
