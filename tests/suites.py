@@ -14,11 +14,16 @@ from tests.tiny import make_checkpoint
 CALIBRATION = "lambada_passages/test"
 
 
+def passages() -> list[dict[str, str]]:
+    """Texts long enough for windows of 64 tokens."""
+    return [{"text": " ".join([row["text"]] * 4)} for row in tables()["lambada_openai/test"] * 20]
+
+
 def make_suite(root: Path, **changes: Any) -> Path:
     """Write model, pack and suite into `root`; returns the suite's file. `changes` replace fields of the suite."""
     if not (root / "tiny").exists():
         make_checkpoint(root / "tiny", kv_heads=2, tied=True)
-        make_pack(root / "pack", tables() | {CALIBRATION: tables()["lambada_openai/test"] * 20})
+        make_pack(root / "pack", tables() | {CALIBRATION: passages()})
     suite = {
         "name": "tiny", "description": "a test", "models": [str(root / "tiny")], "device": "cpu",
         "targets": [{"basis": "params", "value": 0.2}], "calibration": {"data": CALIBRATION},

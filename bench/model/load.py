@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from bench.catalogue import resolve
@@ -56,7 +57,7 @@ def load_folder(
         model = _class_of(model_type).from_pretrained(
             folder, dtype=dtype_of(dtype), use_safetensors=True, local_files_only=True
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise DataError(f"{folder}: the model cannot be loaded ({str(error).splitlines()[0]})") from error
     return model.to(device).eval().requires_grad_(False), load_tokenizer(folder)
 

@@ -128,21 +128,18 @@ def _removed(board: Board, model: str) -> Column | None:
 
 
 def _points(board: Board, model: str, x: Column, quality: Column) -> list[Point]:
-    """A point for each row that has both; by definition the dense model has lost nothing and is as fast as itself."""
+    """A point for each row that has both. The dense model's speed-up is measured too, and shows the clock's noise."""
     points = []
     labels = board.labels(model)
     for row in board.of(model):
-        is_dense = row.identity.method == "dense"
-        own = {"removed.params": 0.0, "generate.speedup": 1.0}[x.name] if is_dense else row.value(x.id)
-        y = row.value(quality.id)
+        own, y = row.value(x.id), row.value(quality.id)
         if own is None or y is None:
             continue
         errors = [_spread(row, column) for column in (x, quality)]
         scale = [100.0 if column.unit == "fraction" else 1.0 for column in (x, quality)]
         points.append(Point(
             row, labels[row.identity], own * scale[0], y * scale[1],
-            (0.0, 0.0) if is_dense else (errors[0][0] * scale[0], errors[0][1] * scale[0]),
-            (errors[1][0] * scale[1], errors[1][1] * scale[1]),
+            (errors[0][0] * scale[0], errors[0][1] * scale[0]), (errors[1][0] * scale[1], errors[1][1] * scale[1]),
         ))
     return points
 
@@ -213,7 +210,9 @@ def _dress(axes: Any, points: Sequence[Point], model: str, x: Column, quality: C
     axes.set_title(f"{plain(model)}: quality against {what}", loc="left", fontweight="bold", pad=10)
     has_seeds = any(point.row.seeds > 1 for point in points)
     seeds = "\nwhere there are several seeds: mean and standard deviation between them" if has_seeds else ""
-    axes.set_xlabel(f"{label}\n{bars}; hollow: with recovery training{seeds}", color=QUIET)
+    has_recovery = any(point.row.identity.recovery != "none" for point in points)
+    hollow = "; hollow: with recovery training" if has_recovery else ""
+    axes.set_xlabel(f"{label}\n{bars}{hollow}{seeds}", color=QUIET)
     axes.set_ylabel(f"{text} {kind}\n{quality.protocol}; {better} is better", color=QUIET)
     axes.margins(x=0.14, y=0.16)
     axes.set_axisbelow(True)

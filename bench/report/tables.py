@@ -13,6 +13,7 @@ from bench.report.frame import Identity
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 Part = tuple[str, Callable[[Row], str]]
 BRIEF = (("removed.params", "removed\n%"), ("params.stored", "parameters\n"), ("cost.seconds", "compress\ns"))
@@ -41,26 +42,43 @@ def board_frame(board: Board) -> pd.DataFrame:
 
 
 def print_table(board: Board, console: Console) -> None:
-    """The key columns, a table for each model; fits a terminal of 120 columns."""
+    """The key columns, a table for each model; a narrow terminal gets fewer of them, never half a name or number."""
+    if not board.rows:
+        console.print("No records yet: `leanboard run SUITE` makes some.", markup=False)
+    for model in board.models():
+        parts = _terminal_parts(board, model)
+        left_out: list[str] = []
+        wide = console.options.update(width=1000)
+        while console.measure(_rich(board, model, parts, []), options=wide).maximum > console.width and len(parts) > 3:
+            titles = [title.split("\n")[0] for title, _ in parts]
+            least = next((titles.index(t) for t in ("compress", "parameters") if t in titles), len(parts) - 2)
+            left_out.append(titles[least])
+            del parts[least]
+        console.print(_rich(board, model, parts, left_out))
+
+
+def _rich(board: Board, model: str, parts: list[Part], left_out: list[str]) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    if not board.rows:
-        console.print("No records yet: `leanboard run SUITE` makes some.", markup=False)
-    for model in board.models():
-        table = Table(
-            title=Text(model, "bold"), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0),
-            caption=Text(_caption(board, model), "dim"), caption_justify="left",
+    caption = _caption(board, model)
+    if left_out:
+        caption += f"\nno room here for: {', '.join(left_out)}; all of it is in leaderboard.md"
+    table = Table(
+        title=Text(model, "bold"), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0),
+        caption=Text(caption, "dim"), caption_justify="left",
+    )
+    for header, _ in parts:
+        is_text = header in ("method", "status")
+        table.add_column(
+            Text(header), justify="left" if is_text else "right", no_wrap=header != "status", overflow="fold",
+            max_width=24 if header == "status" else None,
         )
-        parts = _terminal_parts(board, model)
-        for header, _ in parts:
-            is_text = header in ("method", "status")
-            table.add_column(Text(header), justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
-        for row in board.of(model):
-            style = "bold" if row.identity.method == "dense" else "red" if row.status != "ok" else ""
-            table.add_row(*(Text(show(row)) for _, show in parts), style=style)
-        console.print(table)
+    for row in board.of(model):
+        style = "bold" if row.identity.method == "dense" else "red" if row.status != "ok" else ""
+        table.add_row(*(Text(show(row)) for _, show in parts), style=style)
+    return table
 
 
 def _csv(frame: pd.DataFrame) -> str:

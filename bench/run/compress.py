@@ -119,6 +119,7 @@ def build(order: Order, out: Path, stages: Stages, on_progress: Progress = lambd
     with stages("load"):
         model, tokenizer = load_folder(order.weights, order.dtype, order.device)
     dense = shape_of(model)
+    _check_ids(order.texts.ids, dense.vocab)
     ctx = Context(
         seed=order.seed, device=model.device, target=order.target, tokenizer=tokenizer,
         sample=order.texts.sampler(tokenizer, order.seed), examples_source=order.texts.examples(tokenizer),
@@ -160,6 +161,11 @@ def _model(value: Any, stage: str) -> PreTrainedModel:
     if not isinstance(value, torch.nn.Module):
         raise MethodError(f"{stage}() returned {type(value).__name__}, not the model")
     return value
+
+
+def _check_ids(ids: torch.Tensor | None, vocab: int) -> None:
+    if ids is not None and not 0 <= int(ids.min()) <= int(ids.max()) < vocab:
+        raise UsageError(f"calibration: token ids must be within 0..{vocab - 1}, the model's vocabulary")
 
 
 def _check_finite(model: PreTrainedModel) -> None:

@@ -42,6 +42,12 @@ def run_jobs(jobs: list[Job], workers: int, on_event: Callable[[Event], None]) -
     _run_phase([job for job in speed if job.cells], 1, on_event)
 
 
+def threads_each(workers: int) -> int:
+    """Compute threads of a worker: `OMP_NUM_THREADS` where the user set it, else an equal share of the cores."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdecimal() and int(given) else max(1, (os.cpu_count() or 1) // workers)
+
+
 def _with_kinds(job: Job, *, speed: bool) -> Job:
     return job.model_copy(update={"cells": [c for c in job.cells if (c.kind == "generation") == speed]})
 
@@ -49,7 +55,7 @@ def _with_kinds(job: Job, *, speed: bool) -> Job:
 def _run_phase(jobs: list[Job], workers: int, on_event: Callable[[Event], None]) -> None:
     events: queue.Queue[tuple[_Worker, Event | None]] = queue.Queue()
     waiting, running = list(jobs), set[_Worker]()
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = threads_each(workers)
     try:
         while waiting or running:
             while waiting and len(running) < workers:
@@ -84,7 +90,7 @@ class _Worker:
         job_file.write_text(self.job.model_dump_json(), encoding="utf-8")
         self._log = (Path(self._folder.name) / "stderr").open("w+b")
         environment = os.environ | {
-            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(self.threads)),
+            "OMP_NUM_THREADS": str(self.threads),
             "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "PYTHONSAFEPATH": "1",
         }
         self._kills_before = _kernel_kills()

@@ -21,6 +21,7 @@ from bench.record.provenance import accelerator_name, machine_fingerprint
 from bench.record.store import Store
 from bench.registry import MethodEntry, Registry, tasks_named
 from bench.run.cells import ArtifactCell, Job, MeasureCell, measure_ingredients
+from bench.run.executors import threads_each
 from bench.suite import FirstOf, Suite, SuiteMethod, TextSource
 from bench.task import Task
 
@@ -71,7 +72,8 @@ def make_plan(
     refs = [resolve(name, paths=model_paths, offline=offline, on_progress=say) for name in suite.models]
     tasks, notes = _choose_tasks(wanted, suite, offline, say)
     device, accelerator = _device(suite.device)
-    fingerprints = _Fingerprints(Pack.default(), machine_fingerprint(accelerator), device, suite.dtype)
+    machine = f"{machine_fingerprint(accelerator)}/{threads_each(1)} threads"
+    fingerprints = _Fingerprints(Pack.default(), machine, device, suite.dtype)
     texts = _ensure_texts(suite, methods, offline, say)
     jobs = []
     for ref in refs:

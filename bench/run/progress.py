@@ -79,7 +79,7 @@ class Progress:
             self._seconds.setdefault(task, []).append(event["seconds"])
         line = Text(f"{'✓' if ok else '✗'} {label} · {task}", style="" if ok else "red")
         line.append(f"  {event['seconds']:.1f} s" if ok else f"  {event['status']}: {event['message']}")
-        self._console.print(line)
+        self._console.print(line, soft_wrap=True)
 
     def seconds_left(self) -> float | None:
         """Estimate from what the same tasks took before; None until anything is known."""

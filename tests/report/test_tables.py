@@ -129,6 +129,17 @@ def test_the_terminal_table_fits_120_columns_and_takes_names_as_they_are() -> No
     assert "magnitude: worse than random" in text
 
 
+@pytest.mark.parametrize("width", [60, 80, 100, 140])
+def test_a_narrow_terminal_gets_fewer_columns_and_whole_names(width: int) -> None:
+    console = Console(width=width, file=io.StringIO(), force_terminal=False)
+    print_table(build(smollm(), [PAIR]), console)
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    for whole in ("method", "status", "llm_pruner + lora", "magnitude", "removed", "32.00 ± 0.40"):
+        assert whole in text
+    assert ("no room here for: compress" in text.replace("\n", "")) == (width <= 100)
+
+
 @pytest.mark.parametrize(("value", "unit", "text"), [
     (0.4567, "fraction", "45.7"), (134_515_008, "parameters", "134.5 M"), (8.6e9, "MACs", "8.6 G"), (12, "steps", "12"),
     (0, "bytes", "0 B"), (538e6, "bytes", "538 MB"), (1.234, "ratio", "1.23×"), (21.613, "ppl", "21.61"),

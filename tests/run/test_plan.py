@@ -10,7 +10,7 @@ from bench.registry import load_registry
 from bench.run.plan import Plan, make_plan
 from bench.suite import load_suite
 from tests.packs import make_pack, tables
-from tests.suites import CALIBRATION, make_suite
+from tests.suites import CALIBRATION, make_suite, passages
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_a_text_that_is_missing_is_replaced_loudly_and_under_its_own_name(
     plan = planned(tasks=wanted)
     assert ([cell.task for cell in plan.jobs[0].cells], plan.notes) == (["wikitext2@128"], [])
     without = {ref: rows for ref, rows in tables().items() if not ref.startswith("wikitext2")}
-    make_pack(root / "no-wikitext", without | {CALIBRATION: tables()["lambada_openai/test"] * 20})
+    make_pack(root / "no-wikitext", without | {CALIBRATION: passages()})
     monkeypatch.setenv("LEANBOARD_DATA", str(root / "no-wikitext"))
     plan = planned(tasks=wanted)
     assert [cell.task for cell in plan.jobs[0].cells] == ["lambada_text@256"]
@@ -128,7 +128,7 @@ def test_bad_suites_end_in_one_sentence(planned: Any, changes: dict[str, Any], s
 
 
 def test_data_that_cannot_be_had_is_named(planned: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_pack(root / "few", {CALIBRATION: tables()["lambada_openai/test"]})
+    make_pack(root / "few", {CALIBRATION: passages()})
     monkeypatch.setenv("LEANBOARD_DATA", str(root / "few"))
     with pytest.raises(UsageError, match=r"suite tiny: data .* cannot be had: .*offline"):
         planned()

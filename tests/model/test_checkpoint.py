@@ -1,0 +1,138 @@
+"""Checkpoints: identical logits in a fresh process, with and without Leanboard, and nothing damaged goes unnoticed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from bench.errors import DataError, LeanboardError, UsageError
+from bench.model.checkpoint import load_checkpoint, read_manifest, save_checkpoint
+from bench.model.layers import shape_of
+from bench.model.load import load_dense
+from bench.model.shape import BlockKept, Kept
+from bench.model.surgery import kept_of, prune
+from tests.tiny import make_model, make_tokenizer
+
+ROOT = Path(__file__).parents[2]
+IDS = list(range(3, 30))
+
+
+@pytest.fixture(params=["gqa", "uniform"])
+def saved(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, torch.Tensor]:
+    dense = make_model(kv_heads=2, tied=True)
+    layers = range(4) if request.param == "uniform" else range(1, 3)
+    cut = {i: BlockKept((0, 1), tuple(range(0, 96, 2))) for i in layers}
+    model = prune(dense, Kept(dict(shape_of(dense).keep_all().blocks) | cut))
+    save_checkpoint(
+        tmp_path / "c", model, make_tokenizer(), ingredients={"a": 1}, achieved={"params": 0.1}, kept=kept_of(model)
+    )
+    with torch.no_grad():
+        return tmp_path / "c", model(torch.tensor([IDS])).logits
+
+
+def fresh_process(folder: Path, code: str, **env: str) -> list[float]:
+    program = f"""
+import json, sys, torch
+folder = {str(folder)!r}
+{code}
+with torch.no_grad():
+    logits = model(torch.tensor([{IDS}])).logits[0, -1]
+out = model.generate(torch.tensor([{IDS[:4]}] * 2), max_new_tokens=3, do_sample=False)
+assert out.shape == (2, 7)
+print(json.dumps([float(x) for x in logits]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=folder,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(folder), "HF_HUB_OFFLINE": "1", **env},
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def test_a_fresh_process_gives_the_same_logits(saved: tuple[Path, torch.Tensor]) -> None:
+    folder, expected = saved
+    code = "import bench.model\nfrom transformers import AutoModelForCausalLM as A\nmodel = A.from_pretrained(folder)"
+    assert fresh_process(folder, code, PYTHONPATH=str(ROOT)) == expected[0, -1].tolist()
+
+
+def test_a_process_without_leanboard_gives_the_same_logits(saved: tuple[Path, torch.Tensor]) -> None:
+    folder, expected = saved
+    code = """
+sys.modules["bench"] = None  # as if it were not installed
+from transformers import AutoModel, AutoModelForCausalLM as A
+AutoModel.from_pretrained(folder, trust_remote_code=True)
+model = A.from_pretrained(folder, trust_remote_code=True)
+assert not [name for name in sys.modules if name.startswith("bench.")]
+"""
+    assert fresh_process(folder, code, HF_MODULES_CACHE=str(folder.parent)) == expected[0, -1].tolist()
+
+
+def test_uniform_results_are_plain_llama(saved: tuple[Path, torch.Tensor]) -> None:
+    folder, _ = saved
+    config = json.loads((folder / "config.json").read_text())
+    uniform = config["num_attention_heads"] == 2
+    assert config["model_type"] == ("llama" if uniform else "lean_llama")
+    assert (folder / "lean_llama.py").exists() != uniform
+    assert set(config.get("auto_map", {})) == (
+        set() if uniform else {"AutoConfig", "AutoModel", "AutoModelForCausalLM"}
+    )
+
+
+def test_the_manifest_tells_what_is_kept(saved: tuple[Path, torch.Tensor]) -> None:
+    manifest = read_manifest(saved[0])
+    assert manifest is not None
+    assert manifest.kept[1] == {"heads": [0, 1], "channels": list(range(0, 96, 2))}
+    model, tokenizer = load_checkpoint(saved[0])
+    assert manifest.kept_sets() == Kept({i: BlockKept(tuple(b["heads"]), tuple(b["channels"]))
+                                         for i, b in manifest.kept.items()})
+    assert manifest.sizes["params.stored"] == sum(p.numel() for p in model.parameters())
+    assert tokenizer is not None
+
+
+def test_a_changed_weight_is_noticed(saved: tuple[Path, torch.Tensor]) -> None:
+    file = saved[0] / "model.safetensors"
+    weights = load_file(file)
+    weights["model.layers.1.mlp.down_proj.weight"][0] += 1
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(DataError, match="logits differ by"):
+        load_checkpoint(saved[0])
+
+
+def test_a_truncated_weight_file_is_one_sentence(saved: tuple[Path, torch.Tensor]) -> None:
+    file = saved[0] / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(DataError) as caught:
+        load_checkpoint(saved[0])
+    assert str(saved[0]) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"schema_version": 1, "kept": 3}', "[1, 2"])
+def test_a_foreign_manifest_is_one_sentence(saved: tuple[Path, torch.Tensor], content: str) -> None:
+    (saved[0] / "leanboard.json").write_text(content)
+    with pytest.raises(DataError, match=r"leanboard\.json: "):
+        load_checkpoint(saved[0])
+
+
+def test_a_checkpoint_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model()
+
+    def full_disk(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(model, "save_pretrained", full_disk)
+    with pytest.raises(LeanboardError, match="cannot be written .*No space left"):
+        save_checkpoint(tmp_path / "c", model, None, ingredients={}, achieved={}, kept=kept_of(model))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_families_and_dtypes_are_refused(tmp_path: Path, tiny_mha: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "opt"}')
+    with pytest.raises(UsageError, match="not of the LLaMA family"):
+        load_dense(tmp_path)
+    with pytest.raises(UsageError, match="dtype 'int8' is not known"):
+        load_dense(tiny_mha, dtype="int8")

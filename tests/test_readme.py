@@ -1,0 +1,64 @@
+"""What the README tells people to type works."""
+
+import configparser
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.suites import environment, leanboard, make_suite
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
+
+
+def test_tox_environments_exist_and_share_one_folder() -> None:
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(ROOT / "tox.ini")
+    named = set(re.findall(r"tox -e ([\w-]+)", README))
+    assert {"bench-smollm", "bench-llama7b", "bench-vicuna7b", "leaderboard"} <= named
+    for name in named:
+        assert f"testenv:{name}" in tox, name
+        assert "env_dir" not in tox[f"testenv:{name}"]
+        assert "deps" not in tox[f"testenv:{name}"]
+    assert tox["testenv"]["env_dir"] == "{work_dir}/leanboard"
+    assert tox["testenv"]["runner"] == "shared"
+
+
+def test_the_suites_that_tox_runs_exist() -> None:
+    for suite in re.findall(r"leanboard run (\w+)", (ROOT / "tox.ini").read_text()):
+        assert (ROOT / "tasks" / "suites" / f"{suite}.yaml").exists()
+
+
+def test_ci_calls_the_test_command_of_the_readme() -> None:
+    commands = [line for kind, block in BLOCKS if not kind for line in block.splitlines()]
+    assert commands[1] == "python -m pip install tox && tox"
+    assert commands[1] in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+def test_verbs_of_the_readme_exist(tmp_path: Path) -> None:
+    every = "methods|models|tasks|plan|run|report|why|doctor|data fetch|data verify"
+    verbs = set(re.findall(rf"leanboard ({every})", README))
+    assert len(verbs) == 10
+    for verb in verbs:
+        done = leanboard(tmp_path, *verb.split(), "--help")
+        assert done.returncode == 0
+        for option in re.findall(rf"leanboard {verb} [^|`]*?(--\w[\w-]*)", README):
+            assert option in done.stdout
+
+
+def test_the_python_example_runs(tmp_path: Path) -> None:
+    [code] = [block for kind, block in BLOCKS if kind == "python"]
+    make_suite(tmp_path)
+    code = code.replace("smollm2-135m", "tiny").replace("kept[10]", "kept[1]")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "lambada_text.ppl_token@128/limit8" in done.stdout
+
+
+def test_files_that_the_readme_links_to_exist() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert [link for link in links if not link.startswith("http") and not (ROOT / link).exists()] == []

@@ -1,0 +1,39 @@
+"""The committed results: every record is whole, and everything shown is what the records give."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.record.store import Store
+from bench.registry import task_groups
+from bench.report import check
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+def test_every_committed_record_can_be_read() -> None:
+    records, problems = Store(RESULTS).read_all()
+    assert problems == []
+    assert records
+
+
+def test_committed_records_come_from_a_clean_checkout() -> None:
+    records, _ = Store(RESULTS).read_all()
+    assert [r.key for r in records if r.provenance.dirty is not False or not r.provenance.commit] == []
+
+
+def test_what_is_shown_is_what_the_records_give() -> None:
+    matplotlib = pytest.importorskip("matplotlib")
+    stale = check(RESULTS, task_groups())
+    if matplotlib.__version__ != "3.11.2":  # another version draws other bytes; tox pins this one
+        stale = [path for path in stale if path.suffix not in (".png", ".svg")]
+    assert stale == []
+
+
+def test_the_readme_shows_the_board_as_it_is() -> None:
+    readme = (RESULTS.parent / "README.md").read_text(encoding="utf-8")
+    rows = [line for line in readme.splitlines() if line.startswith("| ") and "params=0.2" in line]
+    board = (RESULTS / "leaderboard.md").read_text(encoding="utf-8")
+    assert len(rows) >= 3
+    for row in rows:
+        assert row in board

@@ -1,0 +1,56 @@
+"""Every suite and task that comes along builds: its methods, presets, recoveries and tasks exist and fit."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.blocks.recoveries import resolve_recovery
+from bench.registry import load_registry, load_tasks, task_groups, tasks_named
+from bench.suite import FirstOf, load_suite
+
+SUITES = sorted((Path(__file__).parents[1] / "tasks" / "suites").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", SUITES, ids=lambda file: file.stem)
+def test_a_suite_builds(file: Path) -> None:
+    suite = load_suite(str(file))
+    assert suite.name == file.stem
+    assert load_suite(file.stem) == suite
+    registry = load_registry()
+    for item in suite.methods:
+        entry = registry.method(item.name)
+        entry.config(entry.preset(item.preset), item.config)
+        if isinstance(item.recovery, dict):
+            resolve_recovery(item.recovery, suite.name)
+    for wanted in suite.tasks:
+        names = wanted.first_of if isinstance(wanted, FirstOf) else [wanted]
+        assert all(tasks_named(name) for name in names)
+    assert "dense" in {item.name for item in suite.methods}, "speed-ups and changes need the dense row"
+
+
+def test_every_preset_of_every_method_resolves() -> None:
+    for entry in load_registry().methods.values():
+        assert {"default", "quick"} <= set(entry.presets()), entry.name
+        for preset in entry.presets().values():
+            entry.config(preset)
+            resolve_recovery(preset.recovery, entry.name)
+
+
+def test_group_members_are_tasks_with_that_metric() -> None:
+    [group] = task_groups()
+    tasks = load_tasks()
+    assert group.name == "commonsense7"
+    assert len(group.members) == 7
+    for member in group.members:
+        name, metric = member.split(".")
+        assert metric == tasks[name].headline
+        assert {"acc"} <= set(tasks[name].metrics)
+
+
+def test_metric_ids_name_their_task() -> None:
+    assert [task.id for task in tasks_named("wikitext2.ppl_token@128/limit4")] == ["wikitext2@128/limit4"]
+    assert [task.id for task in tasks_named("hellaswag.acc_norm@0shot")] == ["hellaswag@0shot"]
+    assert [task.id for task in tasks_named("params.stored")] == ["size@64"]
+    assert [task.id for task in tasks_named("generate@hf/b1/p64/n128")] == ["generate@hf/b1/p64/n128"]
+    assert [task.id for task in tasks_named("piqa", limit=5)] == ["piqa@0shot/limit5"]
+    assert len(tasks_named("commonsense7/limit20")) == 7
