@@ -84,7 +84,7 @@ def test_an_unreachable_target_says_what_can_be_reached(tiny_mha: Path, tmp_path
 
 
 def test_token_ids_beyond_the_vocabulary_are_refused(tiny_mha: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="calibration: token ids must be within 0..299"):
+    with pytest.raises(UsageError, match=r"calibration: token ids must be within 0..299"):
         compress(tiny_mha, "llm_pruner", calibration=IDS + 200, out=tmp_path / "out")
 
 

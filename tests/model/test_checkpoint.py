@@ -125,7 +125,7 @@ def test_a_checkpoint_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(model, "save_pretrained", full_disk)
-    with pytest.raises(LeanboardError, match="cannot be written .*No space left"):
+    with pytest.raises(LeanboardError, match=r"cannot be written .*No space left"):
         save_checkpoint(tmp_path / "c", model, None, ingredients={}, achieved={}, kept=kept_of(model))
     assert list(tmp_path.iterdir()) == []
 
