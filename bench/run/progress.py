@@ -19,16 +19,22 @@ from bench.record.store import Store
 from bench.run.plan import Plan
 
 
+GUESS = {"compress": 5.0, "accuracy": 7.0, "perplexity": 20.0, "generation": 40.0, "size": 2.0}
+"""Seconds of a cell by kind, before any has been seen; only the proportions matter once one has."""
+
+
 class Progress:
     """A live line on a terminal; elsewhere one line for every cell that ends."""
 
     def __init__(self, console: Console, plan: Plan, past_seconds: Mapping[str, list[float]]) -> None:
         self._console = console
-        self._labels = {
-            key: (job.artifact.label, task)
-            for job in plan.jobs
-            for key, task in [(job.artifact.key, "compress"), *((c.key, c.task) for c in job.cells)]
-        }
+        self._labels: dict[str, tuple[str, str]] = {}
+        self._kinds = {"compress": "compress"}
+        for job in plan.jobs:
+            self._labels[job.artifact.key] = (job.artifact.label, "compress")
+            for cell in job.cells:
+                self._labels[cell.key] = (job.artifact.label, cell.task)
+                self._kinds[cell.task] = cell.kind
         self._open = {key for key in self._labels if key not in plan.finished}
         self._cached = len(self._labels) - len(self._open)
         self._failed = 0
@@ -63,7 +69,7 @@ class Progress:
             self._at_work[key] = (time.monotonic(), f"{label} · {task}")
         elif event["event"] == "progress" and key in self._at_work:
             steps = f"{event['done']}/{event['total']}" if event["total"] else ""
-            self._at_work[key] = (self._at_work[key][0], f"{label} · {task} · {event['what']} {steps}")
+            self._at_work[key] = (self._at_work[key][0], " · ".join(filter(None, [label, task, event["what"], steps])))
         elif event["event"] == "done":
             self._end(key, event, label, task)
 
@@ -81,28 +87,23 @@ class Progress:
         line.append(f"  {event['seconds']:.1f} s" if ok else f"  {event['status']}: {event['message']}")
         self._console.print(line, soft_wrap=True)
 
-    def seconds_left(self) -> float | None:
-        """Estimate from what the same tasks took before; None until anything is known."""
-        known = [mean(values) for values in self._seconds.values() if values]
-        if not known:
-            return None
+    def seconds_left(self) -> float:
+        """Estimate: what the same task took before, else a guess by its kind, scaled by how wrong the guesses were."""
+        known = {task: mean(values) for task, values in self._seconds.items() if task in self._kinds}
+        guessed = sum(GUESS[self._kinds[task]] for task in known)
+        scale = sum(known.values()) / guessed if guessed else 1.0
         now = time.monotonic()
-        expected = {key: self._expected(self._labels[key][1], mean(known)) for key in self._open}
-        for key, (start, _) in self._at_work.items():
-            if key in expected:
-                expected[key] = max(0.0, expected[key] - (now - start))
-        return sum(expected.values())
-
-    def _expected(self, task: str, fallback: float) -> float:
-        values = self._seconds.get(task)
-        return mean(values) if values else fallback
+        left = 0.0
+        for key in self._open:
+            task = self._labels[key][1]
+            spent = now - self._at_work[key][0] if key in self._at_work else 0.0
+            left += max(0.0, known.get(task, GUESS[self._kinds[task]] * scale) - spent)
+        return left
 
     def _render(self) -> Table:
         table = Table.grid(padding=(0, 1))
-        left = self.seconds_left()
-        total = len(self._labels)
-        head = f"{self._cached + self._done}/{total} cells · {self._cached} cached · {self._failed} failed · "
-        head += "time left unknown yet" if left is None else f"about {_clock(left)} left"
+        head = f"{self._cached + self._done}/{len(self._labels)} cells · {self._cached} cached · "
+        head += f"{self._failed} failed · about {_clock(self.seconds_left())} left"
         table.add_row(Text(head, style="bold"))
         for start, what in self._at_work.values():
             table.add_row(Text(f"  {what}  ({_clock(time.monotonic() - start)})", style="dim"))

@@ -110,7 +110,7 @@ class Worker:
         try:
             [task] = tasks_named(cell.task)
             progress = self._progress(cell.key)
-            got = measure(task, subject, Pack.default(), lambda done, total: progress(cell.task, done, total))
+            got = measure(task, subject, Pack.default(), lambda done, total: progress("", done, total))
             record = measure_record(
                 self.job, cell, "ok", time.perf_counter() - start, metrics=got.metrics, evidence=got.evidence
             )
