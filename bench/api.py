@@ -15,7 +15,7 @@ from bench.method import MethodConfig, Target
 from bench.paths import offline
 from bench.record.schema import Cost, Metric
 from bench.registry import load_registry, tasks_named
-from bench.run.plan import artifact_ingredients
+from bench.run.cells import artifact_ingredients
 from bench.suite import TextSource
 from bench.yamlfile import validated
 

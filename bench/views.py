@@ -91,7 +91,7 @@ def plan_list(plan: Plan) -> Rows:
             cell = job.artifact
             rows.append({
                 "model": cell.model, "method": cell.method, "preset": cell.preset, "recovery": cell.recovery_name,
-                "target": str(cell.target) if cell.target else "none", "seed": cell.seed, "what": what, "key": key,
+                "target": cell.target_name, "seed": cell.seed, "what": what, "key": key,
                 "status": "finished" if key in plan.finished else "to do",
             })
     return rows

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -23,7 +23,7 @@ from bench.measure import Measurement, Progress
 from bench.measure.memory import peak_memory
 from bench.measure.size import resident_bytes
 from bench.measure.subject import Subject
-from bench.record.schema import Evidence, Metric
+from bench.record.schema import Direction, Evidence, Metric
 from bench.task import GENERATION, GenerationTask, Task
 
 Clock = Callable[[], float]
@@ -31,7 +31,7 @@ Sync = Callable[[], None]
 
 PROMPT_SEED = 20_240_229
 WARM_UP_NEW = 8
-WARM_UP_MOST = 8
+WARM_UP_MOST = 5
 WARM_UP_AGREE = 3
 WARM_UP_SPREAD = 0.05
 RESAMPLES = 4000
@@ -83,23 +83,24 @@ class Stopwatch:
 
 
 def measure(task: Task, spec: GenerationTask, subject: Subject, on_progress: Progress) -> Measurement:
-    """Speed, speed-up over the dense model, and peak memory.
+    """Speed, speed-up over the dense model (where the subject names one), and peak memory.
 
     `peak_memory` is what it takes to hold the model and generate: parameters and buffers, plus the highest use of
     memory, above the level before it, during the subject's first generation (CUDA: the allocator's; CPU: resident set
     size, where the kernel can reset its high-water mark). It is left out, with a note, where it cannot be measured.
     """
     work = Workload.parse(task.protocol)
-    twin = subject.dense_twin()
     watch = Stopwatch(time.perf_counter, synchroniser(subject.device))
     _touch(subject.model)
     prompt = work.prompt_ids(subject.model.config.vocab_size).to(subject.model.device)
     with peak_memory(subject.device) as peak:
         generate(subject.model, prompt, work.new, watch)
-    dense_timings, timings, notes = alternate(
-        twin.model, subject.model, prompt, work.new, spec.rounds, watch, on_progress
+    twin = subject.dense_twin()
+    models = {"dense": twin.model} if twin is not None else {}
+    timings, notes = alternate(
+        models | {"measured": subject.model}, prompt, work.new, spec.rounds, watch, on_progress
     )
-    metrics = speed_metrics(task, work, dense_timings, timings)
+    metrics = speed_metrics(task, work, timings["measured"], timings.get("dense"))
     if peak.bytes is None:
         notes.append("peak memory not measured: this platform cannot reset its high-water mark")
     else:
@@ -107,12 +108,11 @@ def measure(task: Task, spec: GenerationTask, subject: Subject, on_progress: Pro
         metrics.append(
             Metric(id=task.metric_id("peak_memory"), value=value, unit="bytes", direction="lower", n=1)
         )
-    samples = {
-        "prefill": [t.prefill for t in timings],
-        "decode": [t.decode for t in timings],
-        "dense_prefill": [t.prefill for t in dense_timings],
-        "dense_decode": [t.decode for t in dense_timings],
-    }
+    samples = {}
+    for name, prefix in (("measured", ""), ("dense", "dense_")):
+        if name in timings:
+            samples[f"{prefix}prefill"] = [t.prefill for t in timings[name]]
+            samples[f"{prefix}decode"] = [t.decode for t in timings[name]]
     return Measurement(metrics, Evidence(samples=samples, notes=notes))
 
 
@@ -143,25 +143,24 @@ def generate(
 
 
 def alternate(
-    dense: PreTrainedModel, subject: PreTrainedModel, prompt: torch.Tensor, new: int, rounds: int, watch: Stopwatch,
+    models: Mapping[str, PreTrainedModel], prompt: torch.Tensor, new: int, rounds: int, watch: Stopwatch,
     on_progress: Progress = lambda done, total: None,
-) -> tuple[list[Timing], list[Timing], list[str]]:
-    """Warm both models up and time `rounds` generations of each, A-B-B-A.
+) -> tuple[dict[str, list[Timing]], list[str]]:
+    """Warm the models up and time `rounds` generations of each, A-B-B-A.
 
-    Returns the timings of the dense model and of the subject, round by round, and notes on the warm-up.
+    Returns the timings of each model, round by round, and notes on the warm-up.
     """
     notes = [
         f"warm-up of the {name} model did not settle within {WARM_UP_MOST} tries"
-        for name, model in (("dense", dense), ("measured", subject))
+        for name, model in models.items()
         if not warm_up(model, prompt, new, watch)
     ]
-    timings: dict[str, list[Timing]] = {"dense": [], "subject": []}
+    timings: dict[str, list[Timing]] = {name: [] for name in models}
     for round_ in range(rounds):
-        order = [("dense", dense), ("subject", subject)]
-        for name, model in order if round_ % 2 == 0 else reversed(order):
-            timings[name].append(generate(model, prompt, new, watch)[1])
+        for name in models if round_ % 2 == 0 else reversed(list(models)):
+            timings[name].append(generate(models[name], prompt, new, watch)[1])
         on_progress(round_ + 1, rounds)
-    return timings["dense"], timings["subject"], notes
+    return timings, notes
 
 
 def warm_up(model: PreTrainedModel, prompt: torch.Tensor, new: int, watch: Stopwatch) -> bool:
@@ -176,21 +175,23 @@ def warm_up(model: PreTrainedModel, prompt: torch.Tensor, new: int, watch: Stopw
 
 
 def speed_metrics(
-    task: Task, work: Workload, dense: Sequence[Timing], subject: Sequence[Timing]
+    task: Task, work: Workload, measured: Sequence[Timing], dense: Sequence[Timing] | None = None
 ) -> list[Metric]:
     """Medians over the rounds with a 95 % bootstrap interval.
 
     `tokens_per_s` counts the new tokens of all sequences over prefill and decoding; `prefill_ms` is one prefill,
-    `decode_ms` one decoding step of the whole batch; `speedup` is the dense model's time over the subject's in the
-    same round.
+    `decode_ms` one decoding step of the whole batch; `speedup`, where the dense model was timed too, is its time over
+    the measured model's in the same round.
     """
     steps = max(1, work.new - 1)
-    columns = [
-        ("tokens_per_s", "tokens/s", "higher", [work.new * work.batch / t.total for t in subject]),
-        ("prefill_ms", "ms", "lower", [1000 * t.prefill for t in subject]),
-        ("decode_ms", "ms", "lower", [1000 * t.decode / steps for t in subject]),
-        ("speedup", "ratio", "higher", [d.total / t.total for d, t in zip(dense, subject, strict=True)]),
+    columns: list[tuple[str, str, Direction, list[float]]] = [
+        ("tokens_per_s", "tokens/s", "higher", [work.new * work.batch / t.total for t in measured]),
+        ("prefill_ms", "ms", "lower", [1000 * t.prefill for t in measured]),
+        ("decode_ms", "ms", "lower", [1000 * t.decode / steps for t in measured]),
     ]
+    if dense is not None:
+        ratios = [d.total / t.total for d, t in zip(dense, measured, strict=True)]
+        columns.append(("speedup", "ratio", "higher", ratios))
     return [
         Metric(
             id=task.metric_id(name), value=statistics.median(values), unit=unit, direction=direction,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Subject:
     """A checkpoint folder and, once asked for, its model and tokenizer.
 
-    `dense` is the folder of the model it was made from; None where it is that model itself.
+    `dense` is the folder of the model it was made from (for a dense model its own); None where that is not known.
     """
 
     def __init__(self, path: Path, dense: Path | None = None, dtype: str = "float32", device: str = "cpu") -> None:
@@ -37,9 +37,9 @@ class Subject:
             raise UsageError(f"{self.path}: no tokenizer lies beside the checkpoint; this task needs one")
         return tokenizer
 
-    def dense_twin(self) -> Subject:
+    def dense_twin(self) -> Subject | None:
         """The dense model as a subject of its own: loaded a second time where the subject is the dense model itself."""
-        return Subject(self.dense or self.path, None, self.dtype, self.device)
+        return Subject(self.dense, None, self.dtype, self.device) if self.dense else None
 
     @cached_property
     def _loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:

@@ -10,7 +10,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from bench.catalogue import ModelRef
 from bench.method import Target
+from bench.registry import MethodEntry
 from bench.run.keys import digest
 from bench.suite import TextSource
 from bench.task import Task
@@ -49,11 +51,15 @@ class ArtifactCell(Cell):
         return str(self.recovery["name"]) if self.recovery else "none"
 
     @property
+    def target_name(self) -> str:
+        return str(self.target) if self.target else "none"
+
+    @property
     def label(self) -> str:
         """How the cell is called in progress and error messages."""
         parts = [self.model, self.method, self.preset]
         parts += [self.recovery_name] * (self.recovery is not None)
-        parts += [str(self.target)] * (self.target is not None)
+        parts += [self.target_name] * (self.target is not None)
         return " · ".join([*parts, f"seed {self.seed}"])
 
 
@@ -78,6 +84,19 @@ class Job(Cell):
     plugins: list[Path] = []
     command: list[str]
     accelerator: str | None = None
+
+
+def artifact_ingredients(
+    ref: ModelRef, entry: MethodEntry, config: dict[str, Any], recovery: dict[str, Any] | None,
+    target: Target | None, seed: int, dtype: str, calibration: Any, instructions: Any,
+) -> dict[str, Any]:
+    """What a checkpoint depends on; `calibration` and `instructions` identify the texts that were read."""
+    return {
+        "weights": ref.fingerprint, "tokenizer": ref.tokenizer_fingerprint, "method": entry.name,
+        "version": entry.cls.version, "config": config, "recovery": recovery,
+        "target": target.model_dump(mode="json") if target else None,
+        "seed": seed, "dtype": dtype, "calibration": calibration, "instructions": instructions,
+    }
 
 
 def measure_ingredients(

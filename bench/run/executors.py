@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from bench.record.provenance import without_user
 from bench.record.schema import Failure, Status
 from bench.record.store import Store
 from bench.run.cells import Job
@@ -36,16 +37,32 @@ def run_jobs(jobs: list[Job], workers: int, on_event: Callable[[Event], None]) -
     if workers == 1:
         _run_phase(jobs, 1, on_event)
         return
-    quality = [_with_kinds(job, speed=False) for job in jobs]
-    speed = [_with_kinds(job, speed=True) for job in jobs]
-    _run_phase(quality, workers, on_event)
-    _run_phase([job for job in speed if job.cells], 1, on_event)
+    _run_phase([_with_kinds(job, speed=False) for job in jobs], workers, on_event)
+    ready = []
+    for job in (_with_kinds(job, speed=True) for job in jobs):
+        if Store(job.results).finished(job.artifact.key):
+            ready.append(job)
+        else:
+            _skip(job, "the checkpoint could not be made", on_event)
+    _run_phase([job for job in ready if job.cells], 1, on_event)
 
 
 def threads_each(workers: int) -> int:
     """Compute threads of a worker: `OMP_NUM_THREADS` where the user set it, else an equal share of the cores."""
     given = os.environ.get("OMP_NUM_THREADS", "")
     return int(given) if given.isdecimal() and int(given) else max(1, (os.cpu_count() or 1) // workers)
+
+
+def _skip(job: Job, reason: str, on_event: Callable[[Event], None]) -> None:
+    """Record every cell of `job` as skipped, because there is no checkpoint to measure."""
+    failure = Failure(stage="worker", code="artifact_failed", message=reason)
+    for cell in job.cells:
+        Store(job.results).write(measure_record(job, cell, "skipped", 0.0, error=failure))
+        on_event(_done(cell.key, "skipped", reason))
+
+
+def _done(key: str, status: Status, message: str) -> Event:
+    return {"event": "done", "key": key, "status": status, "seconds": 0.0, "message": message}
 
 
 def _with_kinds(job: Job, *, speed: bool) -> Job:
@@ -158,23 +175,19 @@ class _Worker:
         store = Store(self.job.results)
         if key == self.job.artifact.key:
             store.write(artifact_record(self.job, status, 0.0, error=failure))
-            skipped = Failure(stage="worker", code="artifact_failed", message=message)
-            lost = [] if status == "interrupted" else self.job.cells
-            records = [measure_record(self.job, cell, "skipped", 0.0, error=skipped) for cell in lost]
-        else:
-            lost = [cell for cell in self.job.cells if cell.key == key]
-            records = [measure_record(self.job, cell, status, 0.0, error=failure) for cell in lost]
-        for record in records:
-            store.write(record)
-        for done in {key, *(cell.key for cell in lost)}:
-            on_event({"event": "done", "key": done, "status": status, "seconds": 0.0, "message": message})
+            if status != "interrupted":
+                _skip(self.job, message, on_event)
+        for cell in self.job.cells:
+            if cell.key == key:
+                store.write(measure_record(self.job, cell, status, 0.0, error=failure))
+        on_event(_done(key, status, message))
         self._close()
 
     def _tail(self) -> str:
         self._log.flush()
         self._log.seek(0, os.SEEK_END)
         self._log.seek(max(0, self._log.tell() - STDERR_TAIL))
-        return self._log.read().decode(errors="replace")
+        return without_user(self._log.read().decode(errors="replace"))
 
     def _close(self) -> None:
         self._log.close()

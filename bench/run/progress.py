@@ -18,7 +18,6 @@ from bench.record.schema import MeasureRecord
 from bench.record.store import Store
 from bench.run.plan import Plan
 
-
 GUESS = {"compress": 5.0, "accuracy": 7.0, "perplexity": 20.0, "generation": 40.0, "size": 2.0}
 """Seconds of a cell by kind, before any has been seen; only the proportions matter once one has."""
 

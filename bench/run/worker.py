@@ -175,7 +175,7 @@ def _common(job: Job, status: Status, seconds: float) -> dict[str, Any]:
     cell = job.artifact
     return {
         "status": status, "model": cell.model, "method": cell.method, "preset": cell.preset,
-        "recovery": cell.recovery_name, "target": str(cell.target) if cell.target else "none", "seed": cell.seed,
+        "recovery": cell.recovery_name, "target": cell.target_name, "seed": cell.seed,
         "provenance": provenance(seconds, job.command, job.accelerator),
     }
 

@@ -1,7 +1,7 @@
 """LLM-Pruner against golden values: those of the published code where they are at hand, and a small file of our own.
 
-The first need a folder with `llm_pruner/cases.json` and its checkpoint, named by `LEANBOARD_GOLDEN` or lying in
-`shared/golden` beside the checkout. Ours, `llm_pruner.json`, was written by this code when it agreed with the first
+The first need a folder with `llm_pruner/cases.json` and its checkpoint, named by `LEANBOARD_GOLDEN` or found as `golden`
+in a folder beside the checkout. Ours, `llm_pruner.json`, was written by this code when it agreed with the first
 (run this file as a module to write it anew); it also covers what the first do not.
 """
 
@@ -18,7 +18,8 @@ from tests.blocks.context import make_context
 from tests.golden.arithmetic import arithmetic_ids, arithmetic_model
 
 ROOT = Path(__file__).parents[2]
-PUBLISHED = Path(os.environ.get("LEANBOARD_GOLDEN") or ROOT.parent / "shared" / "golden") / "llm_pruner"
+GOLDEN = os.environ.get("LEANBOARD_GOLDEN") or next(iter(sorted(ROOT.parent.glob("*/golden"))), ROOT / "absent")
+PUBLISHED = Path(GOLDEN) / "llm_pruner"
 OWN = Path(__file__).with_name("llm_pruner.json")
 CONFIGS = [
     {"importance": "vectorize"},

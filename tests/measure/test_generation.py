@@ -93,21 +93,22 @@ def test_rounds_alternate_and_each_times_one_generation() -> None:
     device, log = Device(), []
     dense, subject = (Model(device, name, seconds, log=log) for name, seconds in (("A", 2.0), ("B", 1.0)))
     seen: list[tuple[int, int]] = []
-    dense_timings, timings, notes = generation.alternate(
-        dense, subject, prompt_ids(), 4, 4, device.watch, lambda done, total: seen.append((done, total))
+    timings, notes = generation.alternate(
+        {"dense": dense, "measured": subject}, prompt_ids(), 4, 4, device.watch,
+        lambda done, total: seen.append((done, total)),
     )
     assert notes == []
     assert "".join(log) == "AAABBB" + "ABBAABBA"
-    assert dense_timings == [Timing(20, 12)] * 4
-    assert timings == [Timing(10, 6)] * 4
+    assert timings == {"dense": [Timing(20, 12)] * 4, "measured": [Timing(10, 6)] * 4}
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_a_slow_first_generation_stays_in_the_warm_up() -> None:
     device = Device()
     dense, subject = Model(device), Model(device, slow_first=1000.0)
-    _, timings, notes = generation.alternate(dense, subject, prompt_ids(), 4, 2, device.watch)
-    assert timings == [Timing(10, 6)] * 2
+    models = {"dense": dense, "measured": subject}
+    timings, notes = generation.alternate(models, prompt_ids(), 4, 2, device.watch)
+    assert timings["measured"] == [Timing(10, 6)] * 2
     assert subject.log == ["model"] * (4 + 2)
     assert notes == []
 
@@ -117,14 +118,15 @@ def test_a_machine_that_never_settles_is_noted() -> None:
     dense = Model(device)
     times = iter(range(1, 100_000))
     restless = Stopwatch(lambda: next(times) ** 2, device.sync)
-    _, _, notes = generation.alternate(dense, Model(device), prompt_ids(), 4, 2, restless)
+    models = {"dense": dense, "measured": Model(device)}
+    _, notes = generation.alternate(models, prompt_ids(), 4, 2, restless)
     assert [note.split(" did")[0] for note in notes] == ["warm-up of the dense model", "warm-up of the measured model"]
     assert len(dense.log) == generation.WARM_UP_MOST + 2
 
 
 def test_metrics_count_each_sequence_once() -> None:
     work = Workload.parse("hf/b2/p5/n4")
-    metrics = generation.speed_metrics(TASK, work, [Timing(20, 12)] * 4, [Timing(10, 6)] * 4)
+    metrics = generation.speed_metrics(TASK, work, [Timing(10, 6)] * 4, [Timing(20, 12)] * 4)
     got = {m.id: (m.value, m.unit, m.direction, m.n) for m in metrics}
     assert got == {
         "generate.tokens_per_s@hf/b2/p5/n4": (8 / 16, "tokens/s", "higher", 4),
@@ -137,7 +139,7 @@ def test_metrics_count_each_sequence_once() -> None:
 def test_drift_cancels_in_the_ratio_of_a_round() -> None:
     dense = [Timing(2.0 * drift, 0) for drift in (1, 2, 4, 8)]
     subject = [Timing(1.0 * drift, 0) for drift in (1, 2, 4, 8)]
-    speedup = generation.speed_metrics(TASK, Workload(1, 1, 1), dense, subject)[-1]
+    speedup = generation.speed_metrics(TASK, Workload(1, 1, 1), subject, dense)[-1]
     assert (speedup.value, speedup.interval) == (2.0, (2.0, 2.0))
 
 
@@ -192,3 +194,9 @@ def test_memory_that_cannot_be_measured_is_left_out_with_a_note(
     result = measure(TASK, Subject(tiny_mha), Pack([]))
     assert "generate.peak_memory@hf/b2/p5/n4" not in {m.id for m in result.metrics}
     assert any("peak memory not measured" in note for note in result.evidence.notes)
+
+
+def test_without_a_dense_model_there_is_no_speed_up(tiny_gqa: Path) -> None:
+    result = measure(TASK, Subject(tiny_gqa), Pack([]))
+    assert "generate.speedup@hf/b2/p5/n4" not in {m.id for m in result.metrics}
+    assert set(result.evidence.samples) == {"prefill", "decode"}

@@ -37,7 +37,8 @@ def test_engine_versions_are_readable_without_torch() -> None:
 
 
 def test_a_subject_loads_once_and_its_twin_is_a_second_model(tiny_mha: Path, tiny_gqa: Path) -> None:
-    dense, lean = Subject(tiny_mha), Subject(tiny_gqa, dense=tiny_mha)
+    dense, lean = Subject(tiny_mha, dense=tiny_mha), Subject(tiny_gqa, dense=tiny_mha)
+    assert Subject(tiny_gqa).dense_twin() is None
     assert dense.model is dense.model
     assert not dense.model.training
     assert dense.dense_twin().model is not dense.model

@@ -17,6 +17,7 @@ from bench.record.store import Store
 from tests.suites import environment, leanboard, make_suite
 
 TASKS = ["size", "wikitext2@128/limit2"]
+SPEED = "generate@hf/b1/p4/n2"
 BAD_METHODS = {
     "raises": "raise RuntimeError('a planted error')",
     "exits": "import os; os._exit(7)",
@@ -55,7 +56,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
         source = PLUGIN.format(name=name, body=indent(dedent(body) or "pass", " " * 8))
         (plugins / f"{name}.py").write_text(source)
     (plugins / "broken.py").write_text("import a_package_that_is_not_there\n")
-    make_suite(root, methods=["dense", *BAD_METHODS, "random"], tasks=TASKS)
+    make_suite(root, methods=["dense", *BAD_METHODS, "random"], tasks=[*TASKS, SPEED])
     done = leanboard(root, "run", "suite.yaml", "--plugins", "plugins", "--jobs", "2")
     (root / "stdout").write_text(done.stdout)
     assert done.returncode == 3, done.stderr + done.stdout
@@ -68,7 +69,7 @@ def test_every_cell_ends_in_a_record_with_its_code(swept: Path) -> None:
         for r in records(swept).values()
     }
     for method in ("dense", "random"):
-        assert {outcome[method, what] for what in ("compress", "size@64", "wikitext2@128/limit2")} == {("ok", "")}
+        assert {outcome[method, what] for what in ("compress", *TASKS[1:], "size@64", SPEED)} == {("ok", "")}
     assert outcome["raises", "compress"] == ("failed", "exception.RuntimeError")
     assert outcome["exits", "compress"] == ("failed", "worker_died")
     assert outcome["is_killed", "compress"] == ("failed", "worker_died")
@@ -76,7 +77,7 @@ def test_every_cell_ends_in_a_record_with_its_code(swept: Path) -> None:
     assert outcome["lies", "compress"] == ("failed", "MethodError")
     assert outcome["returns_nothing", "compress"] == ("failed", "MethodError")
     for method in BAD_METHODS:
-        assert outcome[method, "size@64"] == ("skipped", "artifact_failed")
+        assert {outcome[method, task] for task in ("size@64", SPEED)} == {("skipped", "artifact_failed")}
 
 
 def test_a_failure_says_where_and_why(swept: Path) -> None:
@@ -114,7 +115,7 @@ def test_running_again_computes_nothing_twice(swept: Path) -> None:
     done = leanboard(swept, "run", "suite.yaml", "--plugins", "plugins", "--only", "method=random")
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - start < 15
-    assert "0 cells to do, 3 cached" in done.stdout
+    assert "0 cells to do, 4 cached" in done.stdout
     assert {key: r.provenance.created for key, r in records(swept).items() if r.status == "ok"} == before
     assert {p: p.read_bytes() for p in reports} == reports
 
