@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench.catalogue import resolve
 from bench.data.pack import Pack
-from bench.data.sources import ensure
-from bench.errors import DataError, UsageError
+from bench.data.sources import fetch
+from bench.errors import UsageError
 from bench.method import MethodConfig, Target
 from bench.paths import offline
 from bench.record.schema import Cost, Metric
@@ -75,7 +75,7 @@ def compress(
     ref = resolve(str(model), offline=offline())
     texts = Texts(ids=_checked(calibration)) if calibration is not None else Texts(calibration=CALIBRATION)
     if calibration is None and "calibration" in entry.cls.traits.needs:
-        _ensure([CALIBRATION.data])
+        fetch([CALIBRATION.data], offline=offline())
     ingredients = artifact_ingredients(
         ref, entry, resolved.model_dump(mode="json"), None, target, seed, "float32",
         "given token ids" if calibration is not None else CALIBRATION.model_dump(mode="json"), None,
@@ -108,17 +108,12 @@ def evaluate(
     if limit is not None and limit < 1:
         raise UsageError(f"limit: must be at least 1, not {limit}")
     tasks = {task.id: task for name in task_ids for task in tasks_named(name, limit)}.values()
-    _ensure(sorted({ref for task in tasks for ref in task.spec.data()}))
+    fetch(sorted({ref for task in tasks for ref in task.spec.data()}), offline=offline())
     where = path_or_model.path if isinstance(path_or_model, Artifact) else path_or_model
     path = resolve(str(where), offline=offline()).path
     subject = Subject(path, dense=None, dtype="float32", device="cpu")
     pack = Pack.default()
     return [metric for task in tasks for metric in measure(task, subject, pack, lambda done, total: None).metrics]
-
-
-def _ensure(refs: Sequence[str]) -> None:
-    for ref, reason in ensure(refs, offline=offline(), on_progress=lambda line: None).items():
-        raise DataError(f"data {ref} cannot be had: {reason}")
 
 
 def _checked(ids: torch.Tensor) -> torch.Tensor:

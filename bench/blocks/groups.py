@@ -1,4 +1,4 @@
-"""Coupled groups: what must be removed together for a LLaMA-family model to stay whole (specification §1.2).
+"""Coupled groups: what must be removed together for a LLaMA-family model to stay whole (LLM-Pruner, §3.1).
 
 An attention group is a key/value head with the query heads that read it (one in plain multi-head attention), an MLP
 group is one channel, a hidden group is one dimension of the residual stream. Each has members: slices of weights with
@@ -21,7 +21,7 @@ from bench.model.surgery import kept_of, prune
 
 __all__ = [
     "Block", "BlockKept", "BlockShape", "Kept", "Member", "Scores", "Shape", "attention_members", "blocks_of",
-    "embedding_of", "final_norm_of", "group_costs", "head_of", "hidden_members", "keep_groups", "kept_of",
+    "embedding_of", "final_norm_of", "head_of", "hidden_members", "keep_groups", "kept_of",
     "mlp_members", "prune", "pruned_layers", "query_heads", "shape_of",
 ]  # fmt: skip
 
@@ -66,13 +66,6 @@ def hidden_members(model: PreTrainedModel) -> list[Member]:
     return members
 
 
-def group_costs(shape: Shape, layer: int) -> tuple[int, int]:
-    """Parameters that go with one attention group and with one MLP channel of `layer`."""
-    block = shape.blocks[layer]
-    n_rep = block.heads // block.kv_heads
-    return 2 * shape.head_dim * shape.hidden * (1 + n_rep), 3 * shape.hidden
-
-
 def query_heads(block: BlockShape, groups: Iterable[int]) -> tuple[int, ...]:
     """The query heads of the attention groups `groups`: group c owns heads c·n_rep to (c+1)·n_rep - 1."""
     n_rep = block.heads // block.kv_heads
@@ -94,7 +87,7 @@ def keep_groups(
 def pruned_layers(layers: tuple[int, int] | None, n_blocks: int) -> range:
     """The blocks that are pruned: `layers` as [first, last), or by default all but the outer ones.
 
-    By default the first 4 and the last 2 blocks stay whole (LLM-Pruner's 20 % recipe, specification §2.6); a model of
+    By default the first 4 and the last 2 blocks stay whole (LLM-Pruner's 20 % recipe); a model of
     fewer than 16 blocks keeps n_blocks // 4 of them at the start, and at most as many at the end.
 
     Raises:

@@ -13,7 +13,7 @@ from bench.model.layers import PROJECTIONS
 
 
 def recover(model: PreTrainedModel, ctx: Context, config: LoraRecovery) -> PreTrainedModel:
-    """Train adapters on the harness's examples and merge them (LLM-Pruner's post-training, specification §2.7).
+    """Train adapters on the harness's examples and merge them (LLM-Pruner's post-training, §3.3).
 
     `model` may have widths of its own in every layer. What comes back is of the same class, in evaluation mode, with
     neither adapters nor gradients.

@@ -1,4 +1,4 @@
-"""From scores to what is kept: local and global selection (specification §2.5), and steering to a size target."""
+"""From scores to what is kept: local and global selection as in LLM-Pruner's code, and steering to a size target."""
 
 from __future__ import annotations
 

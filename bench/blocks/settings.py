@@ -35,7 +35,7 @@ class SelectionConfig(MethodConfig):
 
 
 class TrainingConfig(MethodConfig):
-    """The training loop of `bench.blocks.train`. Defaults: LLM-Pruner's recipe (specification §2.7)."""
+    """The training loop of `bench.blocks.train`. Defaults: LLM-Pruner's recipe (§4.1)."""
 
     lr: float = Field(1e-4, gt=0, description="peak learning rate of AdamW")
     warmup_steps: int = Field(100, ge=0, description="steps of linear warm-up, within the first half of the steps")

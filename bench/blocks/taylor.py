@@ -1,4 +1,4 @@
-"""Importance of groups from weights and gradients (specification §2.2 to §2.4; LLM-Pruner, NeurIPS 2023, §3.2).
+"""Importance of groups from weights and gradients (LLM-Pruner, arXiv 2305.11627, §3.2).
 
 For a weight w with gradient g of the loss and diagonal Fisher F, one row or column r of a member matrix is worth
 
@@ -88,7 +88,7 @@ def score_hidden(
 
 
 def random_scores(shape: Shape, layers: Iterable[int], generator: torch.Generator) -> Scores:
-    """Scores of chance: uniform in [0, 1) for each row, summed over the rows of a head (specification §2.3)."""
+    """Scores of chance: uniform in [0, 1) for each row, summed over the rows of a head."""
     attention, mlp = {}, {}
     for layer in layers:
         block = shape.blocks[layer]
@@ -108,7 +108,7 @@ def derivatives(
     """Within the block, `.grad` of each of `weights` holds dL/dw; what is yielded holds F where `importance` uses it.
 
     L is the mean negative log-likelihood of the batch `ids`, F the mean over rows of the squared gradient of that row's
-    own loss (§2.2). Gradients are freed and `requires_grad` is put back at the end.
+    own loss. Gradients are freed and `requires_grad` is put back at the end.
     """
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     fisher: dict[nn.Parameter, torch.Tensor] = {}
@@ -153,7 +153,7 @@ def fold(vector: torch.Tensor, length: int, head_dim: int, how: GqaFold) -> torc
     """Sum the rows of the query heads that share a key/value head, so that [heads·head_dim] becomes `length`.
 
     `contiguous` adds the heads c·n_rep … that read key/value head c; `strided` adds c, c + kv_heads, … as the published
-    code does, for comparison with it (specification §2.4).
+    code does, for comparison with it.
     """
     if how == "strided":
         return vector.view(-1, length).sum(0)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench.data.pack import Pack
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -14,30 +12,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-@dataclass(frozen=True)
-class CalibrationText:
-    """A text column of the data pack; `fingerprint` is that of the rows and part of every key."""
-
-    ref: str
-    column: str
-    fingerprint: str
-
-    @classmethod
-    def of(cls, pack: Pack, ref: str, column: str) -> CalibrationText:
-        """Raises DataError where the file is missing or damaged."""
-        return cls(ref, column, pack.fingerprint(ref))
-
-    def texts(self, pack: Pack) -> list[str]:
-        """The documents, one a row."""
-        return pack.column(self.ref, self.column)
-
-
 def sample_windows(
     texts: list[str], tokenizer: PreTrainedTokenizerBase, n: int, seq_len: int, seed: int
 ) -> torch.Tensor:
     """`n` windows of `seq_len` token ids, each a random contiguous piece of another random document.
 
-    Source: LLM-Pruner's sampler (specification §1.4): a document is drawn again while it was drawn before or is
+    Source: LLM-Pruner's sampler (its published code): a document is drawn again while it was drawn before or is
     shorter than `seq_len` tokens, special tokens of the tokenizer included.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Training examples for recovery: instructions with their answers, plain passages, or a caller's own token ids."""
+"""Training examples for recovery: instructions with their answers, or a caller's own token ids."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PREAMBLE = "You are given a task to carry out. Write an answer that does what it
 def prompt_of(row: Mapping[str, Any]) -> str:
     """The prompt of an instruction row: a preamble, then the headed sections Instruction, Input (if any), Response.
 
-    Source: Alpaca-style layout (specification §2.7); the wording is our own.
+    Source: the layout of Stanford Alpaca's prompt; the wording is our own.
     """
     sections = [PREAMBLE, f"### Instruction:\n{row['instruction']}"]
     if row.get("input"):
@@ -32,8 +32,8 @@ def instruction_examples(
 ) -> list[Example]:
     """Rows with `instruction`, `input` and `output` as examples whose loss is taken on the answer alone.
 
-    Source: specification §2.7: cut at `max_length` tokens, the end-of-sequence token appended where there is room.
-    Rows whose prompt leaves no room for an answer are left out.
+    Source: LLM-Pruner's published post-training code: cut at `max_length` tokens, the end-of-sequence token appended
+    where there is room. Rows whose prompt leaves no room for an answer are left out.
 
     Raises:
         UsageError: no row has room for an answer.
@@ -46,17 +46,6 @@ def instruction_examples(
         if masked < len(ids):
             examples.append(Example(ids, [IGNORED] * masked + ids[masked:]))
     return _not_empty(examples, f"no instruction has room for an answer within {max_length} tokens")
-
-
-def passage_examples(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Example]:
-    """Texts as plain language-modelling examples, cut at `max_length` tokens; those under 2 tokens are left out.
-
-    Raises:
-        UsageError: no text has 2 tokens.
-    """
-    encoded = (_encode(text, tokenizer, max_length) for text in texts)
-    examples = [Example(ids, list(ids)) for ids in encoded if len(ids) >= 2]
-    return _not_empty(examples, "no passage has 2 tokens to learn from")
 
 
 def text_examples(ids: torch.Tensor) -> list[Example]:

@@ -115,11 +115,6 @@ def fetch(refs: Iterable[str], *, offline: bool, on_progress: Callable[[str], No
         raise UsageError("; ".join(f"{ref} cannot be had: {reason}" for ref, reason in missing.items()))
 
 
-def available(ref: str, *, offline: bool) -> bool:
-    """True where the file is in a pack or could be fetched now."""
-    return not ensure([ref], offline=offline)
-
-
 def ensure(
     refs: Iterable[str], *, offline: bool, on_progress: Callable[[str], None] = _quiet
 ) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Perplexity of one text in windows without overlap.
 
-Source: LLM-Pruner's protocol (specification §1.5): rows joined, tokenised once, the tail dropped, exp of the mean
+Source: LLM-Pruner's protocol (its published code): rows joined, tokenised once, the tail dropped, exp of the mean
 negative log-likelihood over all targets. The only BOS is one that the tokenizer itself puts at the very start.
 """
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from bench.errors import DataError, LeanboardError
 from bench.model import lean_llama
 from bench.model.load import dtype_of, load_folder
-from bench.model.shape import BlockKept, Kept
+from bench.model.shape import Kept
 
 MANIFEST = "leanboard.json"
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
@@ -44,7 +44,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: int = 1
+    schema_version: Literal[1] = 1
     ingredients: dict[str, Any]
     dtype: str
     achieved: dict[str, float]
@@ -52,11 +52,6 @@ class Manifest(BaseModel):
     kept: dict[int, dict[str, list[int]]]
     hidden: list[int] | None = None
     probe: Probe
-
-    def kept_sets(self) -> Kept:
-        """The kept sets as `Kept`."""
-        blocks = {i: BlockKept(tuple(b["heads"]), tuple(b["channels"])) for i, b in self.kept.items()}
-        return Kept(blocks, None if self.hidden is None else tuple(self.hidden))
 
 
 def take_probe(model: PreTrainedModel) -> Probe:

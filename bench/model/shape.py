@@ -76,7 +76,7 @@ class Shape:
     def macs(self, seq_len: int = 64) -> int:
         """Multiply-accumulates of one sequence of `seq_len` tokens.
 
-        Source: specification §1.7, the closed form behind LLM-Pruner's table (ptflops counts): projections, attention
+        Source: the closed form behind Table 3 of LLM-Pruner (arXiv 2305.11627; ptflops counts): projections, attention
         with softmax, rotary embedding, norms, SiLU, head. Key/value heads are counted as they are (GQA).
         """
         t, d, h = seq_len, self.hidden, self.head_dim

@@ -16,7 +16,7 @@ PER_LAYER = ("num_attention_heads", "num_key_value_heads", "intermediate_size")
 
 
 def prune(model: PreTrainedModel, kept: Kept) -> PreTrainedModel:
-    """Remove all but `kept`; indices keep their order, `head_dim` never changes (specification §1.3).
+    """Remove all but `kept`; indices keep their order, `head_dim` never changes.
 
     The weights of `model` are sliced in place, one matrix at a time, and handed over: use only what is returned, a
     `LlamaForCausalLM` where the result is uniform, a `LeanLlamaForCausalLM` elsewhere.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class LLMPrunerConfig(SelectionConfig):
-    """Defaults: the published code's (specification §2)."""
+    """Defaults: the published code's."""
 
     mode: Literal["block", "channel", "layer"] = Field(
         "block", description="what is removed: heads and MLP channels, hidden dimensions, or the last blocks"

@@ -1,4 +1,4 @@
-"""LLM-Pruner's three modes (specification §2.1, §2.6)."""
+"""LLM-Pruner's three modes (arXiv 2305.11627, §4.1)."""
 
 import torch
 from transformers import PreTrainedModel

@@ -9,7 +9,6 @@ from bench.blocks.groups import (
     Shape,
     attention_members,
     blocks_of,
-    group_costs,
     hidden_members,
     keep_groups,
     mlp_members,
@@ -27,17 +26,6 @@ def test_a_kv_group_owns_a_contiguous_block_of_query_heads():
     assert query_heads(BlockShape(8, 2, 10), [1]) == (4, 5, 6, 7)
     assert query_heads(BlockShape(8, 4, 10), [2, 0]) == (0, 1, 4, 5)
     assert query_heads(BlockShape(4, 4, 10), [3, 1]) == (1, 3)
-
-
-@pytest.mark.parametrize("kv_heads", [4, 2, 1])
-def test_costs_are_what_pruning_one_group_saves(kv_heads):
-    shape = Shape(64, 16, 300, False, (BlockShape(4, kv_heads, 96),) * 2)
-    head, channel = group_costs(shape, 1)
-    less_mlp = shape.after(keep_groups(shape, {}, {1: range(1, 96)}))
-    assert shape.params() - less_mlp.params() == channel
-    if kv_heads > 1:
-        less_attention = shape.after(keep_groups(shape, {1: range(1, kv_heads)}, {}))
-        assert shape.params() - less_attention.params() == head
 
 
 @pytest.mark.parametrize("kv_heads", [4, 2])

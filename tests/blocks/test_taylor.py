@@ -23,7 +23,7 @@ def model(request):
 
 
 def naive(model, importance, reduction, layer):
-    """Scores by the letter of the specification, one group at a time, from gradients of our own."""
+    """Scores by the letter of the paper, one group at a time, from gradients of our own."""
     model.requires_grad_(True)
     fisher = {p: torch.zeros_like(p) for p in model.parameters()}
     for row in IDS:

@@ -4,10 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.data.calibration import CalibrationText, sample_windows
-from bench.data.pack import Pack
+from bench.data.calibration import sample_windows
 from bench.errors import UsageError
-from tests.packs import make_pack
 from tests.tiny import make_tokenizer
 
 tokenizer = cache(make_tokenizer)
@@ -68,10 +66,3 @@ def test_draws_are_those_of_the_published_sampler() -> None:
 def test_no_documents_at_all() -> None:
     with pytest.raises(UsageError, match="only 0 of the 0 documents"):
         sample_windows([], tokenizer(), 1, 4, 0)
-
-
-def test_a_calibration_text_is_known_by_its_rows(tmp_path) -> None:
-    pack = Pack([make_pack(tmp_path, {"toy/train": [{"text": "a"}, {"text": "b"}]})])
-    text = CalibrationText.of(pack, "toy/train", "text")
-    assert text.texts(pack) == ["a", "b"]
-    assert text.fingerprint == pack.fingerprint("toy/train")

@@ -3,7 +3,7 @@ from functools import cache
 import pytest
 import torch
 
-from bench.data.instructions import instruction_examples, passage_examples, prompt_of, text_examples
+from bench.data.instructions import instruction_examples, prompt_of, text_examples
 from bench.errors import UsageError
 from tests.tiny import make_tokenizer
 
@@ -39,15 +39,6 @@ def test_rows_without_room_for_an_answer_are_left_out() -> None:
     assert len(instruction_examples(rows, tokenizer(), 256)) == 1
     with pytest.raises(UsageError, match="room for an answer within 16 tokens"):
         instruction_examples(rows, tokenizer(), 16)
-
-
-def test_passages_learn_every_token() -> None:
-    examples = passage_examples(["the lazy dog", "", "yes no " * 100], tokenizer(), 32)
-    assert [example.input_ids == example.labels for example in examples] == [True, True]
-    assert examples[0].input_ids[-1] == tokenizer().eos_token_id
-    assert len(examples[1].input_ids) == 32
-    with pytest.raises(UsageError, match="no passage"):
-        passage_examples([""], tokenizer(), 32)
 
 
 def test_a_callers_own_tokens_are_taken_as_they_are() -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from bench.data import convert, sources
 from bench.data.pack import Pack
-from bench.data.sources import SOURCES, available, ensure, fetch
+from bench.data.sources import SOURCES, ensure, fetch
 from bench.errors import DataError, UsageError
 from bench.paths import cache_dir
 from tests.data.helpers import arrow_stream, make_wheel, requests
@@ -114,8 +114,6 @@ def test_what_cannot_be_had_comes_back_with_its_reason() -> None:
     assert set(missing) == {"wikitext2_raw/test", "my_text/train"}
     assert "hub does not answer" in missing["wikitext2_raw/test"]
     assert "unknown data 'my_text/train'" in missing["my_text/train"]
-    assert not available("wikitext2_raw/test", offline=False)
-    assert available("piqa/validation", offline=True)
     with pytest.raises(UsageError, match="wikitext2_raw/test cannot be had"):
         fetch(["wikitext2_raw/test"], offline=False)
 

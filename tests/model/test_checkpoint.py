@@ -87,8 +87,6 @@ def test_the_manifest_tells_what_is_kept(saved: tuple[Path, torch.Tensor]) -> No
     assert manifest is not None
     assert manifest.kept[1] == {"heads": [0, 1], "channels": list(range(0, 96, 2))}
     model, tokenizer = load_checkpoint(saved[0])
-    assert manifest.kept_sets() == Kept({i: BlockKept(tuple(b["heads"]), tuple(b["channels"]))
-                                         for i, b in manifest.kept.items()})
     assert manifest.sizes["params.stored"] == sum(p.numel() for p in model.parameters())
     assert tokenizer is not None
 
