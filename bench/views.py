@@ -118,8 +118,10 @@ def renderable(content: Any) -> RenderableType:
                 parts.append(_markdown(value))
             elif isinstance(value, list) and value and isinstance(value[0], Mapping):
                 parts += [Text(f"{name}:"), _table(value)]
+            elif isinstance(value, Mapping):
+                parts += [Text(f"{name}:"), _table([{"": key, **inner} for key, inner in value.items()])]
             else:
-                parts.append(Text(f"{name}: {value}"))
+                parts.append(Text(f"{name}: {_plain(value)}"))
         return Group(*parts)
     return _table(content) if content else Text("nothing to show")
 
@@ -129,8 +131,17 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     for name in rows[0]:
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(str(value)) for value in row.values()))
+        table.add_row(*(Text(_plain(value)) for value in row.values()))
     return table
+
+
+def _plain(value: Any) -> str:
+    """`value` without brackets and quotes."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={_plain(inner)}" for key, inner in value.items()) or "–"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "–"
+    return "none" if value is None else str(value)
 
 
 def _markdown(text: str) -> RenderableType:
