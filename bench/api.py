@@ -45,7 +45,7 @@ def compress(
     method: str,
     *,
     config: Mapping[str, Any] | None = None,
-    target: Target | None = None,
+    target: Target | Mapping[str, Any] | None = None,
     calibration: torch.Tensor | None = None,
     out: str | Path,
     seed: int = 0,
@@ -56,7 +56,7 @@ def compress(
         model: catalogue id or folder of a LLaMA-family checkpoint.
         method: a registered method's name (`leanboard methods` lists them).
         config: fields of the method's config; the rest keep their defaults.
-        target: how much to remove; without it the config decides.
+        target: how much to remove, as a `Target` or its fields; without it the config decides.
         calibration: token ids, int64 [N, T], used instead of sampled text.
         out: folder for the checkpoint; it must not hold anything else.
         seed: seed of all that is random.
@@ -72,16 +72,17 @@ def compress(
         raise UsageError(f"{out}: the folder is not empty and holds no Leanboard checkpoint; nothing is overwritten")
     entry = load_registry().method(method)
     resolved: MethodConfig = validated(entry.cls.Config, dict(config or {}), f"method {method}: config")
+    wanted = None if target is None else validated(Target, target, "target")
     ref = resolve(str(model), offline=offline())
     texts = Texts(ids=_checked(calibration)) if calibration is not None else Texts(calibration=CALIBRATION)
     if calibration is None and "calibration" in entry.cls.traits.needs:
         fetch([CALIBRATION.data], offline=offline())
     ingredients = artifact_ingredients(
-        ref, entry, resolved.model_dump(mode="json"), None, target, seed, "float32",
+        ref, entry, resolved.model_dump(mode="json"), None, wanted, seed, "float32",
         "given token ids" if calibration is not None else CALIBRATION.model_dump(mode="json"), None,
     )
     order = Order(
-        weights=ref.path, method=entry.cls(resolved), recovery=None, target=target, seed=seed, dtype="float32",
+        weights=ref.path, method=entry.cls(resolved), recovery=None, target=wanted, seed=seed, dtype="float32",
         device="cpu", texts=texts, ingredients=ingredients,
     )
     built = build(order, out, Stages())

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from bench.run.plan import Plan
 
+PIPE_WIDTH = 160
+
 app = typer.Typer(
     name="leanboard", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
     help="Compress LLaMA-family models with every method under the same conditions, and print one table to believe.",
@@ -86,7 +88,7 @@ def plan(
 
     made = _plan(suite, results, only, model_path, plugins, offline)
     for note in made.notes:
-        _errors().print(f"note: {note}", soft_wrap=True, markup=False)
+        _console(stderr=True).print(f"note: {note}", soft_wrap=True, markup=False)
     _show(plan_list(made), as_json)
 
 
@@ -100,15 +102,13 @@ def run(
 
     Failed cells are tried again; finished ones are never computed twice. Exit code 3: some cells failed.
     """
-    from rich.console import Console
-
     from bench.registry import task_groups
     from bench.report import report as make_report
     from bench.report.tables import print_table
     from bench.run.executors import run_jobs
     from bench.run.progress import Progress, past_seconds
 
-    console = Console()
+    console = _console()
     made = _plan(suite, results, only, model_path, plugins, offline)
     for note in made.notes:
         console.print(f"note: {note}", soft_wrap=True, markup=False)
@@ -127,8 +127,6 @@ def run(
 @app.command()
 def report(results: Results = Path("results"), as_json: Json = False) -> None:
     """Regenerate every CSV, Markdown file and plot from the records."""
-    from rich.console import Console
-
     from bench.registry import task_groups
     from bench.report import report as make_report
     from bench.report.tables import print_table
@@ -137,7 +135,7 @@ def report(results: Results = Path("results"), as_json: Json = False) -> None:
     if as_json:
         _show({"written": [str(p) for p in outcome.written], "problems": [str(p) for p in outcome.problems]}, True)
         return
-    console = Console()
+    console = _console()
     print_table(outcome.board, console)
     _tell(outcome, console)
 
@@ -237,24 +235,24 @@ def _show(content: Any, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
         return
-    from rich.console import Console
-
     from bench.views import renderable
 
-    Console().print(renderable(content))
+    _console().print(renderable(content))
 
 
 def _tell(outcome: Any, console: Console) -> None:
     for problem in outcome.problems:
-        _errors().print(f"warning: {problem}", soft_wrap=True, markup=False)
+        _console(stderr=True).print(f"warning: {problem}", soft_wrap=True, markup=False)
     for path in outcome.written:
         console.print(f"wrote {path}", soft_wrap=True, markup=False, highlight=False)
 
 
-def _errors() -> Console:
+def _console(stderr: bool = False) -> Console:
+    """As wide as the terminal; a file or pipe, which has no width, gets whole tables."""
     from rich.console import Console
 
-    return Console(stderr=True)
+    console = Console(stderr=stderr)
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(stderr=stderr, width=PIPE_WIDTH)
 
 
 def main() -> None:

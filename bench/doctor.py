@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 
 import psutil
-from packaging.specifiers import SpecifierSet
+from packaging.requirements import Requirement
 
 from bench.catalogue import CATALOGUE, is_here
 from bench.data.pack import Pack
@@ -16,7 +16,7 @@ from bench.errors import LeanboardError
 from bench.paths import cache_dir, data_roots
 from bench.registry import load_registry
 
-PACKAGES = {"torch": ">=2.6", "transformers": ">=5.16,<5.24", "lm-eval": ">=0.4.13,<0.5", "peft": ">=0.18"}
+SHOWN = ("torch", "transformers", "lm-eval", "peft")
 GIB = 1024**3
 NEEDED_MEMORY, NEEDED_DISK = 6 * GIB, 10 * GIB
 
@@ -39,15 +39,20 @@ def examine() -> list[Finding]:
 
 
 def _packages() -> list[Finding]:
+    """The packages that results depend on most, and any other that is missing or of a wrong version."""
     findings = []
-    for name, wanted in PACKAGES.items():
-        try:
-            found = version(name)
-        except PackageNotFoundError:
-            findings.append(Finding(name, False, f"not installed; needs {wanted}"))
+    for requirement in map(Requirement, requires("leanboard") or []):
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
-        fits = SpecifierSet(wanted).contains(found, prereleases=True)
-        findings.append(Finding(name, fits, found if fits else f"{found}; needs {wanted}"))
+        try:
+            found = version(requirement.name)
+        except PackageNotFoundError:
+            findings.append(Finding(requirement.name, False, f"not installed; needs {requirement.specifier}"))
+            continue
+        fits = requirement.specifier.contains(found, prereleases=True)
+        if not fits or requirement.name in SHOWN:
+            text = found if fits else f"{found}; needs {requirement.specifier}"
+            findings.append(Finding(requirement.name, fits, text))
     return findings
 
 

@@ -58,6 +58,8 @@ def test_the_global_random_state_is_left_as_it_was(tiny_mha: Path, tmp_path: Pat
         ({"config": {"layerz": [0, 1]}}, "method random: config: layerz: unknown key; did you mean 'layers'?"),
         ({"config": {"group_ratio": 1.0}}, "method random: config: group_ratio: Input should be less than 1"),
         ({"model": "no-such-model"}, "unknown model 'no-such-model'"),
+        ({"target": {"basis": "params", "value": 1.5}}, "target: value: Input should be less than 1"),
+        ({"target": {"basis": "parms", "value": 0.5}}, "target: basis: Input should be 'params'"),
         ({"calibration": [[1, 2]]}, "calibration: must be an int64 tensor"),
         ({"calibration": torch.zeros(2, 3)}, "calibration: must be an int64 tensor"),
     ],

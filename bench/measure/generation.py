@@ -12,7 +12,6 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 import torch
@@ -91,7 +90,6 @@ def measure(task: Task, spec: GenerationTask, subject: Subject, on_progress: Pro
     """
     work = Workload.parse(task.protocol)
     watch = Stopwatch(time.perf_counter, synchroniser(subject.device))
-    _touch(subject.model)
     prompt = work.prompt_ids(subject.model.config.vocab_size).to(subject.model.device)
     with peak_memory(subject.device) as peak:
         generate(subject.model, prompt, work.new, watch)
@@ -213,9 +211,3 @@ def synchroniser(device: str) -> Sync:
     if device.startswith("cuda"):
         return lambda: torch.cuda.synchronize(device)
     return lambda: None
-
-
-def _touch(model: PreTrainedModel) -> None:
-    """Read every weight once: memory-mapped files count as resident only then."""
-    for tensor in chain(model.parameters(), model.buffers()):
-        tensor.sum()
