@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench.errors import UsageError
 from bench.model.shape import Shape
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-FAMILIES = ("llama", "lean_llama")
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -30,12 +28,6 @@ class Block:
     down: nn.Linear
     attention_norm: nn.Module
     mlp_norm: nn.Module
-
-
-def check_family(model_type: str, where: str) -> None:
-    """Raise UsageError unless `model_type` of a config is of the LLaMA family."""
-    if model_type not in FAMILIES:
-        raise UsageError(f"{where}: model_type '{model_type}' is not of the LLaMA family ({', '.join(FAMILIES)})")
 
 
 def blocks_of(model: PreTrainedModel) -> list[Block]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from bench.catalogue import resolve
+from bench.catalogue import check_checkpoint, resolve
 from bench.errors import DataError, UsageError
-from bench.model.layers import check_family
 from bench.model.lean_llama import LeanLlamaConfig, LeanLlamaForCausalLM
 from bench.paths import offline
 
@@ -50,14 +48,9 @@ def load_folder(
         UsageError: not a LLaMA-family model, or an unknown dtype.
         DataError: a file is missing or damaged.
     """
-    config_file = folder / "config.json"
+    config, _ = check_checkpoint(folder)
     try:
-        model_type = json.loads(config_file.read_text(encoding="utf-8")).get("model_type", "")
-    except (OSError, ValueError, AttributeError) as error:
-        raise DataError(f"{config_file}: not a readable config ({error})") from error
-    check_family(model_type, str(config_file))
-    try:
-        model = _class_of(model_type).from_pretrained(
+        model = _class_of(config["model_type"]).from_pretrained(
             folder, dtype=dtype_of(dtype), use_safetensors=True, local_files_only=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
