@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 Track = Literal["pruning", "decomposition", "peft", "control"]
 Basis = Literal["params", "block_params", "group_ratio", "macs"]
 
+TARGET_TOLERANCE = 0.005
+"""How far the removed fraction may be from a target, in fractions of what the target's basis names."""
+
+IGNORED = -100
+"""The label of a token that no loss is taken on."""
+
 
 class Traits(BaseModel):
     """What the harness and the reader must know of a method before it runs."""
@@ -64,7 +70,7 @@ class Target(BaseModel):
 
 @dataclass(frozen=True)
 class Example:
-    """One training example: `input_ids` and `labels` (same length; -100 where no loss is taken)."""
+    """One training example: `input_ids` and `labels` (same length; `IGNORED` where no loss is taken)."""
 
     input_ids: list[int]
     labels: list[int]

@@ -9,9 +9,8 @@ from functools import cached_property, partial
 
 from bench.blocks.groups import Kept, Scores, Shape, keep_groups
 from bench.errors import MethodError
-from bench.method import Target
+from bench.method import TARGET_TOLERANCE, Target
 
-TOLERANCE = 0.005
 CLOSE = 0.001
 Choose = Callable[[float, float], Kept]
 
@@ -126,7 +125,7 @@ def to_target(
         if min(t.error for t in trials) > CLOSE:
             trials += _nearest(partial(trial, side.attention_ratio), target.value)
     best = min(trials, key=lambda t: t.error)
-    if must_reach and best.error > TOLERANCE:
+    if must_reach and best.error > TARGET_TOLERANCE:
         raise MethodError(f"target {target} cannot be reached: {_reachable(trials, target)}")
     return best.kept
 

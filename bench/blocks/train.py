@@ -12,9 +12,8 @@ from transformers import PreTrainedModel
 
 from bench.blocks.settings import TrainingConfig
 from bench.errors import MethodError
-from bench.method import Context, Example
+from bench.method import IGNORED, Context, Example
 
-IGNORED = -100
 Batch = tuple[torch.Tensor, torch.Tensor]
 Loss = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
 

@@ -6,13 +6,12 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import UsageError
-from bench.method import Example
+from bench.method import IGNORED, Example
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-IGNORED = -100
 PREAMBLE = "You are given a task to carry out. Write an answer that does what it asks."
 
 

@@ -19,7 +19,7 @@ from bench.data.instructions import instruction_examples, text_examples
 from bench.data.pack import Pack
 from bench.errors import MethodError, UsageError
 from bench.measure.memory import peak_memory
-from bench.method import Context, Example, Method, Target
+from bench.method import TARGET_TOLERANCE, Context, Example, Method, Target
 from bench.model.checkpoint import Manifest, load_checkpoint, save_checkpoint
 from bench.model.layers import shape_of
 from bench.model.load import load_folder
@@ -30,7 +30,6 @@ from bench.suite import TextSource
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-TARGET_TOLERANCE = 0.005
 Progress = Callable[[str, int, int], None]
 
 

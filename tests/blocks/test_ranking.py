@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.blocks.groups import BlockShape, Scores, Shape, pruned_layers
-from bench.blocks.ranking import TOLERANCE, Ranking, excess, to_target
+from bench.blocks.ranking import Ranking, excess, to_target
 from bench.blocks.taylor import random_scores
 from bench.errors import MethodError
-from bench.method import Target
+from bench.method import TARGET_TOLERANCE, Target
 
 SMOLLM = Shape(576, 64, 49152, True, (BlockShape(9, 3, 1536),) * 30)
 TINY = Shape(64, 16, 300, False, (BlockShape(4, 4, 96),) * 4)
@@ -112,7 +112,7 @@ def test_targets_are_met_on_smollm(value, seed, overall):
     target = Target(basis="params", value=min(value, limit))
     choose = (lambda _, ratio: ranking.overall(ratio)) if overall else ranking.module_wise
     kept = to_target(SMOLLM, target, choose)
-    assert abs(SMOLLM.removed(SMOLLM.after(kept))["params"] - target.value) <= TOLERANCE
+    assert abs(SMOLLM.removed(SMOLLM.after(kept))["params"] - target.value) <= TARGET_TOLERANCE
 
 
 @pytest.mark.parametrize("basis", ["params", "block_params", "macs"])
@@ -122,7 +122,7 @@ def test_achieved_size_grows_with_the_target(basis):
     for percent in range(2, 56, 6):
         kept = to_target(SMOLLM, Target(basis=basis, value=percent / 100), ranking.module_wise)
         achieved.append(SMOLLM.removed(SMOLLM.after(kept))[basis])
-        assert abs(achieved[-1] - percent / 100) <= TOLERANCE
+        assert abs(achieved[-1] - percent / 100) <= TARGET_TOLERANCE
     assert achieved == sorted(achieved)
 
 
@@ -131,8 +131,8 @@ def test_heads_that_jump_over_the_target_are_frozen_on_the_nearer_side():
     jump = 1 - 129 / 192  # from here on 64 of the 192 rows of three heads go
     below, above = (ranking.module_wise(ratio, ratio) for ratio in (jump - 1e-4, jump + 1e-4))
     removed = [SMOLLM.removed(SMOLLM.after(kept))["params"] for kept in (below, above)]
-    assert removed[0] < 0.2 - TOLERANCE  # one common ratio cannot remove 20 %
-    assert removed[1] > 0.2 + TOLERANCE
+    assert removed[0] < 0.2 - TARGET_TOLERANCE  # one common ratio cannot remove 20 %
+    assert removed[1] > 0.2 + TARGET_TOLERANCE
     steered = partial(to_target, SMOLLM, choose=ranking.module_wise)
     assert SMOLLM.after(steered(Target(value=0.2))).blocks[10].kv_heads == 2
     assert SMOLLM.after(steered(Target(value=0.18))).blocks[10].kv_heads == 3
