@@ -16,7 +16,7 @@ CALIBRATION = "lambada_passages/test"
 
 def passages() -> list[dict[str, str]]:
     """Texts long enough for windows of 64 tokens."""
-    return [{"text": " ".join([row["text"]] * 4)} for row in tables()["lambada_openai/test"] * 20]
+    return [{"text": " ".join([row["text"]] * 4)} for row in tables()["lambada_openai/test"] * 200]
 
 
 def make_suite(root: Path, **changes: Any) -> Path:

@@ -54,3 +54,19 @@ def test_metric_ids_name_their_task() -> None:
     assert [task.id for task in tasks_named("generate@hf/b1/p64/n128")] == ["generate@hf/b1/p64/n128"]
     assert [task.id for task in tasks_named("piqa", limit=5)] == ["piqa@0shot/limit5"]
     assert len(tasks_named("commonsense7/limit20")) == 7
+
+
+def test_what_is_calibrated_on_is_not_what_is_measured() -> None:
+    """Perplexity with a limit reads a text from its first row on, so calibration on the same text starts later."""
+    from bench.api import CALIBRATION
+
+    measured = {task.text for task in load_tasks().values() if task.kind == "perplexity"}
+    assert CALIBRATION.data in measured
+    texts = [CALIBRATION]
+    for file in SUITES:
+        suite = load_suite(str(file))
+        names = {name for wanted in suite.tasks for name in ([wanted] if isinstance(wanted, str) else wanted.first_of)}
+        if suite.calibration.data in {ref for name in names for task in tasks_named(name) for ref in task.spec.data()}:
+            texts.append(suite.calibration)
+    assert len(texts) == 2
+    assert all(text.rows is not None and text.rows[0] >= 2000 for text in texts)
