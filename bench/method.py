@@ -11,6 +11,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -83,6 +84,8 @@ class Meter:
     calibration_tokens: int = 0
     optimiser_steps: int = 0
     trainable_parameters: int = 0
+    earlier_seconds: float = 0.0
+    """Training time of runs that were cut off, whose last state this one went on from."""
 
 
 @dataclass
@@ -91,6 +94,7 @@ class Context:
 
     `target` is None where the method's own config says how much to remove.
     `sample` and `examples_source` are the harness's text sources, reached through `calibration()` and `examples()`.
+    `workspace` is a folder where long training keeps what it needs to go on after a crash (None: it keeps nothing).
     """
 
     seed: int
@@ -98,8 +102,9 @@ class Context:
     target: Target | None
     tokenizer: PreTrainedTokenizerBase | None
     sample: Callable[[int, int, int], torch.Tensor]
-    examples_source: Callable[[int], Sequence[Example]]
+    examples_source: Callable[[int, bool], Sequence[Example]]
     max_steps: int | None = None
+    workspace: Path | None = None
     on_progress: Callable[[str, int, int], None] = lambda what, done, total: None
     is_cancelled: Callable[[], bool] = lambda: False
     meter: Meter = field(default_factory=Meter)
@@ -124,9 +129,13 @@ class Context:
         self.meter.calibration_tokens += ids.numel()
         return ids.to(self.device)
 
-    def examples(self, max_length: int) -> Sequence[Example]:
-        """Training examples of at most `max_length` tokens (instructions, or the caller's own token ids)."""
-        return self.examples_source(max_length)
+    def examples(self, max_length: int, *, notice: bool = False) -> Sequence[Example]:
+        """Training examples of at most `max_length` tokens: instructions, other text, or the caller's own token ids.
+
+        With `notice`, Compresso's notice comes before each (on top of `max_length`); the caller's own ids stay as they
+        are.
+        """
+        return self.examples_source(max_length, notice)
 
     def count_step(self) -> None:
         """To be called before every optimiser step.

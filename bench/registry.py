@@ -160,7 +160,8 @@ def tasks_named(text: str, limit: int | None = None, where: str = "") -> list[Ta
         raise unknown("task", name, known, where)
     spec = known[name]
     if isinstance(spec, TaskGroup):
-        return [task for member in spec.members for task in tasks_named(member.split(".")[0], items, where)]
+        protocol = f"@{match['protocol']}" if match["protocol"] else ""
+        return [task for member in spec.members for task in tasks_named(member.split(".")[0] + protocol, items, where)]
     limited = items if spec.kind in ("accuracy", "perplexity") else None
     return [Task(spec, spec.protocol(match["protocol"]), limited)]
 

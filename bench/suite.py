@@ -18,6 +18,14 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class TextSource(Strict):
+    """A column of a file of the data pack; instructions and labelled pairs are known by their columns."""
+
+    data: DataRef
+    column: str = "text"
+    rows: tuple[int, int] | None = Field(None, description="only rows [first, last), so that others stay unseen")
+
+
 class SuiteMethod(Strict):
     """A method of the board: its preset, and what the suite changes of it."""
 
@@ -28,14 +36,8 @@ class SuiteMethod(Strict):
         "preset", description="training after compression: the preset's own, none, or {name: lora, …}"
     )
     targets: list[Target] | None = Field(None, description="replace the suite's targets; [] leaves it to the config")
-
-
-class TextSource(Strict):
-    """A column of a file of the data pack."""
-
-    data: DataRef
-    column: str = "text"
-    rows: tuple[int, int] | None = Field(None, description="only rows [first, last), so that others stay unseen")
+    training: TextSource | None = Field(None, description="replaces the suite's training text")
+    tasks: list[str] = Field([], description="tasks of this method's checkpoints alone, beside the suite's")
 
 
 class FirstOf(Strict):
@@ -55,7 +57,7 @@ class Suite(Strict):
     seeds: list[int] = Field([0], min_length=1)
     targets: list[Target] = []
     calibration: TextSource = Field(description="text that methods calibrate on")
-    instructions: TextSource | None = Field(None, description="instruction rows that recovery trains on")
+    training: TextSource | None = Field(None, description="text that training methods and recoveries learn from")
     methods: list[SuiteMethod] = Field(min_length=1)
     tasks: list[str | FirstOf] = Field(min_length=1)
 

@@ -18,6 +18,8 @@ DataRef = Annotated[str, Field(pattern=r"^[a-z0-9_]+/[a-z0-9_]+$", description="
 TASK_ID = re.compile(
     r"^(?P<name>[a-z0-9_]+)(?:\.(?P<metric>[a-z0-9_]+))?(?:@(?P<protocol>[a-z0-9_/+-]+?))?(?:/limit(?P<limit>[1-9]\d*))?$"
 )
+ACCURACY = ("0shot", "0shot+notice")
+"""Zero-shot, and the same with Compresso's notice (`bench.data.notice`) before each context."""
 GENERATION = re.compile(r"^(?P<backend>hf)/b(?P<batch>[1-9]\d*)/p(?P<prompt>[1-9]\d*)/n(?P<new>[1-9]\d*)$")
 
 
@@ -34,7 +36,7 @@ class BaseTask(BaseModel):
 
 
 class AccuracyTask(BaseTask):
-    """A multiple-choice task: lm-eval's stock task with only its data source replaced, zero-shot."""
+    """A multiple-choice task: lm-eval's stock task with only its data source replaced."""
 
     kind: Literal["accuracy"]
     lm_eval: str = Field(description="name of the stock lm-eval task")
@@ -47,9 +49,9 @@ class AccuracyTask(BaseTask):
         return list(self.splits.values())
 
     def protocol(self, given: str | None) -> str:
-        if given not in (None, "0shot"):
-            raise UsageError(f"task {self.name}: protocol '{given}' is not known; it is always '0shot'")
-        return "0shot"
+        if given not in (None, *ACCURACY):
+            raise UsageError(f"task {self.name}: protocol '{given}' is not known; known are {', '.join(ACCURACY)}")
+        return given or ACCURACY[0]
 
 
 class PerplexityTask(BaseTask):

@@ -105,7 +105,8 @@ def all_data() -> list[str]:
     refs = {ref for spec in load_tasks().values() for ref in spec.data()}
     for file in (Path(tasks.__file__).parent / "suites").glob("*.yaml"):
         suite = load_suite(str(file))
-        refs |= {source.data for source in (suite.calibration, suite.instructions) if source is not None}
+        texts = [suite.calibration, suite.training, *(method.training for method in suite.methods)]
+        refs |= {source.data for source in texts if source is not None}
     return sorted(refs)
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
+from bench.blocks.resume import Progress, Resume
 from bench.blocks.settings import TrainingConfig
 from bench.errors import MethodError
 from bench.method import IGNORED, Context, Example
@@ -26,54 +27,103 @@ def causal_loss(model: nn.Module, ids: torch.Tensor, labels: torch.Tensor) -> to
     )
 
 
+@dataclass(frozen=True)
+class Hooks:
+    """What a method adds to the training loop.
+
+    `groups` are AdamW's parameter groups with settings of their own (`lr`, `weight_decay`, `maximize`); by default one
+    group of all parameters that require gradients. `penalty(step)` is added once to the loss of each step, from 1 on.
+    `after_step(step)` runs after the optimiser. `may_keep(step)` says whether the weights of a step may be kept as the
+    best by the examples set aside; only the gradients of `clipped` (by default all trained) are clipped.
+    """
+
+    groups: Callable[[], list[dict[str, Any]]] | None = None
+    penalty: Callable[[int], torch.Tensor] | None = None
+    after_step: Callable[[int], None] = lambda step: None
+    may_keep: Callable[[int], bool] = lambda step: True
+    clipped: Sequence[nn.Parameter] | None = None
+
+
 def train(
-    model: PreTrainedModel,
+    model: nn.Module,
     ctx: Context,
     config: TrainingConfig,
     examples: Sequence[Example],
     *,
     name: str,
     loss: Loss = causal_loss,
+    hooks: Hooks = Hooks(),
 ) -> None:
     """Train the parameters of `model` that require gradients, in place; leaves it in evaluation mode.
 
     The gradient of a step is that of the mean loss per target token of its `batch_size` examples. Where `holdout`
     examples are set aside, the weights of the step that predicts them best are the ones kept. Dropout draws from the
-    global generator, which is seeded from `ctx` and put back afterwards.
+    global generator, which is seeded from `ctx` and put back afterwards. In a context with a workspace the state is
+    saved every minute, and a run that was cut off goes on from there with the same result.
 
     Raises:
         MethodError: too few examples, or a loss that is not finite.
         BudgetExceeded: more steps than the context allows.
     """
     order = torch.randperm(len(examples), generator=ctx.generator(f"{name}: hold-out")).tolist()
-    aside, train_on = order[: config.holdout], order[config.holdout :]
-    train_on = [i for i in train_on if _targets([examples[i]])]
+    aside, train_on = [examples[i] for i in order[: config.holdout]], order[config.holdout :]
+    train_on = [i for i in train_on if targets_in([examples[i]])]
     if not train_on:
         raise MethodError(f"training needs more than holdout={config.holdout} examples; there are {len(examples)}")
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimiser, trained = _optimiser(model, config, hooks)
     ctx.meter.trainable_parameters = max(ctx.meter.trainable_parameters, sum(p.numel() for p in trained))
-    optimiser = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
-    steps = config.steps or max(1, round(config.epochs * len(train_on) / config.batch_size))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, steps, config.warmup_steps))
-    best: tuple[float, list[torch.Tensor]] = (math.inf, [])
+    steps = steps_of(config, len(train_on))
+    batches = _batches(train_on, config.batch_size, steps, ctx.generator(f"{name}: order"))
+    resume = Resume(ctx, name, trained, optimiser)
     with seeded(ctx, name), torch.enable_grad():
         model.train()
-        batches = _batches(train_on, config.batch_size, steps, ctx.generator(f"{name}: order"))
-        for step, batch in enumerate(batches, start=1):
+        progress = resume.load()
+        for step, batch in enumerate(batches[progress.step :], start=progress.step + 1):
             ctx.count_step()
+            _set_rates(optimiser, _rate(step - 1, steps, config.warmup_steps))
+            if hooks.penalty is not None:
+                hooks.penalty(step).backward()
             _accumulate(model, [examples[i] for i in batch], config, loss, ctx.device, f"{name}: step {step}")
-            nn.utils.clip_grad_norm_(trained, config.grad_clip)
+            nn.utils.clip_grad_norm_(trained if hooks.clipped is None else hooks.clipped, config.grad_clip)
             optimiser.step()
-            schedule.step()
             optimiser.zero_grad(set_to_none=True)
+            hooks.after_step(step)
+            if aside and (step % config.evaluate_every == 0 or step == steps) and hooks.may_keep(step):
+                _keep_best(progress, mean_loss(model, aside, config.micro_batch, loss, ctx.device), trained)
+            progress.step = step
+            resume.save(progress)
             ctx.progress(name, step, steps)
-            if aside and (step % config.evaluate_every == 0 or step == steps):
-                value = mean_loss(model, [examples[i] for i in aside], config.micro_batch, loss, ctx.device)
-                if value < best[0]:
-                    best = (value, [parameter.detach().clone() for parameter in trained])
-    for parameter, weights in zip(trained, best[1], strict=False):
+    for parameter, weights in zip(trained, progress.best, strict=False):
         parameter.data.copy_(weights)
+    resume.done()
     model.eval()
+
+
+def steps_of(config: TrainingConfig, examples: int) -> int:
+    """Optimiser steps that `config` asks for over so many examples."""
+    return config.steps or max(1, round(config.epochs * examples / config.batch_size))
+
+
+def _optimiser(
+    model: nn.Module, config: TrainingConfig, hooks: Hooks
+) -> tuple[torch.optim.Optimizer, list[nn.Parameter]]:
+    """AdamW and the parameters it trains; each group remembers its peak rate."""
+    groups = hooks.groups() if hooks.groups else [{"params": [p for p in model.parameters() if p.requires_grad]}]
+    optimiser = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
+    for group in optimiser.param_groups:
+        group["peak"] = group["lr"]
+    return optimiser, [parameter for group in optimiser.param_groups for parameter in group["params"]]
+
+
+def _set_rates(optimiser: torch.optim.Optimizer, factor: float) -> None:
+    for group in optimiser.param_groups:
+        group["lr"] = group["peak"] * factor
+
+
+def _keep_best(progress: Progress, value: float, trained: Sequence[nn.Parameter]) -> None:
+    if progress.best_loss is None or value < progress.best_loss:
+        progress.best_loss = value
+        progress.best = [parameter.detach().clone() for parameter in trained]
 
 
 def mean_loss(
@@ -87,7 +137,7 @@ def mean_loss(
         for i in range(0, len(examples), micro_batch):
             total += loss(model, *collate(examples[i : i + micro_batch], device)).item()
     model.train(was_training)
-    return total / max(1, _targets(examples))
+    return total / max(1, targets_in(examples))
 
 
 def collate(examples: Sequence[Example], device: torch.device) -> Batch:
@@ -113,7 +163,7 @@ def _accumulate(
     model: nn.Module, batch: Sequence[Example], config: TrainingConfig, loss: Loss, device: torch.device, what: str
 ) -> None:
     """Add the gradient of the batch's mean loss per target token, `micro_batch` examples at a time."""
-    targets = _targets(batch)
+    targets = targets_in(batch)
     for i in range(0, len(batch), config.micro_batch):
         part = loss(model, *collate(batch[i : i + config.micro_batch], device)) / targets
         if not torch.isfinite(part):
@@ -121,7 +171,7 @@ def _accumulate(
         part.backward()
 
 
-def _targets(examples: Sequence[Example]) -> int:
+def targets_in(examples: Sequence[Example]) -> int:
     """Tokens that a loss is taken on: the first of an example is predicted from nothing, and does not count."""
     return sum(label != IGNORED for example in examples for label in example.labels[1:])
 

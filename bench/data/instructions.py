@@ -1,4 +1,4 @@
-"""Training examples for recovery: instructions with their answers, or a caller's own token ids."""
+"""Training examples from instructions with their answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from bench.errors import UsageError
 from bench.method import IGNORED, Example
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedTokenizerBase
 
 PREAMBLE = "You are given a task to carry out. Write an answer that does what it asks."
@@ -37,19 +36,27 @@ def instruction_examples(
     Raises:
         UsageError: no row has room for an answer.
     """
+    pairs = ((prompt_of(row), row["output"]) for row in rows)
+    return answered(pairs, tokenizer, max_length, "instruction")
+
+
+def answered(
+    pairs: Iterable[tuple[str, str]], tokenizer: PreTrainedTokenizerBase, max_length: int, what: str
+) -> list[Example]:
+    """(prompt, answer) pairs as examples whose loss is taken on the answer and the end-of-sequence token alone.
+
+    Raises:
+        UsageError: no pair has room for an answer; `what` is what the sentence calls them.
+    """
     examples = []
-    for row in rows:
-        prompt = prompt_of(row)
-        ids = _encode(prompt + row["output"], tokenizer, max_length)
+    for prompt, answer in pairs:
+        ids = _encode(prompt + answer, tokenizer, max_length)
         masked = _common_prefix(tokenizer(prompt, verbose=False)["input_ids"], ids)
         if masked < len(ids):
             examples.append(Example(ids, [IGNORED] * masked + ids[masked:]))
-    return _not_empty(examples, f"no instruction has room for an answer within {max_length} tokens")
-
-
-def text_examples(ids: torch.Tensor) -> list[Example]:
-    """The caller's own token ids, int64 [N, T], as plain language-modelling examples."""
-    return [Example(row, list(row)) for row in ids.tolist()]
+    if not examples:
+        raise UsageError(f"training text: no {what} has room for an answer within {max_length} tokens")
+    return examples
 
 
 def _encode(text: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[int]:
@@ -63,9 +70,3 @@ def _encode(text: str, tokenizer: PreTrainedTokenizerBase, max_length: int) -> l
 def _common_prefix(a: list[int], b: list[int]) -> int:
     """How many leading tokens two encodings share (a token may span the end of the prompt)."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-
-
-def _not_empty(examples: list[Example], complaint: str) -> list[Example]:
-    if not examples:
-        raise UsageError(f"training text: {complaint}")
-    return examples

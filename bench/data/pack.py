@@ -128,6 +128,14 @@ class Pack:
             raise DataError(f"{path}: has no column '{missing[0]}' (it has {', '.join(known)})")
         return _read(path, columns)
 
+    def columns(self, ref: str) -> tuple[str, ...]:
+        """The names of the columns.
+
+        Raises:
+            DataError: no root has the file, or its manifest does not list it.
+        """
+        return tuple(self._find(ref)[1].columns)
+
     def files(self) -> list[PackFile]:
         """Every file that a manifest lists and that a ref leads to, by name."""
         found: dict[str, PackFile] = {}

@@ -28,6 +28,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from bench.data.notice import with_notice
 from bench.data.pack import Pack
 from bench.errors import DataError, UsageError
 from bench.measure import CPU_BATCH, GPU_BATCH, Measurement, Progress
@@ -50,7 +51,7 @@ def measure(
     """
     stock = build_task(spec, pack)
     backend = Backend(subject.model, subject.tokenizer, batch_size(subject.device), on_progress)
-    items = score(stock, backend, task.limit)
+    items = score(stock, backend, task.limit, notice=task.protocol.endswith("+notice"))
     missing = [metric for metric in spec.metrics if metric not in items]
     if missing:
         raise UsageError(f"task {spec.name}: metrics: lm-eval's '{spec.lm_eval}' gives no {', '.join(missing)}")
@@ -63,9 +64,15 @@ def batch_size(device: str) -> int:
     return CPU_BATCH if device == "cpu" else GPU_BATCH
 
 
-def score(task: ConfigurableTask, backend: HFLM, limit: int | None) -> dict[str, str]:
-    """The bits (1 correct, 0 wrong) of the first `limit` items for each metric of the stock task, in data order."""
+def score(task: ConfigurableTask, backend: HFLM, limit: int | None, notice: bool = False) -> dict[str, str]:
+    """The bits (1 correct, 0 wrong) of the first `limit` items for each metric of the stock task, in data order.
+
+    With `notice`, Compresso's notice stands before every context; what is scored stays the same.
+    """
     requests = build_requests(task, limit)
+    for request in requests if notice else []:
+        context, continuation = request.args
+        request.arguments = (with_notice(context), continuation)
     for request, answer in zip(requests, backend.loglikelihood(requests), strict=True):
         request.resps.append(answer)
     task.apply_filters()

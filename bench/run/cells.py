@@ -39,7 +39,7 @@ class ArtifactCell(Cell):
     dtype: str
     device: str
     calibration: TextSource | None
-    instructions: TextSource | None
+    training: TextSource | None
     ingredients: dict[str, Any]
 
     @property
@@ -88,14 +88,14 @@ class Job(Cell):
 
 def artifact_ingredients(
     ref: ModelRef, entry: MethodEntry, config: dict[str, Any], recovery: dict[str, Any] | None,
-    target: Target | None, seed: int, dtype: str, calibration: Any, instructions: Any,
+    target: Target | None, seed: int, dtype: str, calibration: Any, training: Any,
 ) -> dict[str, Any]:
-    """What a checkpoint depends on; `calibration` and `instructions` identify the texts that were read."""
+    """What a checkpoint depends on; `calibration` and `training` identify the texts that were read."""
     return {
         "weights": ref.fingerprint, "tokenizer": ref.tokenizer_fingerprint, "method": entry.name,
         "version": entry.cls.version, "config": config, "recovery": recovery,
         "target": target.model_dump(mode="json") if target else None,
-        "seed": seed, "dtype": dtype, "calibration": calibration, "instructions": instructions,
+        "seed": seed, "dtype": dtype, "calibration": calibration, "training": training,
     }
 
 

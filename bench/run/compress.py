@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,8 +16,8 @@ import torch
 
 from bench.blocks.recoveries import load_recovery
 from bench.data.calibration import sample_windows
-from bench.data.instructions import instruction_examples, text_examples
 from bench.data.pack import Pack
+from bench.data.training import token_examples, training_examples
 from bench.errors import MethodError, UsageError
 from bench.measure.memory import peak_memory
 from bench.method import TARGET_TOLERANCE, Context, Example, Method, Target
@@ -25,6 +26,7 @@ from bench.model.layers import shape_of
 from bench.model.load import load_folder
 from bench.model.surgery import kept_of
 from bench.record.schema import Cost
+from bench.run.keys import digest
 from bench.suite import TextSource
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ class Texts:
 
     ids: torch.Tensor | None = None
     calibration: TextSource | None = None
-    instructions: TextSource | None = None
+    training: TextSource | None = None
 
     def sampler(self, tokenizer: PreTrainedTokenizerBase | None, seed: int) -> Callable[[int, int, int], torch.Tensor]:
         """Calibration windows [n, seq_len] by draw: the same for every method of a run with the same seed."""
@@ -55,16 +57,15 @@ class Texts:
 
         return sample
 
-    def examples(self, tokenizer: PreTrainedTokenizerBase | None) -> Callable[[int], Sequence[Example]]:
-        """Training examples by maximal length."""
+    def examples(self, tokenizer: PreTrainedTokenizerBase | None) -> Callable[[int, bool], Sequence[Example]]:
+        """Training examples by maximal length, with or without Compresso's notice."""
 
-        def examples(max_length: int) -> Sequence[Example]:
+        def examples(max_length: int, notice: bool) -> Sequence[Example]:
             if self.ids is not None:
-                return text_examples(self.ids[:, :max_length])
-            if self.instructions is None:
+                return token_examples(self.ids, max_length)
+            if self.training is None:
                 raise MethodError("the method asks for training text, but its traits do not say that it needs any")
-            rows = Pack.default().rows(self.instructions.data, ["instruction", "input", "output"])
-            return instruction_examples(rows, _needed(tokenizer), max_length)
+            return training_examples(self.training, _needed(tokenizer), max_length, notice=notice)
 
         return examples
 
@@ -115,6 +116,7 @@ def build(order: Order, out: Path, stages: Stages, on_progress: Progress = lambd
     Raises:
         LeanboardError: the method, the target, the text or the disk does not do; `stages.current` says where.
     """
+    workspace = out.with_name(f"{out.name}.{digest(order.ingredients)}.work")
     with stages("load"):
         model, tokenizer = load_folder(order.weights, order.dtype, order.device)
     dense = shape_of(model)
@@ -122,7 +124,7 @@ def build(order: Order, out: Path, stages: Stages, on_progress: Progress = lambd
     ctx = Context(
         seed=order.seed, device=model.device, target=order.target, tokenizer=tokenizer,
         sample=order.texts.sampler(tokenizer, order.seed), examples_source=order.texts.examples(tokenizer),
-        on_progress=on_progress,
+        workspace=workspace, on_progress=on_progress,
     )
     with seeded(ctx.derived_seed("global")), peak_memory(order.device) as peak:
         model = _transform(model, order, ctx, stages)
@@ -137,6 +139,9 @@ def build(order: Order, out: Path, stages: Stages, on_progress: Progress = lambd
         del model
     with stages("reload"):
         load_checkpoint(out, order.dtype, order.device)
+    shutil.rmtree(workspace, ignore_errors=True)
+    if ctx.meter.earlier_seconds:
+        stages.seconds["before an interruption"] = ctx.meter.earlier_seconds
     cost = Cost(
         seconds=stages.seconds, peak_memory_bytes=peak.bytes, calibration_tokens=ctx.meter.calibration_tokens,
         optimiser_steps=ctx.meter.optimiser_steps, trainable_parameters=ctx.meter.trainable_parameters,

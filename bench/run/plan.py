@@ -77,6 +77,7 @@ def make_plan(
     wanted = [_choices(entry, suite) for entry in suite.tasks]
     refs = [resolve(name, paths=model_paths, offline=offline, on_progress=say) for name in suite.models]
     tasks, notes = _choose_tasks(wanted, suite, offline, say)
+    _ensure_tasks([task for entrant in entrants for task in entrant.own_tasks], suite, offline, say)
     _ensure_texts(entrants, suite, offline, say)
     device, accelerator = _device(suite.device)
     jobs = []
@@ -85,7 +86,8 @@ def make_plan(
             for target, seed in entrant.points(suite):
                 artifact = entrant.cell(ref, target, seed, suite, device)
                 if _fits(artifact, only):
-                    cells = [_measure_cell(artifact, task, accelerator) for task in tasks if _asked(task, only)]
+                    mine = {task.id: task for task in [*tasks, *entrant.own_tasks]}.values()
+                    cells = [_measure_cell(artifact, task, accelerator) for task in mine if _asked(task, only)]
                     jobs.append(Job(
                         artifact=artifact, cells=cells, results=results, plugins=list(plugins),
                         command=list(command), accelerator=accelerator,
@@ -107,7 +109,8 @@ class _Entrant:
     config: dict[str, Any]
     recovery: dict[str, Any] | None
     calibration: TextSource | None
-    instructions: TextSource | None
+    training: TextSource | None
+    own_tasks: list[Task]
 
     @classmethod
     def of(cls, item: SuiteMethod, registry: Registry, suite: Suite) -> _Entrant:
@@ -117,12 +120,14 @@ class _Entrant:
         wanted = preset.recovery if item.recovery == "preset" else None if item.recovery == "none" else item.recovery
         recovery = resolve_recovery(wanted, f"{where}: {item.name}: recovery")
         trains = recovery is not None or "training" in entry.cls.traits.needs
-        if trains and suite.instructions is None:
-            raise UsageError(f"suite {suite.name}: instructions: missing, but {item.name} trains on them")
+        training = item.training or suite.training
+        if trains and training is None:
+            raise UsageError(f"suite {suite.name}: training: missing, but {item.name} learns from text")
         return cls(
             entry, item, entry.config(preset, item.config).model_dump(mode="json"), recovery,
             suite.calibration if "calibration" in entry.cls.traits.needs else None,
-            suite.instructions if trains else None,
+            training if trains else None,
+            [task for name in item.tasks for task in tasks_named(name, where=f"{where}: {item.name}: tasks")],
         )
 
     def points(self, suite: Suite) -> list[tuple[Target | None, int]]:
@@ -137,12 +142,12 @@ class _Entrant:
     def cell(self, ref: ModelRef, target: Target | None, seed: int, suite: Suite, device: str) -> ArtifactCell:
         ingredients = artifact_ingredients(
             ref, self.entry, self.config, self.recovery, target, seed, suite.dtype,
-            _fingerprinted(self.calibration), _fingerprinted(self.instructions),
+            _fingerprinted(self.calibration), _fingerprinted(self.training),
         )
         return ArtifactCell(
             model=ref.id, weights=ref.path, method=self.entry.name, preset=self.item.preset, config=self.config,
             recovery=self.recovery, target=target, seed=seed, dtype=suite.dtype, device=device,
-            calibration=self.calibration, instructions=self.instructions, ingredients=ingredients,
+            calibration=self.calibration, training=self.training, ingredients=ingredients,
         )
 
 
@@ -194,12 +199,18 @@ def _choose_tasks(
     return list(chosen.values()), notes
 
 
+def _ensure_tasks(tasks: Sequence[Task], suite: Suite, offline: bool, say: Say) -> None:
+    refs = sorted({ref for task in tasks for ref in task.spec.data()})
+    for ref, reason in ensure(refs, offline=offline, on_progress=say).items():
+        raise UsageError(f"suite {suite.name}: data {ref} cannot be had: {reason}")
+
+
 def _names(tasks: Sequence[Task]) -> str:
     return ", ".join(task.id for task in tasks)
 
 
 def _ensure_texts(entrants: Sequence[_Entrant], suite: Suite, offline: bool, say: Say) -> None:
-    texts = [source for e in entrants for source in (e.calibration, e.instructions) if source is not None]
+    texts = [source for e in entrants for source in (e.calibration, e.training) if source is not None]
     for ref, reason in ensure(sorted({t.data for t in texts}), offline=offline, on_progress=say).items():
         raise UsageError(f"suite {suite.name}: text {ref} cannot be had: {reason}")
 

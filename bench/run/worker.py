@@ -146,7 +146,7 @@ def order_of(cell: ArtifactCell, plugins: list[Path]) -> Any:
 
     entry = load_registry(plugins).method(cell.method)
     method = entry.cls(entry.cls.Config.model_validate(cell.config))
-    texts = Texts(calibration=cell.calibration, instructions=cell.instructions)
+    texts = Texts(calibration=cell.calibration, training=cell.training)
     return Order(
         weights=cell.weights, method=method, recovery=cell.recovery, target=cell.target, seed=cell.seed,
         dtype=cell.dtype, device=cell.device, texts=texts, ingredients=cell.ingredients,

@@ -1,6 +1,7 @@
 """A context for methods under test: random token ids as text, no harness around it."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -15,7 +16,7 @@ def token_ids(n: int, length: int, seed: int = 0, vocab: int = VOCAB) -> torch.T
 
 def make_context(
     *, seed: int = 0, target: Target | None = None, ids: torch.Tensor | None = None, max_steps: int | None = None,
-    examples: Sequence[Example] | None = None,
+    examples: Sequence[Example] | None = None, workspace: Path | None = None,
 ) -> Context:
     """Calibration is `ids` where given, else fresh random windows for each draw; examples repeat one short row."""
     row = token_ids(1, 24, seed=7)[0].tolist()
@@ -23,5 +24,5 @@ def make_context(
     return Context(
         seed=seed, device=torch.device("cpu"), target=target, tokenizer=None,
         sample=lambda n, length, draw: ids if ids is not None else token_ids(n, length, seed + 1000 * draw),
-        examples_source=lambda max_length: given, max_steps=max_steps,
+        examples_source=lambda max_length, notice: given, max_steps=max_steps, workspace=workspace,
     )

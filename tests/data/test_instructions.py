@@ -3,7 +3,8 @@ from functools import cache
 import pytest
 import torch
 
-from bench.data.instructions import instruction_examples, prompt_of, text_examples
+from bench.data.instructions import instruction_examples, prompt_of
+from bench.data.training import token_examples
 from bench.errors import UsageError
 from tests.tiny import make_tokenizer
 
@@ -43,6 +44,6 @@ def test_rows_without_room_for_an_answer_are_left_out() -> None:
 
 def test_a_callers_own_tokens_are_taken_as_they_are() -> None:
     ids = torch.tensor([[5, 6, 7], [8, 9, 10]])
-    examples = text_examples(ids)
+    examples = token_examples(ids, 8)
     assert [example.input_ids for example in examples] == ids.tolist()
     assert [example.labels for example in examples] == ids.tolist()

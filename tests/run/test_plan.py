@@ -114,7 +114,7 @@ def test_only_filters_cells(planned: Any) -> None:
         ({"methods": [{"name": "random", "preset": "quik"}]}, "unknown preset 'quik'; did you mean quick"),
         ({"methods": [{"name": "random", "config": {"layer": [1, 2]}}]}, "layer: unknown key; did you mean 'layers'?"),
         ({"methods": [{"name": "random", "recovery": {"name": "lorra"}}]}, "unknown recovery 'lorra'"),
-        ({"methods": [{"name": "random", "recovery": {"name": "lora"}}]}, "suite tiny: instructions: missing"),
+        ({"methods": [{"name": "random", "recovery": {"name": "lora"}}]}, "suite tiny: training: missing"),
         ({"models": ["smollm2-153m"]}, "unknown model 'smollm2-153m'; did you mean smollm2-135m?"),
         ({"calibration": {"data": "../secret"}, "methods": ["llm_pruner"]}, "suite.yaml: calibration.data"),
         ({"device": "cuda"}, "device: the suite asks for cuda"),

@@ -1,0 +1,64 @@
+"""The text that training methods and recoveries learn from, as examples: what a file of the pack holds decides how."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+from bench.data.instructions import instruction_examples
+from bench.data.notice import NOTICE
+from bench.data.pack import Pack
+from bench.errors import UsageError
+from bench.method import IGNORED, Example
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+    from bench.suite import TextSource
+
+INSTRUCTION = ("instruction", "input", "output")
+Row = TypeVar("Row")
+
+
+def training_examples(
+    source: TextSource, tokenizer: PreTrainedTokenizerBase, max_length: int, *, notice: bool = False
+) -> list[Example]:
+    """Rows of `source` as training examples of at most `max_length` tokens.
+
+    Instructions (columns instruction, input, output) train the answer alone, any other text each of its tokens. With
+    `notice`, Compresso's notice stands before each example, on top of `max_length` and without a loss.
+
+    Raises:
+        UsageError: no row is long enough, or leaves room for an answer.
+        DataError: the file is missing or damaged, or has no such column.
+    """
+    pack = Pack.default()
+    if set(INSTRUCTION) <= set(pack.columns(source.data)):
+        rows = pack.rows(source.data, list(INSTRUCTION))
+        examples = instruction_examples(_within(rows, source), tokenizer, max_length)
+    else:
+        texts = _within(pack.column(source.data, source.column), source)
+        encoded = (tokenizer(text, verbose=False)["input_ids"][:max_length] for text in texts)
+        examples = [Example(ids, list(ids)) for ids in encoded if len(ids) > 1]
+    if not examples:
+        raise UsageError(f"training text: {source.data}: no row of '{source.column}' has two tokens or more")
+    return _after_notice(examples, tokenizer) if notice else examples
+
+
+def token_examples(ids: torch.Tensor, max_length: int) -> list[Example]:
+    """The caller's own token ids, int64 [N, T], as plain language-modelling examples."""
+    return [Example(row, list(row)) for row in ids[:, :max_length].tolist()]
+
+
+def _within(rows: Sequence[Row], source: TextSource) -> Sequence[Row]:
+    return rows[slice(*source.rows)] if source.rows else rows
+
+
+def _after_notice(examples: list[Example], tokenizer: PreTrainedTokenizerBase) -> list[Example]:
+    ids: list[int] = tokenizer(NOTICE, verbose=False)["input_ids"]
+    return [
+        replace(example, input_ids=ids + example.input_ids, labels=[IGNORED] * len(ids) + example.labels)
+        for example in examples
+    ]
