@@ -25,7 +25,7 @@ class ReportResult:
 
 
 def report(results: Path, groups: Sequence[TaskGroup]) -> ReportResult:
-    """Write `leaderboard.csv`, `leaderboard.md`, `long.csv` and `plots/` under `results`; plots of old boards go.
+    """Write `leaderboard.csv` and `.md`, `long.csv`, `paired.csv` and `plots/` under `results`; plots of old boards go.
 
     Raises:
         LeanboardError: the file system refuses.
@@ -52,7 +52,7 @@ def _regenerated(results: Path, groups: Sequence[TaskGroup]) -> tuple[Board, lis
     from bench.report.build import build
     from bench.report.markdown import markdown
     from bench.report.plots import plots
-    from bench.report.tables import board_csv, long_csv
+    from bench.report.tables import board_csv, long_csv, paired_csv
 
     records, problems = Store(results).read_all()
     board = build(records, groups)
@@ -60,6 +60,7 @@ def _regenerated(results: Path, groups: Sequence[TaskGroup]) -> tuple[Board, lis
         results / "leaderboard.csv": board_csv(board).encode(),
         results / "leaderboard.md": markdown(board).encode(),
         results / "long.csv": long_csv(board).encode(),
+        results / "paired.csv": paired_csv(board).encode(),
     }
     return board, problems, files | {results / "plots" / name: content for name, content in plots(board).items()}
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from bench.report.frame import Identity
+from bench.report.paired import Pair
 from bench.task import TaskGroup
 
 SMOKE = 100
@@ -80,7 +81,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Board:
-    """The leaderboard. `quality` is the column that orders the rows of each model; `smoke` the columns so marked."""
+    """The leaderboard. `quality` is the column that orders the rows of each model; `smoke` the columns so marked.
+
+    `pairs` compares rows with the controls at the same size, item by item and window by window.
+    """
 
     rows: tuple[Row, ...]
     columns: tuple[Column, ...]
@@ -89,6 +93,7 @@ class Board:
     groups: tuple[TaskGroup, ...]
     notes: tuple[str, ...]
     long: pd.DataFrame = field(repr=False)
+    pairs: tuple[Pair, ...] = ()
 
     def models(self) -> list[str]:
         return sorted(self.quality)

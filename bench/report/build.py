@@ -17,6 +17,7 @@ from bench.record.schema import BaseRecord, Metric
 from bench.record.store import AnyRecord
 from bench.report.board import FAMILIES, SMOKE, WORSE, Board, Cell, Column, Row
 from bench.report.frame import Identity, Run, current, long_frame, metrics_of, status_text, text_notes
+from bench.report.paired import pairs
 from bench.task import TaskGroup
 
 
@@ -45,6 +46,7 @@ def build(records: Sequence[AnyRecord], groups: Sequence[TaskGroup]) -> Board:
         groups=tuple(groups),
         notes=tuple(notes + text_notes(records)),
         long=long_frame(records),
+        pairs=tuple(pairs(runs, groups)),
     )
 
 
@@ -188,11 +190,13 @@ def _preference(column: Column) -> tuple[bool, int, int, str]:
 
 
 def _place(row: Row, quality: Mapping[str, str | None], columns: Mapping[str, Column]) -> tuple[object, ...]:
-    """Order of the rows: by model, dense first, then the best quality; rows without a value last."""
+    """Order of the rows: by model, dense first, then target by target the best quality; rows without a value last."""
     column = quality[row.identity.model]
     value = row.value(column)
     goodness = 0.0 if value is None or column is None else _badness(value, columns[column])
-    return (row.identity.model, row.identity.method != "dense", value is None, goodness, row.identity)
+    size = re.fullmatch(r"([a-z_]+)=(\d+(?:\.\d+)?)", row.identity.target)
+    target = (row.identity.target != "none", size[1] if size else "", float(size[2]) if size else 0.0)
+    return (row.identity.model, row.identity.method != "dense", *target, value is None, goodness, row.identity)
 
 
 def _badness(value: float, column: Column) -> float:

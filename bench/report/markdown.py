@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from bench.report.board import SMOKE, WORSE, Board, Column, Row
-from bench.report.formats import cell_text, escape, title_of
+from bench.report.formats import NOTHING, cell_text, escape, title_of
+from bench.report.paired import Pair
 
 Part = tuple[str, Callable[[Row], str]]
 
@@ -43,8 +44,9 @@ def markdown(board: Board) -> str:
     if not board.rows:
         return "\n".join([*lines, "No records yet: `leanboard run SUITE` makes some.", ""])
     lines += [
-        "Made by `leanboard report` from the records under `results/runs`. The dense model comes first, then the best",
-        "by point value; rows are not ranked. Every column in full precision: `leaderboard.csv` and `long.csv`.", "",
+        "Made by `leanboard report` from the records under `runs`. The dense model comes first, then target by target",
+        "the best by point value; rows are not ranked. In full precision: `leaderboard.csv`, `long.csv`, `paired.csv`.",
+        "",
     ]
     for model in board.models():
         lines += [f"## {escape(model)}", "", *_section(board, model)]
@@ -67,8 +69,44 @@ def _section(board: Board, model: str) -> list[str]:
     lines = _order_line(board, model) + _table(board, model, key, [("status", lambda row: row.status)])
     for title, shown in tables.items():
         lines += [f"### {title}", "", *_table(board, model, shown)] if shown else []
+    lines += _pairs(board, model)
     remarks = [f"- {escape(', '.join(rows))}: {escape(remark)}" for remark, rows in board.remarks(model).items()]
     return [*lines, *remarks, *[""] * bool(remarks)]
+
+
+def _pairs(board: Board, model: str) -> list[str]:
+    """Each row against the controls of its size: what was gained, its interval and p-value, metric by metric."""
+    mine = [pair for pair in board.pairs if pair.row.model == model]
+    if not mine:
+        return []
+    metrics = [c for c in board.columns_of(model, "perplexity", "mean") if any(p.metric == c.id for p in mine)]
+    found = {(pair.row, pair.control, pair.metric): pair for pair in mine}
+    places = {row.identity: i for i, row in enumerate(board.of(model))}
+    keys = sorted({(pair.row, pair.control) for pair in mine}, key=lambda key: (places[key[0]], key[1]))
+    heads = [f"{_pair_title(c)}<br>{c.protocol}{' smoke' * (c.id in board.smoke)}" for c in metrics]
+    lines = ["### Against the controls at the same size, pair by pair", ""]
+    lines += [f"| method | preset | recovery | target | against | {' | '.join(heads)} |"]
+    lines += ["| " + " | ".join(["---"] * 5 + ["--:"] * len(heads)) + " |"]
+    for row, control in keys:
+        cells = [_pair_text(found.get((row, control, column.id))) for column in metrics]
+        names = map(escape, (row.method, row.preset, row.recovery, row.target, control))
+        lines.append("| " + " | ".join([*names, *cells]) + " |")
+    return [*lines, ""]
+
+
+def _pair_title(column: Column) -> str:
+    what = column.name.split(".")[0]
+    return f"{what} loss (nats/token) ↓" if column.family == "perplexity" else f"{what} mean (points) ↑"
+
+
+def _pair_text(pair: Pair | None) -> str:
+    if pair is None:
+        return NOTHING
+    d = pair.difference
+    scale, decimals = (1.0, 3) if ".ppl_token@" in pair.metric else (100.0, 1)
+    value, low, high = (f"{scale * x:+.{decimals}f}" for x in (d.value, d.low, d.high))
+    p = "p < 0.001" if d.p < 0.001 else f"p = {d.p:.3f}"
+    return f"{value} ({low} – {high}), {p}"
 
 
 def _order_line(board: Board, model: str) -> list[str]:
@@ -110,6 +148,13 @@ def _footnotes(board: Board) -> list[str]:
     notes = [*GENERAL, *(text for family, text in FOOTNOTES.items() if family in families)]
     if any(WORSE in row.notes for row in board.rows):
         notes.append("▼ worse than `random` at the same target, by point estimate in the column that orders the rows.")
+    if board.pairs:
+        notes.append(
+            "*Pair by pair*: the row minus the control on the same windows (difference of the mean loss; below 0 is "
+            "better) and the same items (difference of the group mean; above 0 is better), with a 95 % interval and a "
+            "two-sided p-value from a paired bootstrap (moving blocks of windows; items within each task). Not "
+            "corrected for the number of comparisons."
+        )
     if board.smoke:
         notes.append(f"*smoke*: fewer than {SMOKE} items a task; shows that all works, not how good a model is.")
     return [*notes, *_counts(board), *(escape(note) for note in board.notes)]

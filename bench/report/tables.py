@@ -29,6 +29,16 @@ def long_csv(board: Board) -> str:
     return _csv(board.long)
 
 
+def paired_csv(board: Board) -> str:
+    """`paired.csv`: one line for each comparison with a control at the same size."""
+    columns = [*Identity._fields, "against", "metric", "n", "difference", "low", "high", "p"]
+    lines = [
+        (*pair.row, pair.control, pair.metric, pair.n, d.value, d.low, d.high, d.p)
+        for pair in board.pairs for d in [pair.difference]
+    ]
+    return _csv(pd.DataFrame(lines, columns=columns))
+
+
 def board_frame(board: Board) -> pd.DataFrame:
     """The wide table: under a metric's id its value, or what became of it where there is none.
 

@@ -13,7 +13,7 @@ from bench.report import check, report
 from tests.record.records import artifact, failed_artifact
 from tests.report.boards import PAIR, cells, smollm, store
 
-FILES = ["leaderboard.csv", "leaderboard.md", "long.csv"]
+FILES = ["leaderboard.csv", "leaderboard.md", "long.csv", "paired.csv"]
 RUN = """
 import sys, pathlib
 from bench.report import report
@@ -47,7 +47,7 @@ def test_other_processes_orders_and_settings_give_the_same_bytes_without_torch(t
     run(a, PYTHONHASHSEED="1")
     run(b, PYTHONHASHSEED="2", MATPLOTLIBRC=str(style), TZ="Asia/Tokyo", LC_ALL="C")
     assert content(a) == content(b)
-    assert len(content(a)) == 3 + 4
+    assert len(content(a)) == len(FILES) + 4
 
 
 def test_the_report_says_what_it_wrote_and_what_it_could_not_read(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_the_report_says_what_it_wrote_and_what_it_could_not_read(tmp_path: Path
     broken.write_bytes(broken.read_bytes()[:-20])
     before = broken.read_bytes()
     outcome = report(results, [PAIR])
-    assert [path.name for path in outcome.written[:3]] == FILES
+    assert [path.name for path in outcome.written[: len(FILES)]] == FILES
     assert all(path.is_file() for path in outcome.written)
     assert len(outcome.problems) == 1
     assert str(broken) in str(outcome.problems[0])

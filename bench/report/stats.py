@@ -1,0 +1,75 @@
+"""Paired comparisons: two models that answered the same items, or read the same windows.
+
+Everything is deterministic: the resampling has a fixed seed, so that the same records always give the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+RESAMPLES = 4000
+SEED = 20_261_123
+LEVEL = 0.95
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An estimated difference, its 95 % interval, and the two-sided p-value of there being none."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+def mcnemar(ours: str, theirs: str) -> float:
+    """Exact two-sided p-value that two models are equally often right; one character (1 or 0) per item.
+
+    Source: McNemar (1947), as a binomial test on the items that only one of them has right.
+    """
+    only_ours = sum(a > b for a, b in zip(ours, theirs, strict=True))
+    only_theirs = sum(a < b for a, b in zip(ours, theirs, strict=True))
+    if only_ours + only_theirs == 0:
+        return 1.0
+    return float(binomtest(only_ours, only_ours + only_theirs).pvalue)
+
+
+def mean_difference(strata: Sequence[Vector]) -> Difference:
+    """The unweighted mean over strata (tasks) of the mean difference of their items, by a paired bootstrap over items.
+
+    `strata` holds, for each task, one difference per item.
+    """
+    random = np.random.default_rng(SEED)
+    means = np.zeros(RESAMPLES)
+    for items in strata:
+        picks = random.integers(len(items), size=(RESAMPLES, len(items)))
+        means += items[picks].mean(axis=1) / len(strata)
+    return _summary(float(np.mean([items.mean() for items in strata])), means)
+
+
+def window_difference(differences: Vector, targets: Vector) -> Difference:
+    """The mean difference per target token of the windows of one text, by a moving-block bootstrap over windows.
+
+    `differences` are those of the windows' summed losses (nats), `targets` their target counts. Neighbouring windows
+    are alike, so blocks of about n^(1/3) of them are drawn, around the end of the text (Politis and Romano, 1992).
+    """
+    n = len(differences)
+    length = max(1, round(n ** (1 / 3)))
+    random = np.random.default_rng(SEED)
+    starts = random.integers(n, size=(RESAMPLES, -(-n // length)))
+    picks = ((starts[:, :, None] + np.arange(length)) % n).reshape(RESAMPLES, -1)[:, :n]
+    means = differences[picks].sum(axis=1) / targets[picks].sum(axis=1)
+    return _summary(float(differences.sum() / targets.sum()), means)
+
+
+def _summary(value: float, resampled: Vector) -> Difference:
+    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    tail = min((resampled <= 0).sum(), (resampled >= 0).sum())
+    return Difference(value, float(low), float(high), min(1.0, 2 * (float(tail) + 1) / (len(resampled) + 1)))
