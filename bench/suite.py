@@ -14,6 +14,10 @@ from bench.task import DataRef
 from bench.yamlfile import read_yaml, validated
 
 
+RecoveryChoice = Literal["preset", "none"] | dict[str, Any]
+"""Training after compression: that of the method's preset, none, or {name: lora, …}."""
+
+
 class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -32,9 +36,7 @@ class SuiteMethod(Strict):
     name: str
     preset: str = "default"
     config: dict[str, Any] = Field({}, description="fields that replace those of the preset")
-    recovery: Literal["preset", "none"] | dict[str, Any] = Field(
-        "preset", description="training after compression: the preset's own, none, or {name: lora, …}"
-    )
+    recovery: RecoveryChoice | None = Field(None, description="replaces the suite's recoveries")
     targets: list[Target] | None = Field(None, description="replace the suite's targets; [] leaves it to the config")
     training: TextSource | None = Field(None, description="replaces the suite's training text")
     tasks: list[str] = Field([], description="tasks of this method's checkpoints alone, beside the suite's")
@@ -56,6 +58,9 @@ class Suite(Strict):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seeds: list[int] = Field([0], min_length=1)
     targets: list[Target] = []
+    recoveries: list[RecoveryChoice] = Field(
+        ["preset"], min_length=1, description="each method that removes something is run with each of these"
+    )
     calibration: TextSource = Field(description="text that methods calibrate on")
     training: TextSource | None = Field(None, description="text that training methods and recoveries learn from")
     methods: list[SuiteMethod] = Field(min_length=1)

@@ -22,7 +22,7 @@ from bench.record.store import Store
 from bench.registry import MethodEntry, Registry, tasks_named
 from bench.run.cells import ArtifactCell, Job, MeasureCell, artifact_ingredients, measure_ingredients
 from bench.run.executors import threads_each
-from bench.suite import FirstOf, Suite, SuiteMethod, TextSource
+from bench.suite import FirstOf, RecoveryChoice, Suite, SuiteMethod, TextSource
 from bench.task import Task
 
 Say = Callable[[str], None]
@@ -73,7 +73,7 @@ def make_plan(
         UsageError: an unknown name, or a model, data file or setting that cannot be had.
     """
     _check_filters(only)
-    entrants = [_Entrant.of(item, registry, suite) for item in suite.methods]
+    entrants = [entrant for item in suite.methods for entrant in _Entrant.all_of(item, registry, suite)]
     wanted = [_choices(entry, suite) for entry in suite.tasks]
     refs = [resolve(name, paths=model_paths, offline=offline, on_progress=say) for name in suite.models]
     tasks, notes = _choose_tasks(wanted, suite, offline, say)
@@ -113,12 +113,18 @@ class _Entrant:
     own_tasks: list[Task]
 
     @classmethod
-    def of(cls, item: SuiteMethod, registry: Registry, suite: Suite) -> _Entrant:
-        where = f"suite {suite.name}: methods"
-        entry = registry.method(item.name, where)
+    def all_of(cls, item: SuiteMethod, registry: Registry, suite: Suite) -> list[_Entrant]:
+        """One for each recovery: the item's own, else the suite's where the method removes something."""
+        entry = registry.method(item.name, f"suite {suite.name}: methods")
+        choices: Sequence[RecoveryChoice] = suite.recoveries if _removes(entry) else ["preset"]
+        return [cls._of(item, entry, choice, suite) for choice in ([item.recovery] if item.recovery else choices)]
+
+    @classmethod
+    def _of(cls, item: SuiteMethod, entry: MethodEntry, choice: RecoveryChoice, suite: Suite) -> _Entrant:
+        where = f"suite {suite.name}: methods: {item.name}"
         preset = entry.preset(item.preset)
-        wanted = preset.recovery if item.recovery == "preset" else None if item.recovery == "none" else item.recovery
-        recovery = resolve_recovery(wanted, f"{where}: {item.name}: recovery")
+        wanted = preset.recovery if choice == "preset" else None if choice == "none" else choice
+        recovery = resolve_recovery(wanted, f"{where}: recovery")
         trains = recovery is not None or "training" in entry.cls.traits.needs
         training = item.training or suite.training
         if trains and training is None:
@@ -127,16 +133,15 @@ class _Entrant:
             entry, item, entry.config(preset, item.config).model_dump(mode="json"), recovery,
             suite.calibration if "calibration" in entry.cls.traits.needs else None,
             training if trains else None,
-            [task for name in item.tasks for task in tasks_named(name, where=f"{where}: {item.name}: tasks")],
+            [task for name in item.tasks for task in tasks_named(name, where=f"{where}: tasks")],
         )
 
     def points(self, suite: Suite) -> list[tuple[Target | None, int]]:
         """Targets × seeds: no target where the method removes nothing, one seed where seeds change nothing."""
-        traits = self.entry.cls.traits
         targets: list[Target | None] = list(suite.targets if self.item.targets is None else self.item.targets)
-        if not traits.changes or traits.track == "peft" or not targets:
+        if not _removes(self.entry) or not targets:
             targets = [None]
-        seeds = suite.seeds[:1] if traits.deterministic else suite.seeds
+        seeds = suite.seeds[:1] if self.entry.cls.traits.deterministic else suite.seeds
         return [(target, seed) for target in targets for seed in seeds]
 
     def cell(self, ref: ModelRef, target: Target | None, seed: int, suite: Suite, device: str) -> ArtifactCell:
@@ -149,6 +154,10 @@ class _Entrant:
             recovery=self.recovery, target=target, seed=seed, dtype=suite.dtype, device=device,
             calibration=self.calibration, training=self.training, ingredients=ingredients,
         )
+
+
+def _removes(entry: MethodEntry) -> bool:
+    return bool(entry.cls.traits.changes) and entry.cls.traits.track != "peft"
 
 
 def _fingerprinted(source: TextSource | None) -> dict[str, Any] | None:

@@ -47,6 +47,32 @@ def test_dense_has_no_target_and_deterministic_methods_one_seed(planned: Any) ->
     ]
 
 
+LORA = {"name": "lora", "steps": 2, "holdout": 0}
+
+
+def test_recoveries_cross_with_what_removes_something(planned: Any) -> None:
+    methods = ["dense", "random", {"name": "magnitude", "recovery": "none"}]
+    plan = planned(methods=methods, recoveries=["none", LORA], training={"data": CALIBRATION})
+    assert [(j.artifact.method, j.artifact.recovery_name) for j in plan.jobs] == [
+        ("dense", "none"), ("random", "none"), ("random", "lora"), ("magnitude", "none")
+    ]
+    plain, recovered = plan.jobs[1].artifact, plan.jobs[2].artifact
+    assert plain.training is None
+    assert recovered.training is not None
+    assert recovered.ingredients["recovery"]["steps"] == 2
+
+
+def test_a_method_may_have_tasks_and_training_text_of_its_own(planned: Any) -> None:
+    own = {"data": "piqa/validation", "column": "goal"}
+    item = {"name": "random", "recovery": LORA, "training": own, "tasks": ["commonsense7@0shot+notice/limit2"]}
+    plan = planned(methods=["dense", item], tasks=["size", "piqa/limit4"], training={"data": CALIBRATION})
+    assert [cell.task for cell in plan.jobs[0].cells] == ["size@64", "piqa@0shot/limit4"]
+    mine = [cell.task for cell in plan.jobs[1].cells]
+    assert mine[:3] == ["size@64", "piqa@0shot/limit4", "boolq@0shot+notice/limit2"]
+    assert len(mine) == 2 + 7
+    assert plan.jobs[1].artifact.ingredients["training"]["data"] == "piqa/validation"
+
+
 @pytest.mark.parametrize(
     "changes",
     [
