@@ -22,8 +22,8 @@ from bench.yamlfile import validated
 if TYPE_CHECKING:
     import torch
 
-CALIBRATION = TextSource(data="lambada_passages/test", rows=(2000, 5000))
-"""Passages that `lambada_text` does not begin with: what is calibrated on is not what is measured."""
+PASSAGES = TextSource(data="lambada_passages/test", rows=(2000, 5000))
+"""Passages that `lambada_text` does not begin with: what is calibrated and trained on is not what is measured."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def compress(
         method: a registered method's name (`leanboard methods` lists them).
         config: fields of the method's config; the rest keep their defaults.
         target: how much to remove, as a `Target` or its fields; without it the config decides.
-        calibration: token ids, int64 [N, T], used instead of sampled text.
+        calibration: token ids, int64 [N, T], that the method calibrates and trains on instead of passages of LAMBADA.
         out: folder for the checkpoint; it must not hold anything else.
         seed: seed of all that is random.
 
@@ -75,12 +75,14 @@ def compress(
     resolved: MethodConfig = validated(entry.cls.Config, dict(config or {}), f"method {method}: config")
     wanted = None if target is None else validated(Target, target, "target")
     ref = resolve(str(model), offline=offline())
-    texts = Texts(ids=_checked(calibration)) if calibration is not None else Texts(calibration=CALIBRATION)
-    if calibration is None and "calibration" in entry.cls.traits.needs:
-        fetch([CALIBRATION.data], offline=offline())
+    reads = {"calibration", "training"} & entry.cls.traits.needs
+    if calibration is None and reads:
+        fetch([PASSAGES.data], offline=offline())
+    texts = Texts(ids=_checked(calibration)) if calibration is not None else Texts(None, PASSAGES, PASSAGES)
+    text = "given token ids" if calibration is not None else PASSAGES.model_dump(mode="json")
     ingredients = artifact_ingredients(
         ref, entry, resolved.model_dump(mode="json"), None, wanted, seed, "float32",
-        "given token ids" if calibration is not None else CALIBRATION.model_dump(mode="json"), None,
+        text if "calibration" in reads else None, text if "training" in reads else None,
     )
     order = Order(
         weights=ref.path, method=entry.cls(resolved), recovery=None, target=wanted, seed=seed, dtype="float32",

@@ -13,7 +13,6 @@ from bench.method import Target
 from bench.task import DataRef
 from bench.yamlfile import read_yaml, validated
 
-
 RecoveryChoice = Literal["preset", "none"] | dict[str, Any]
 """Training after compression: that of the method's preset, none, or {name: lora, …}."""
 
