@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,7 @@ def compress(
     if calibration is None and reads:
         fetch([PASSAGES.data], offline=offline())
     texts = Texts(ids=_checked(calibration)) if calibration is not None else Texts(None, PASSAGES, PASSAGES)
-    text = "given token ids" if calibration is not None else PASSAGES.model_dump(mode="json")
+    text = PASSAGES.model_dump(mode="json") if calibration is None else {"token_ids": _digest(calibration)}
     ingredients = artifact_ingredients(
         ref, entry, resolved.model_dump(mode="json"), None, wanted, seed, "float32",
         text if "calibration" in reads else None, text if "training" in reads else None,
@@ -126,3 +127,7 @@ def _checked(ids: torch.Tensor) -> torch.Tensor:
     if not isinstance(ids, torch.Tensor) or ids.dtype != torch.int64 or ids.dim() != 2 or not ids.numel():
         raise UsageError("calibration: must be an int64 tensor [N, T] of token ids")
     return ids
+
+
+def _digest(ids: torch.Tensor) -> str:
+    return hashlib.sha256(str(tuple(ids.shape)).encode() + ids.cpu().numpy().tobytes()).hexdigest()
