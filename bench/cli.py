@@ -31,7 +31,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tabl
 Results = Annotated[Path, typer.Option("--results", help="Folder of the records and of what is made from them.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
 Plugins = Annotated[
-    list[Path] | None, typer.Option("--plugins", help="Folder of further methods; may be given several times.")
+    list[Path] | None, typer.Option("--plugins", help="Folder or file of methods; may be given several times.")
 ]
 Only = Annotated[
     list[str] | None,
@@ -60,6 +60,31 @@ def methods(
 
     registry = load_registry(plugins or [])
     _show(method_details(registry.method(name)) if name else method_list(registry), as_json)
+
+
+@app.command("test-method")
+def conformance(
+    name: Annotated[str, typer.Argument(help="The method to test.")], plugins: Plugins = None, as_json: Json = False
+) -> None:
+    """Check on tiny random models that a method keeps the contract. Exit code 1: it does not."""
+    from bench.registry import load_registry
+
+    entry = load_registry(plugins or []).method(name)
+    from bench.conformance.kit import examine
+
+    outcomes = []
+    for outcome in examine(entry):
+        outcomes.append(outcome)
+        if not as_json:
+            typer.echo(f"{outcome.status:9}  {outcome.check}: {outcome.reason}")
+    failed = sum(outcome.status == "failed" for outcome in outcomes)
+    if as_json:
+        _show([vars(outcome) for outcome in outcomes], True)
+    else:
+        seconds = sum(outcome.seconds for outcome in outcomes)
+        typer.echo(f"{name}: {failed or 'none'} of {len(outcomes)} checks failed, {seconds:.0f} s")
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -1,8 +1,8 @@
 """Finds methods and tasks: nothing is listed by hand.
 
-Methods come from the `methods` package, from the folders named by `--plugins` or `LEANBOARD_PLUGINS`, and from
-installed packages with an entry point in the group `leanboard.methods`. A plug-in that cannot be imported is listed
-with its reason instead of being lost. Nothing here imports torch.
+Methods come from the `methods` package, from the folders and files that `--plugins` or `LEANBOARD_PLUGINS` names, and
+from installed packages with an entry point in the group `leanboard.methods`. A plug-in that cannot be imported is
+listed with its reason instead of being lost. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -29,6 +29,7 @@ from bench.method import Method, MethodConfig, Preset, Traits
 from bench.task import TASK_FILE, TASK_ID, Task, TaskGroup, TaskSpec
 from bench.yamlfile import read_yaml, validated
 
+BUILT_IN = "built in"
 PRESETS: TypeAdapter[dict[str, Preset]] = TypeAdapter(dict[str, Preset])
 
 
@@ -38,11 +39,17 @@ class MethodEntry:
 
     cls: type[Method]
     origin: str
-    folder: Path | None = None
 
     @property
     def name(self) -> str:
         return self.cls.name
+
+    @property
+    def folder(self) -> Path | None:
+        """The package that the method lies in, with its presets and card; None for a file on its own."""
+        module = sys.modules[self.cls.__module__]
+        package = module if hasattr(module, "__path__") else sys.modules.get(module.__package__ or "")
+        return Path(package.__file__).parent if package is not None and package.__file__ else None
 
     def presets(self) -> dict[str, Preset]:
         """Its presets by name; every method has `default`: the defaults of its config, no recovery."""
@@ -92,7 +99,8 @@ class Registry:
             raise UsageError(f"method '{name}' cannot be loaded: {self.broken[name]}")
         raise unknown("method", name, self.methods, where)
 
-    def add(self, source: str, origin: str, load: Any, folder: Path | None) -> None:
+    def add(self, source: str, origin: str, load: Callable[[], Any]) -> None:
+        """Import a plug-in and take up its methods; one that fails is listed as broken."""
         try:
             found = list(_methods_in(load()))
             if not found:
@@ -101,26 +109,28 @@ class Registry:
                 _check(cls)
                 if cls.name in self.methods:
                     raise TypeError(f"method '{cls.name}' exists already, from {self.methods[cls.name].origin}")
-                self.methods[cls.name] = MethodEntry(cls, origin, folder)
+                self.methods[cls.name] = MethodEntry(cls, origin)
         except Exception as error:  # a plug-in may fail in any way; it is listed, and the others go on
             self.broken[source] = f"{origin}: {type(error).__name__}: {error}"
 
 
 def load_registry(plugins: Sequence[Path] = ()) -> Registry:
-    """All methods of the package, of `plugins` and `LEANBOARD_PLUGINS` (folders), and of installed packages."""
+    """All methods of the package, of `plugins` and `LEANBOARD_PLUGINS`, and of installed packages.
+
+    A plug-in path is a file, a package, or a folder of both.
+
+    Raises:
+        UsageError: there is nothing at a plug-in path.
+    """
     registry = Registry()
-    for folder in _children(Path(methods.__file__).parent):
-        registry.add(
-            folder.stem, "built in", lambda name=folder.stem: importlib.import_module(f"methods.{name}"), folder
-        )
+    for path in _children(Path(methods.__file__).parent):
+        registry.add(path.stem, BUILT_IN, partial(importlib.import_module, f"methods.{path.stem}"))
     named = [Path(p) for p in os.environ.get("LEANBOARD_PLUGINS", "").split(os.pathsep) if p]
     for root in [*plugins, *named]:
-        if not root.is_dir():
-            raise UsageError(f"--plugins: {root} is not a folder")
-        for path in _children(root):
-            registry.add(path.stem, str(path), lambda path=path: _load_file(path), path if path.is_dir() else None)
+        for path in _plugins_at(root):
+            registry.add(path.stem, str(path), partial(_load_file, path))
     for point in entry_points(group="leanboard.methods"):
-        registry.add(point.name, f"package {point.dist.name if point.dist else point.value}", point.load, None)
+        registry.add(point.name, f"package {point.dist.name if point.dist else point.value}", point.load)
     return registry
 
 
@@ -164,6 +174,14 @@ def tasks_named(text: str, limit: int | None = None, where: str = "") -> list[Ta
         return [task for member in spec.members for task in tasks_named(member.split(".")[0] + protocol, items, where)]
     limited = items if spec.kind in ("accuracy", "perplexity") else None
     return [Task(spec, spec.protocol(match["protocol"]), limited)]
+
+
+def _plugins_at(root: Path) -> list[Path]:
+    if (root.suffix == ".py" and root.is_file()) or (root / "__init__.py").is_file():
+        return [root.resolve()]
+    if not root.is_dir():
+        raise UsageError(f"--plugins: {root} is not a folder or a Python file")
+    return _children(root)
 
 
 def _children(root: Path) -> list[Path]:

@@ -1,46 +1,5 @@
-"""Tiny random LLaMAs, made on the spot: real architecture, real tokenizer, a CPU second each."""
+"""Tiny random LLaMAs: those of the conformance kit."""
 
-from pathlib import Path
+from bench.conformance.tiny import make_checkpoint, make_model, make_tokenizer
 
-import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-TEXT = (
-    "The quick brown fox jumps over the lazy dog. A model is pruned, its heads and channels are removed, and what is "
-    "left is measured again. Question: what is kept? Answer: the parts that matter. no yes 0 1 2 3 4 5 6 7 8 9"
-)
-
-
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE of 300 entries, so that any text can be encoded."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300, special_tokens=["<pad>", "<s>", "</s>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
-    )
-    tokenizer.train_from_iterator([TEXT], trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", model_max_length=512
-    )
-
-
-def make_model(
-    *, heads: int = 4, kv_heads: int = 4, layers: int = 4, hidden: int = 64, channels: int = 96, tied: bool = False,
-    vocab: int = 300, seed: int = 0,
-) -> LlamaForCausalLM:
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=vocab, hidden_size=hidden, intermediate_size=channels, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=kv_heads, max_position_embeddings=512,
-        tie_word_embeddings=tied, pad_token_id=0, bos_token_id=1, eos_token_id=2, initializer_range=0.15,
-    )
-    return LlamaForCausalLM(config).eval()
-
-
-def make_checkpoint(folder: Path, **shape: int | bool) -> Path:
-    """Save a tiny random LLaMA and its tokenizer in `folder`, as a user's checkpoint would lie there."""
-    make_model(**shape).save_pretrained(folder)
-    make_tokenizer().save_pretrained(folder)
-    return folder
+__all__ = ["make_checkpoint", "make_model", "make_tokenizer"]

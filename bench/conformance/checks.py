@@ -1,0 +1,309 @@
+"""What is asked of a method: one function per question, in the order in which an author meets them.
+
+A check gets the trial and gives the sentence that says what was found; it raises `Failed` where the method does not do,
+`NotAsked` where the question makes no sense for it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from bench.blocks.recoveries import resolve_recovery
+from bench.conformance.trial import MODELS, UNEVEN, Trial
+from bench.errors import BudgetExceeded, Cancelled, MethodError, UsageError
+from bench.method import TARGET_TOLERANCE, Basis, Preset, Target
+from bench.model.layers import shape_of
+from bench.model.load import load_folder
+from bench.registry import BUILT_IN
+
+TARGETS = (0.1, 0.2, 0.3)
+LOGITS_TOLERANCE = 1e-4
+NEW_TOKENS = 8
+
+
+class Failed(Exception):
+    """The method does not do what the check asks; the message is the sentence that says so."""
+
+
+class NotAsked(Exception):
+    """The check makes no sense for this method; the message says why."""
+
+
+def metadata(trial: Trial) -> str:
+    """Title, config fields with default and description (`bench.registry` refuses the rest), and what it needs."""
+    traits, fields = trial.traits, trial.entry.cls.Config.model_fields
+    if not traits.title or not trial.entry.cls.version:
+        raise Failed("traits.title and version must not be empty")
+    if "training" in traits.needs and "steps" not in fields:
+        raise Failed("it trains, so its Config needs the field 'steps'; derive it from TrainingConfig")
+    without = [name for name, info in fields.items() if info.is_required() or not info.description]
+    if without:
+        raise Failed(f"Config.{without[0]} needs a default and a description")
+    return f"{len(fields)} fields, each with default and description"
+
+
+def unknown_key(trial: Trial) -> str:
+    name = next(iter(trial.entry.cls.Config.model_fields), "ratio") + "_"
+    _refused(trial, name, 1)
+    return f"'{name}' is refused"
+
+
+def bad_values(trial: Trial) -> str:
+    """Every field refuses a value of another kind and the numbers just outside its bounds."""
+    count = 0
+    for name, info in trial.entry.cls.Config.model_fields.items():
+        values: list[Any] = [object()]
+        for bound in info.metadata:
+            for kind, step in (("gt", 0), ("ge", -1), ("lt", 0), ("le", 1)):
+                if isinstance(limit := getattr(bound, kind, None), int | float):
+                    values.append(limit + step)
+        for value in values:
+            _refused(trial, name, value)
+            count += 1
+    if not count:
+        raise NotAsked("the method has no settings")
+    return f"{count} values are refused, each with a sentence that names the field"
+
+
+def presets(trial: Trial) -> str:
+    found = trial.entry.presets()
+    for name, preset in found.items():
+        trial.entry.config(preset)
+        resolve_recovery(preset.recovery, f"preset {name}")
+    if trial.entry.origin == BUILT_IN:
+        if "quick" not in found:
+            raise Failed("a method of this house needs a preset 'quick'")
+        if not (trial.entry.card() or "").startswith("# "):
+            raise Failed("a method of this house needs a card.md that begins with a title")
+    return f"valid: {', '.join(found)}"
+
+
+def runs(trial: Trial) -> str:
+    """Through the harness on every model: the first check that needs the method to work."""
+    for model in MODELS:
+        _named(model, lambda model=model: trial.run(model, trial.usual))  # type: ignore[misc]
+    return f"compressed, saved and loaded again: {', '.join(MODELS)}"
+
+
+def without_target(trial: Trial) -> str:
+    if not trial.sized:
+        raise NotAsked("the method has no size to set")
+    removed = trial.run("gqa-tied", None).built.manifest.achieved["params"]
+    if not removed > 0:
+        raise Failed("without a target its own settings must say how much goes, and nothing went")
+    return f"its own settings remove {removed:.1%} of the parameters"
+
+
+def targets(trial: Trial) -> str:
+    """Three sizes on every model, each within the tolerance; the harness itself refuses what is not."""
+    if not trial.sized:
+        raise NotAsked("the method changes no shapes, or is compared by its adapters")
+    for model in MODELS:
+        achieved = []
+        for value in TARGETS:
+            run = _named(model, lambda model=model, value=value: trial.run(model, Target(value=value)))  # type: ignore[misc]
+            achieved.append(run.built.manifest.achieved["params"])
+        if achieved != sorted(set(achieved)):
+            raise Failed(f"{model}: more asked must be more removed, not {achieved}")
+        worst = max(abs(a - value) for a, value in zip(achieved, TARGETS, strict=True))
+        if worst > TARGET_TOLERANCE:
+            raise Failed(f"{model}: the size is {worst:.4f} off, more than {TARGET_TOLERANCE}")
+    return f"{', '.join(f'{value:.0%}' for value in TARGETS)} of the parameters, within {TARGET_TOLERANCE:.1%}"
+
+
+def other_bases(trial: Trial) -> str:
+    if not trial.sized:
+        raise NotAsked("the method changes no shapes, or is compared by its adapters")
+    bases: tuple[Basis, ...] = ("block_params", "macs")
+    for basis in bases:
+        achieved = trial.run("gqa", Target(basis=basis, value=0.2)).built.manifest.achieved[basis]
+        if abs(achieved - 0.2) > TARGET_TOLERANCE:
+            raise Failed(f"{basis}: {achieved:.4f} is removed where 0.2 was asked")
+    return "20 % of the blocks' parameters, and of the multiply-accumulates"
+
+
+def same_seed(trial: Trial) -> str:
+    for model, run in trial.usual_runs().items():
+        again = trial.run(model, trial.usual, again="-again")
+        if _weights(run.built.path) != _weights(again.built.path):
+            raise Failed(f"{model}: two runs with the same seed gave different weights")
+    return "two runs with one seed give the same weights, bit for bit"
+
+
+def seeds(trial: Trial) -> str:
+    if not trial.traits.deterministic:
+        raise NotAsked("its traits say that the seed matters")
+    first, other = (trial.run("gqa", trial.usual, seed=seed) for seed in (0, 1))
+    if _weights(first.built.path) != _weights(other.built.path):
+        raise Failed("its traits say deterministic, and another seed gave other weights")
+    return "another seed gives the same weights, as its traits say"
+
+
+def clean(trial: Trial) -> str:
+    for model, run in trial.usual_runs().items():
+        if run.sight.left_behind:
+            raise Failed(f"{model}: {run.sight.left_behind[0]}")
+    return "evaluation mode, no hook, no gradient; global random states as they were"
+
+
+def loss(trial: Trial) -> str:
+    found = {model: run.sight.loss for model, run in trial.usual_runs().items()}
+    for model, value in found.items():
+        if not math.isfinite(value):
+            raise Failed(f"{model}: the loss on random text is {value}")
+    return f"{min(found.values()):.2f} to {max(found.values()):.2f} on random text"
+
+
+def counts(trial: Trial) -> str:
+    """What the manifest says, what is there, and the closed form agree."""
+    for model, run in trial.usual_runs().items():
+        dense, after = (load_folder(folder)[0] for folder in (trial.weights(model), run.built.path))
+        stored = sum(parameter.numel() for parameter in after.parameters())
+        manifest = run.built.manifest
+        removed = 1 - stored / sum(parameter.numel() for parameter in dense.parameters())
+        if not stored == manifest.sizes["params.stored"] == shape_of(after).params():
+            said = f"{manifest.sizes['params.stored']:.0f} in the manifest, {shape_of(after).params()} in closed form"
+            raise Failed(f"{model}: {stored} parameters are stored, {said}")
+        if abs(removed - manifest.achieved["params"]) > 1e-9:
+            raise Failed(f"{model}: {removed:.4f} of the parameters are gone, not {manifest.achieved['params']:.4f}")
+        if trial.traits.changes.isdisjoint({"shapes", "adds_parameters"}) and removed:
+            raise Failed(f"{model}: its traits say that shapes stay, and {removed:.4f} of the parameters are gone")
+        if bool(trial.traits.changes) == (_weights(run.built.path) == _weights(trial.weights(model))):
+            raise Failed(f"{model}: its traits say that {sorted(trial.traits.changes) or 'nothing'} changes; not so")
+    return "manifest, stored weights and closed form agree"
+
+
+def reload(trial: Trial) -> str:
+    found = trial.usual_runs()
+    worst = 0.0
+    for (model, run), logits in zip(found.items(), trial.reload(found.values()), strict=True):
+        error = float((logits - run.sight.logits).abs().max() / run.sight.logits.abs().max())
+        if not error <= LOGITS_TOLERANCE:
+            raise Failed(f"{model}: loaded by transformers in a fresh process, logits differ by {error:.2g}")
+        worst = max(worst, error)
+    return f"transformers in a fresh process gives the same logits (relative difference {worst:.1g})"
+
+
+def generation(trial: Trial) -> str:
+    for model, run in trial.usual_runs().items():
+        loaded, _ = load_folder(run.built.path)
+        vocab = loaded.config.vocab_size
+        prompts = [torch.arange(3 + 7 * i, 3 + 7 * i + length) % vocab for i, length in enumerate((5, 9, 2))]
+        longest = max(map(len, prompts))
+        padded = torch.stack([torch.nn.functional.pad(prompt, (longest - len(prompt), 0)) for prompt in prompts])
+        mask = torch.stack([(torch.arange(longest) >= longest - len(prompt)).long() for prompt in prompts])
+        batch = _generate(loaded, padded, mask, cache=True)
+        for row, prompt in zip(batch, prompts, strict=True):
+            alone = _generate(loaded, prompt[None], torch.ones(1, len(prompt), dtype=torch.long), cache=True)[0]
+            slow = _generate(loaded, prompt[None], torch.ones(1, len(prompt), dtype=torch.long), cache=False)[0]
+            if not torch.equal(alone, slow):
+                raise Failed(f"{model}: greedy generation with the cache is not that without")
+            if not torch.equal(row, alone):
+                raise Failed(f"{model}: a prompt padded on the left in a batch is not continued as it is alone")
+    return "with the cache, in a batch and padded on the left as alone and without"
+
+
+def metering(trial: Trial) -> str:
+    meter = trial.run("gqa", trial.usual).sight.meter
+    needs = trial.traits.needs
+    if (meter.calibration_tokens > 0) != ("calibration" in needs):
+        raise Failed(f"it read {meter.calibration_tokens} calibration tokens; its traits need {sorted(needs)}")
+    steps = getattr(trial.config, "steps", None) if "training" in needs else 0
+    if meter.optimiser_steps != steps:
+        raise Failed(f"it made {meter.optimiser_steps} optimiser steps, and its settings and traits say {steps}")
+    if (meter.trainable_parameters > 0) != ("training" in needs):
+        raise Failed(f"{meter.trainable_parameters} parameters were trained; its traits need {sorted(needs)}")
+    return f"{meter.calibration_tokens} calibration tokens, {meter.optimiser_steps} steps, as its traits say"
+
+
+def budget(trial: Trial) -> str:
+    if "training" not in trial.traits.needs:
+        raise NotAsked("the method does not train")
+    try:
+        trial.build(trial.watched(max_steps=1), "budget", "gqa", trial.usual)
+    except BudgetExceeded:
+        return "a second step where one is allowed is refused"
+    raise Failed("with a budget of one step it made more and went on")
+
+
+def cancelling(trial: Trial) -> str:
+    looks = trial.run("gqa", trial.usual).sight.looks
+    if not looks:
+        raise NotAsked("it tells no progress and takes no steps, so there is nothing to interrupt")
+    try:
+        trial.build(trial.watched(cancel_at=(looks + 1) // 2), "cancelled", "gqa", trial.usual)
+    except Cancelled:
+        if left := [path for path in trial.folder.glob("cancelled*") if not path.name.endswith(".work")]:
+            raise Failed(f"an interrupted run left {left[0].name}") from None
+        return "an interruption half-way ends it and leaves no checkpoint"
+    raise Failed("it was interrupted and went on")
+
+
+def uneven(trial: Trial) -> str:
+    try:
+        trial.run(UNEVEN, trial.usual)
+    except MethodError as error:
+        return f"refuses a model whose layers differ: {error}"
+    return "a model whose layers already differ is compressed too"
+
+
+Check = Callable[[Trial], str]
+CHECKS: dict[str, Check] = {
+    "metadata": metadata,
+    "unknown key": unknown_key,
+    "bad values": bad_values,
+    "presets and card": presets,
+    "runs": runs,
+    "without a target": without_target,
+    "size targets": targets,
+    "other bases": other_bases,
+    "same seed": same_seed,
+    "other seeds": seeds,
+    "nothing left behind": clean,
+    "finite loss": loss,
+    "honest counts": counts,
+    "reload": reload,
+    "generation": generation,
+    "metering": metering,
+    "step budget": budget,
+    "interruption": cancelling,
+    "uneven layers": uneven,
+}
+
+
+def _refused(trial: Trial, field: str, value: Any) -> None:
+    try:
+        trial.entry.config(Preset(description=""), {field: value})
+    except UsageError as error:
+        if field in str(error):
+            return
+        raise Failed(f"config: {field}={value!r} is refused without naming the field: {error}") from error
+    raise Failed(f"config: {field}={value!r} is not refused")
+
+
+def _named(model: str, run: Callable[[], Any]) -> Any:
+    """What `run` gives; an error of the method gets the model's name in front."""
+    try:
+        return run()
+    except MethodError as error:
+        raise Failed(f"{model}: {error}") from error
+
+
+def _weights(folder: Any) -> bytes:
+    content: bytes = (folder / "model.safetensors").read_bytes()
+    return content
+
+
+def _generate(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, *, cache: bool) -> torch.Tensor:
+    """The new tokens, greedy: int64 [batch, NEW_TOKENS]."""
+    with torch.no_grad():
+        out: torch.Tensor = model.generate(
+            input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=NEW_TOKENS,
+            min_new_tokens=NEW_TOKENS, use_cache=cache, pad_token_id=0,
+        )  # fmt: skip
+    return out[:, ids.shape[1] :]

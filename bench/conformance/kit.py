@@ -1,0 +1,59 @@
+"""All checks on one method, one outcome each."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from transformers.utils import logging
+
+from bench.conformance.checks import CHECKS, Failed, NotAsked
+from bench.conformance.trial import Trial
+from bench.errors import LeanboardError
+from bench.registry import MethodEntry
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one check ended, and why in a sentence."""
+
+    check: str
+    status: Literal["ok", "failed", "not asked"]
+    reason: str
+    seconds: float
+
+
+def examine(entry: MethodEntry) -> Iterator[Outcome]:
+    """Run every check on `entry`, giving each outcome as it is known."""
+    logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory(prefix="leanboard-") as folder:
+        trial = Trial(entry, Path(folder))
+        try:
+            for title, check in CHECKS.items():
+                start = time.perf_counter()
+                status: Literal["ok", "failed", "not asked"] = "ok"
+                try:
+                    reason = check(trial)
+                except NotAsked as why:
+                    status, reason = "not asked", str(why)
+                except Exception as error:  # a method may fail in any way; the other checks go on
+                    status, reason = "failed", _sentence(error)
+                yield Outcome(title, status, reason, time.perf_counter() - start)
+        finally:
+            trial.close()
+
+
+def _sentence(error: Exception) -> str:
+    if os.environ.get("LEANBOARD_DEBUG"):
+        traceback.print_exception(error)
+    if isinstance(error, Failed | LeanboardError):
+        return str(error)
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    text = (str(error).strip() or "no message").splitlines()[0]
+    return f"{type(error).__name__}: {text} ({last.filename}:{last.lineno})"

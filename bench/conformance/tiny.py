@@ -1,0 +1,67 @@
+"""Tiny random LLaMAs, made on the spot: real architecture, real tokenizer, a CPU second each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from bench.model.layers import shape_of
+from bench.model.shape import BlockKept, Kept
+from bench.model.surgery import prune
+
+TEXT = (
+    "The quick brown fox jumps over the lazy dog. A model is pruned, its heads and channels are removed, and what is "
+    "left is measured again. Question: what is kept? Answer: the parts that matter. no yes 0 1 2 3 4 5 6 7 8 9"
+)
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE of 300 entries, so that any text can be encoded."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<pad>", "<s>", "</s>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    tokenizer.train_from_iterator([TEXT], trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", model_max_length=512
+    )
+
+
+def make_model(
+    *, heads: int = 4, kv_heads: int = 4, layers: int = 4, hidden: int = 64, channels: int = 96, tied: bool = False,
+    vocab: int = 300, seed: int = 0,
+) -> LlamaForCausalLM:
+    """A LLaMA with weights drawn from `seed` (the global generator is left seeded)."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=vocab, hidden_size=hidden, intermediate_size=channels, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=kv_heads, max_position_embeddings=512,
+        tie_word_embeddings=tied, pad_token_id=0, bos_token_id=1, eos_token_id=2, initializer_range=0.15,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def make_checkpoint(folder: Path, **shape: Any) -> Path:
+    """Save a tiny random LLaMA and its tokenizer in `folder`, as a user's checkpoint would lie there."""
+    make_model(**shape).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def make_uneven_checkpoint(folder: Path, **shape: Any) -> Path:
+    """The same, with layers that differ: every second one has lost a key/value head and some channels."""
+    model = make_model(**shape)
+    blocks = dict(shape_of(model).keep_all().blocks)
+    for i in list(blocks)[::2]:
+        block = shape_of(model).blocks[i]
+        n_rep = block.heads // block.kv_heads
+        blocks[i] = BlockKept(blocks[i].heads[: block.heads - n_rep], blocks[i].channels[: block.channels - 16 - i])
+    prune(model, Kept(blocks)).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return folder
