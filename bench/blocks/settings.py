@@ -13,6 +13,7 @@ Norm = Literal["l1", "l2"]
 Importance = Gradient | Norm
 Reduction = Literal["sum", "mean", "max", "prod", "first", "last"]
 GqaFold = Literal["contiguous", "strided"]
+MaskKind = Literal["unstructured", "nm", "complementary"]
 
 
 class SelectionConfig(MethodConfig):
@@ -50,8 +51,8 @@ class TrainingConfig(MethodConfig):
     evaluate_every: int = Field(200, ge=1, description="steps between two looks at the examples set aside")
 
 
-class LoraRecovery(TrainingConfig):
-    """Training of low-rank adapters on every projection, merged at the end."""
+class LoraSettings(TrainingConfig):
+    """Low-rank adapters and their training."""
 
     r: int = Field(8, ge=1, description="rank of the adapters")
     alpha: float = Field(16.0, gt=0, description="scale of the adapters, divided by r")
@@ -61,3 +62,26 @@ class LoraRecovery(TrainingConfig):
         min_length=1,
         description="projections that get an adapter",
     )
+
+
+class LoraRecovery(LoraSettings):
+    """Training of low-rank adapters on every projection, merged at the end."""
+
+
+class LoraTuning(LoraSettings):
+    """Training of low-rank adapters as a method: what PEFT methods share, so that they compare at equal parameters."""
+
+    lr: float = Field(3e-4, gt=0, description="peak learning rate of AdamW")
+    holdout: int = Field(0, ge=0, description="examples set aside to choose the best step by; 0 keeps the last step")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the adapters")
+    targets: tuple[str, ...] = Field(("q_proj", "v_proj"), min_length=1, description="projections that get an adapter")
+
+
+class GroupedRecovery(TrainingConfig):
+    """Training of group-wise low-rank adapters on quantised projections, merged at the end without leaving the grid."""
+
+    bits: int | None = Field(4, ge=1, le=16, description="bits of a weight; null leaves the weights float")
+    group_size: int = Field(32, ge=1, description="neighbouring columns that share a grid and an entry of the adapter")
+    r: int = Field(8, ge=1, description="rank of the adapters")
+    alpha: float = Field(16.0, gt=0, description="scale of the adapters, divided by r")
+    dropout: float = Field(0.05, ge=0, lt=1, description="dropout before the adapters")

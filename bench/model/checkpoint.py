@@ -1,7 +1,8 @@
 """Checkpoints of compressed models: saved so that others load them, and checked whenever they are loaded again.
 
 Beside weights, config and tokenizer lies `leanboard.json` (`Manifest`): where the model comes from, what is kept of it,
-and the logits of a fixed probe, which must come back on every reload.
+and the logits of a fixed probe, which must come back on every reload. Where a method hands over the adapter that it
+merged, that lies in `adapter/`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bench.errors import DataError, LeanboardError
 from bench.model import lean_llama
+from bench.model.adapter import FOLDER, adapter_of
 from bench.model.load import dtype_of, load_folder
 from bench.model.shape import Kept
 
@@ -88,6 +90,8 @@ def save_checkpoint(
         model.save_pretrained(partial, max_shard_size="4GB")
         if tokenizer is not None:
             tokenizer.save_pretrained(partial)
+        if (adapter := adapter_of(model)) is not None:
+            adapter.save(partial / FOLDER)
         manifest = Manifest(
             ingredients=dict(ingredients),
             dtype=str(model.dtype).removeprefix("torch."),

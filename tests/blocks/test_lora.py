@@ -171,3 +171,35 @@ def test_lora_fits_a_model_with_fewer_hidden_dimensions():
 def test_settings_and_recoveries_import_no_torch():
     code = "import sys, bench.blocks.settings, bench.blocks.recoveries; assert not {'torch', 'peft'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class Factored(torch.nn.Module):
+    """A projection as two thin matrices, which is no `nn.Linear`."""
+
+    def __init__(self, linear):
+        super().__init__()
+        u, s, v = torch.linalg.svd(linear.weight.detach(), full_matrices=False)
+        self.first, self.second = torch.nn.Linear(64, 20, bias=False), torch.nn.Linear(20, 64, bias=False)
+        self.first.weight.data, self.second.weight.data = v[:20].clone(), (u * s)[:, :20].clone()
+
+    def forward(self, x):
+        return self.second(self.first(x))
+
+
+def test_factored_projections_get_no_adapter():
+    model = make_model().requires_grad_(False)
+    for layer in model.model.layers[:2]:
+        layer.self_attn.q_proj = Factored(layer.self_attn.q_proj).requires_grad_(False)
+    before, ctx = {name: weight.clone() for name, weight in model.named_parameters()}, make_context()
+    recovered = recover(model, ctx, QUICK.model_copy(update={"targets": ("q_proj",)}))
+    changed = {name for name, weight in recovered.named_parameters() if not torch.equal(weight, before[name])}
+    assert changed == {f"model.layers.{i}.self_attn.q_proj.weight" for i in (2, 3)}
+    assert ctx.meter.trainable_parameters == 2 * 8 * 128
+
+
+def test_a_model_without_a_plain_target_is_a_clear_error():
+    model = make_model().requires_grad_(False)
+    for layer in model.model.layers:
+        layer.self_attn.q_proj = Factored(layer.self_attn.q_proj)
+    with pytest.raises(MethodError, match="lora: targets: in this model none of q_proj is a plain matrix"):
+        recover(model, make_context(), QUICK.model_copy(update={"targets": ("q_proj",)}))
