@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from bench.blocks.recoveries import resolve_recovery
 from bench.conformance.trial import MODELS, UNEVEN, Trial
-from bench.errors import BudgetExceeded, Cancelled, MethodError, UsageError
+from bench.errors import BudgetExceeded, Cancelled, LeanboardError, MethodError, UsageError
 from bench.method import TARGET_TOLERANCE, Basis, Preset, Target
 from bench.model.layers import shape_of
 from bench.model.load import load_folder
@@ -128,7 +128,7 @@ def other_bases(trial: Trial) -> str:
 
 
 def same_seed(trial: Trial) -> str:
-    for model, run in trial.usual_runs().items():
+    for model, run in trial.usual_runs():
         again = trial.run(model, trial.usual, again="-again")
         if _weights(run.built.path) != _weights(again.built.path):
             raise Failed(f"{model}: two runs with the same seed gave different weights")
@@ -145,23 +145,24 @@ def seeds(trial: Trial) -> str:
 
 
 def clean(trial: Trial) -> str:
-    for model, run in trial.usual_runs().items():
+    for model, run in trial.usual_runs():
         if run.sight.left_behind:
             raise Failed(f"{model}: {run.sight.left_behind[0]}")
     return "evaluation mode, no hook, no gradient; global random states as they were"
 
 
 def loss(trial: Trial) -> str:
-    found = {model: run.sight.loss for model, run in trial.usual_runs().items()}
-    for model, value in found.items():
-        if not math.isfinite(value):
-            raise Failed(f"{model}: the loss on random text is {value}")
-    return f"{min(found.values()):.2f} to {max(found.values()):.2f} on random text"
+    values = []
+    for model, run in trial.usual_runs():
+        values.append(run.sight.loss)
+        if not math.isfinite(values[-1]):
+            raise Failed(f"{model}: the loss on random text is {values[-1]}")
+    return f"{min(values):.2f} to {max(values):.2f} on random text"
 
 
 def counts(trial: Trial) -> str:
     """What the manifest says, what is there, and the closed form agree."""
-    for model, run in trial.usual_runs().items():
+    for model, run in trial.usual_runs():
         dense, after = (load_folder(folder)[0] for folder in (trial.weights(model), run.built.path))
         stored = sum(parameter.numel() for parameter in after.parameters())
         manifest = run.built.manifest
@@ -179,7 +180,7 @@ def counts(trial: Trial) -> str:
 
 
 def reload(trial: Trial) -> str:
-    found = trial.usual_runs()
+    found = dict(trial.usual_runs())
     worst = 0.0
     for (model, run), logits in zip(found.items(), trial.reload(found.values()), strict=True):
         error = float((logits - run.sight.logits).abs().max() / run.sight.logits.abs().max())
@@ -190,7 +191,7 @@ def reload(trial: Trial) -> str:
 
 
 def generation(trial: Trial) -> str:
-    for model, run in trial.usual_runs().items():
+    for model, run in trial.usual_runs():
         loaded, _ = load_folder(run.built.path)
         vocab = loaded.config.vocab_size
         prompts = [torch.arange(3 + 7 * i, 3 + 7 * i + length) % vocab for i, length in enumerate((5, 9, 2))]
@@ -290,7 +291,7 @@ def _named(model: str, run: Callable[[], Any]) -> Any:
     """What `run` gives; an error of the method gets the model's name in front."""
     try:
         return run()
-    except MethodError as error:
+    except LeanboardError as error:
         raise Failed(f"{model}: {error}") from error
 
 

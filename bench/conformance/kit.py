@@ -13,10 +13,12 @@ from typing import Literal
 
 from transformers.utils import logging
 
-from bench.conformance.checks import CHECKS, Failed, NotAsked
+from bench.conformance.checks import CHECKS, Check, Failed, NotAsked
 from bench.conformance.trial import Trial
 from bench.errors import LeanboardError
 from bench.registry import MethodEntry
+
+Status = Literal["ok", "failed", "not asked"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Outcome:
     """How one check ended, and why in a sentence."""
 
     check: str
-    status: Literal["ok", "failed", "not asked"]
+    status: Status
     reason: str
     seconds: float
 
@@ -34,19 +36,20 @@ def examine(entry: MethodEntry) -> Iterator[Outcome]:
     logging.disable_progress_bar()
     with tempfile.TemporaryDirectory(prefix="leanboard-") as folder:
         trial = Trial(entry, Path(folder))
-        try:
+        with trial.reader():
             for title, check in CHECKS.items():
                 start = time.perf_counter()
-                status: Literal["ok", "failed", "not asked"] = "ok"
-                try:
-                    reason = check(trial)
-                except NotAsked as why:
-                    status, reason = "not asked", str(why)
-                except Exception as error:  # a method may fail in any way; the other checks go on
-                    status, reason = "failed", _sentence(error)
+                status, reason = _ask(check, trial)
                 yield Outcome(title, status, reason, time.perf_counter() - start)
-        finally:
-            trial.close()
+
+
+def _ask(check: Check, trial: Trial) -> tuple[Status, str]:
+    try:
+        return "ok", check(trial)
+    except NotAsked as why:
+        return "not asked", str(why)
+    except Exception as error:  # a method may fail in any way; the other checks go on
+        return "failed", _sentence(error)
 
 
 def _sentence(error: Exception) -> str:

@@ -6,7 +6,8 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -93,15 +94,23 @@ class Trial:
         self.entry, self.folder = entry, folder
         self.traits = entry.cls.traits
         self._runs: dict[str, Run | Exception] = {}
+        self._reader: subprocess.Popen[str] | None = None
+
+    @contextmanager
+    def reader(self) -> Iterator[subprocess.Popen[str]]:
+        """The process that reloads: started early, its imports take no time from the checks that come before."""
+        if self._reader is not None:
+            yield self._reader
+            return
         self._reader = subprocess.Popen(
             [sys.executable, "-m", "bench.conformance.reload"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
-
-    def close(self) -> None:
-        """End the process that reloads."""
-        self._reader.kill()
-        self._reader.communicate()
+        with self._reader:
+            try:
+                yield self._reader
+            finally:
+                self._reader.kill()
 
     @property
     def sized(self) -> bool:
@@ -128,9 +137,9 @@ class Trial:
                 make_checkpoint(folder, **SIZE | MODELS[model])
         return folder
 
-    def usual_runs(self) -> dict[str, Run]:
-        """A run on every model, at a target of 20 % where the method has a size."""
-        return {model: self.run(model, self.usual) for model in MODELS}
+    def usual_runs(self) -> Iterator[tuple[str, Run]]:
+        """A run on one model after the other, at a target of 20 % where the method has a size."""
+        return ((model, self.run(model, self.usual)) for model in MODELS)
 
     def run(self, model: str, target: Target | None, *, seed: int = 0, again: str = "") -> Run:
         """The run on `model`, made the first time it is asked for; another `again` makes another.
@@ -170,8 +179,9 @@ class Trial:
         """
         orders = [(run.built.path, Path(f"{run.built.path}.logits")) for run in runs]
         lines = "".join(json.dumps({"folder": str(folder), "out": str(out)}) + "\n" for folder, out in orders)
-        _, errors = self._reader.communicate(lines)
-        if self._reader.returncode:
+        with self.reader() as reader:
+            _, errors = reader.communicate(lines)
+        if reader.returncode:
             raise RuntimeError(errors.strip().splitlines()[-1])
         return [load_file(out)["logits"] for _, out in orders]
 
