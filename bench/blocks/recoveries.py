@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.blocks.settings import LoraRecovery
+from bench.blocks.settings import GroupedRecovery, LoraRecovery
 from bench.errors import unknown
 from bench.method import Context, MethodConfig
 from bench.yamlfile import validated
@@ -28,7 +28,10 @@ class Recovery:
     version: str
 
 
-RECOVERIES = {"lora": Recovery(LoraRecovery, "bench.blocks.lora", "1")}
+RECOVERIES = {
+    "lora": Recovery(LoraRecovery, "bench.blocks.lora", "1"),
+    "grouped": Recovery(GroupedRecovery, "bench.blocks.grouped", "1"),
+}
 
 
 def resolve_recovery(wanted: Mapping[str, Any] | None, where: str) -> dict[str, Any] | None:

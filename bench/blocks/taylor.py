@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from bench.blocks.groups import (
+    Block,
     Member,
     Scores,
     Shape,
@@ -58,22 +60,10 @@ def score_groups(
     Raises:
         MethodError: a score is not a number.
     """
-    wanted = set(layers)
-    blocks = [block for block in blocks_of(model) if block.index in wanted]
-    shape = shape_of(model)
-    members = [member for block in blocks for member in (*attention_members(block), *mlp_members(block))]
-    attention, mlp = {}, {}
-    with derivatives(model, [member.weight for member in members], importance, ids, progress) as fisher:
-        for block in blocks:
-            length = shape.blocks[block.index].kv_heads * shape.head_dim
-            rows = [saliency(member, importance, fisher) for member in attention_members(block)]
-            folded = [fold(vector, length, shape.head_dim, gqa_fold) for vector in rows]
-            attention[block.index] = combine(folded, reduction, shape.head_dim)
-            mlp[block.index] = combine([saliency(m, importance, fisher) for m in mlp_members(block)], reduction)
-    for layer in attention:
-        _check_numbers(attention[layer], f"attention scores of layer {layer}")
-        _check_numbers(mlp[layer], f"MLP scores of layer {layer}")
-    return Scores(attention, mlp)
+    blocks, weights = members_of(model, layers)
+    with derivatives(model, weights, importance, ids, progress) as fisher:
+        rows, together = partial(saliency, importance=importance, fisher=fisher), partial(combine, reduction=reduction)
+        return reduced(blocks, shape_of(model), rows, together, gqa_fold)
 
 
 def score_hidden(
@@ -110,14 +100,8 @@ def derivatives(
     L is the mean negative log-likelihood of the batch `ids`, F the mean over rows of the squared gradient of that row's
     own loss. Gradients are freed and `requires_grad` is put back at the end.
     """
-    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    fisher: dict[nn.Parameter, torch.Tensor] = {}
-    try:
-        for parameter, _ in flags:
-            parameter.grad = None
-            parameter.requires_grad_(False)
-        for weight in weights:
-            weight.requires_grad_(True)
+    with gradients_of(model, weights):
+        fisher: dict[nn.Parameter, torch.Tensor] = {}
         if importance in NEED_FISHER:
             fisher = _fisher(model, weights, _needed(ids, importance), progress)
         if importance in NEED_GRADIENT:
@@ -125,6 +109,19 @@ def derivatives(
             for chunk in batch.split(ROWS_AT_ONCE):
                 _backward(model, chunk, len(chunk) / len(batch))
         yield fisher
+
+
+@contextmanager
+def gradients_of(model: PreTrainedModel, weights: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Within the block only `weights` require gradients; afterwards all flags are as before and gradients are freed."""
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        for parameter, _ in flags:
+            parameter.grad = None
+            parameter.requires_grad_(False)
+        for weight in weights:
+            weight.requires_grad_(True)
+        yield
     finally:
         for parameter, flag in flags:
             parameter.grad = None
@@ -140,8 +137,7 @@ def saliency(member: Member, importance: Importance, fisher: Fisher) -> torch.Te
         return weight.square().sum(dim)
     if importance == "param_second":
         return (weight.square() * _matrix(fisher[member.weight])).sum(dim)
-    assert member.weight.grad is not None
-    first = weight * _matrix(member.weight.grad)
+    first = first_order(member)
     if importance == "vectorize":
         return first.sum(dim).abs()
     if importance == "param_mix":
@@ -181,14 +177,60 @@ def _fisher(
     model: PreTrainedModel, weights: Sequence[nn.Parameter], ids: torch.Tensor, progress: Progress
 ) -> dict[nn.Parameter, torch.Tensor]:
     fisher = {weight: torch.zeros_like(weight, dtype=torch.float32) for weight in weights}
-    for done, row in enumerate(ids.split(1), start=1):
-        _backward(model, row)
+    for _ in row_by_row(model, weights, ids, progress):
         for weight, total in fisher.items():
             assert weight.grad is not None
             total += weight.grad.float().square() / len(ids)
+    return fisher
+
+
+def row_by_row(
+    model: PreTrainedModel, weights: Sequence[nn.Parameter], ids: torch.Tensor, progress: Progress
+) -> Iterator[None]:
+    """In each round `.grad` of `weights` is that of the mean loss of one row of `ids` alone; it is freed after it."""
+    for done, row in enumerate(ids.split(1), start=1):
+        _backward(model, row)
+        yield
+        for weight in weights:
             weight.grad = None
         progress("calibration", done, len(ids))
-    return fisher
+
+
+def members_of(model: PreTrainedModel, layers: Iterable[int]) -> tuple[list[Block], list[nn.Parameter]]:
+    """The blocks of `layers`, and the weights of their groups' members."""
+    wanted = set(layers)
+    blocks = [block for block in blocks_of(model) if block.index in wanted]
+    return blocks, [m.weight for block in blocks for m in (*attention_members(block), *mlp_members(block))]
+
+
+def reduced(
+    blocks: Sequence[Block],
+    shape: Shape,
+    rows: Callable[[Member], torch.Tensor],
+    together: Callable[..., torch.Tensor],
+    gqa_fold: GqaFold = "contiguous",
+) -> Scores:
+    """Scores of groups: `rows` says what each row of a member is worth, `together` makes it one score per group.
+
+    Raises:
+        MethodError: a score is not a number.
+    """
+    attention, mlp = {}, {}
+    for block in blocks:
+        length = shape.blocks[block.index].kv_heads * shape.head_dim
+        folded = [fold(rows(member), length, shape.head_dim, gqa_fold) for member in attention_members(block)]
+        attention[block.index] = together(folded, size=shape.head_dim)
+        mlp[block.index] = together([rows(member) for member in mlp_members(block)], size=1)
+    for layer in attention:
+        _check_numbers(attention[layer], f"attention scores of layer {layer}")
+        _check_numbers(mlp[layer], f"MLP scores of layer {layer}")
+    return Scores(attention, mlp)
+
+
+def first_order(member: Member) -> torch.Tensor:
+    """w·g of each weight, float32 [rows, columns] as the weight lies."""
+    assert member.weight.grad is not None
+    return _matrix(member.weight.detach()) * _matrix(member.weight.grad)
 
 
 def _backward(model: PreTrainedModel, ids: torch.Tensor, share: float = 1.0) -> None:
