@@ -87,6 +87,23 @@ def conformance(
         raise typer.Exit(1)
 
 
+@app.command("new-method")
+def scaffold(
+    name: Annotated[str, typer.Argument(help="Its name: lower-case letters, digits and '_'.")],
+    into: Annotated[Path, typer.Option("--into", help="Folder of plug-ins to write it into.")] = Path("plugins"),
+) -> None:
+    """Write a small method that works, as a plug-in to change."""
+    from bench.scaffold import new_method
+
+    for path in new_method(name, into):
+        typer.echo(f"wrote {path}")
+    typer.echo(
+        f"next: change it, then\n  leanboard test-method {name} --plugins {into}\n"
+        f"and, with a suite that lists it under methods,\n"
+        f"  leanboard run SUITE --plugins {into} --only method={name}"
+    )
+
+
 @app.command()
 def models(as_json: Json = False) -> None:
     """List the models of the catalogue and whether their weights are here."""
