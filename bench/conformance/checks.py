@@ -1,8 +1,4 @@
-"""What is asked of a method: one function per question, in the order in which an author meets them.
-
-A check gets the trial and gives the sentence that says what was found; it raises `Failed` where the method does not do,
-`NotAsked` where the question makes no sense for it.
-"""
+"""What is asked of a method at work: one function per question, and `CHECKS`, all of them in an author's order."""
 
 from __future__ import annotations
 
@@ -13,74 +9,16 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from bench.blocks.recoveries import resolve_recovery
+from bench.conformance.declared import Failed, NotAsked, bad_values, metadata, presets, unknown_key
 from bench.conformance.trial import MODELS, UNEVEN, Trial
-from bench.errors import BudgetExceeded, Cancelled, LeanboardError, MethodError, UsageError
-from bench.method import TARGET_TOLERANCE, Basis, Preset, Target
+from bench.errors import BudgetExceeded, Cancelled, LeanboardError, MethodError
+from bench.method import TARGET_TOLERANCE, Basis, Target
 from bench.model.layers import shape_of
 from bench.model.load import load_folder
-from bench.registry import BUILT_IN
 
 TARGETS = (0.1, 0.2, 0.3)
 LOGITS_TOLERANCE = 1e-4
 NEW_TOKENS = 8
-
-
-class Failed(Exception):
-    """The method does not do what the check asks; the message is the sentence that says so."""
-
-
-class NotAsked(Exception):
-    """The check makes no sense for this method; the message says why."""
-
-
-def metadata(trial: Trial) -> str:
-    """Title, config fields with default and description (`bench.registry` refuses the rest), and what it needs."""
-    traits, fields = trial.traits, trial.entry.cls.Config.model_fields
-    if not traits.title or not trial.entry.cls.version:
-        raise Failed("traits.title and version must not be empty")
-    if "training" in traits.needs and "steps" not in fields:
-        raise Failed("it trains, so its Config needs the field 'steps'; derive it from TrainingConfig")
-    without = [name for name, info in fields.items() if info.is_required() or not info.description]
-    if without:
-        raise Failed(f"Config.{without[0]} needs a default and a description")
-    return f"{len(fields)} fields, each with default and description"
-
-
-def unknown_key(trial: Trial) -> str:
-    name = next(iter(trial.entry.cls.Config.model_fields), "ratio") + "_"
-    _refused(trial, name, 1)
-    return f"'{name}' is refused"
-
-
-def bad_values(trial: Trial) -> str:
-    """Every field refuses a value of another kind and the numbers just outside its bounds."""
-    count = 0
-    for name, info in trial.entry.cls.Config.model_fields.items():
-        values: list[Any] = [object()]
-        for bound in info.metadata:
-            for kind, step in (("gt", 0), ("ge", -1), ("lt", 0), ("le", 1)):
-                if isinstance(limit := getattr(bound, kind, None), int | float):
-                    values.append(limit + step)
-        for value in values:
-            _refused(trial, name, value)
-            count += 1
-    if not count:
-        raise NotAsked("the method has no settings")
-    return f"{count} values are refused, each with a sentence that names the field"
-
-
-def presets(trial: Trial) -> str:
-    found = trial.entry.presets()
-    for name, preset in found.items():
-        trial.entry.config(preset)
-        resolve_recovery(preset.recovery, f"preset {name}")
-    if trial.entry.origin == BUILT_IN:
-        if "quick" not in found:
-            raise Failed("a method of this house needs a preset 'quick'")
-        if not (trial.entry.card() or "").startswith("# "):
-            raise Failed("a method of this house needs a card.md that begins with a title")
-    return f"valid: {', '.join(found)}"
 
 
 def runs(trial: Trial) -> str:
@@ -210,15 +148,21 @@ def generation(trial: Trial) -> str:
 
 
 def metering(trial: Trial) -> str:
-    meter = trial.run("gqa", trial.usual).sight.meter
-    needs = trial.traits.needs
+    """The meter agrees with the traits and with torch's own count of steps; the field `steps` bounds them.
+
+    A second phase of training may take as many steps again.
+    """
+    sight, needs = trial.run("gqa", trial.usual).sight, trial.traits.needs
+    meter, steps = sight.meter, getattr(trial.config, "steps", 0)
     if (meter.calibration_tokens > 0) != ("calibration" in needs):
         raise Failed(f"it read {meter.calibration_tokens} calibration tokens; its traits need {sorted(needs)}")
-    steps = getattr(trial.config, "steps", None) if "training" in needs else 0
-    if meter.optimiser_steps != steps:
-        raise Failed(f"it made {meter.optimiser_steps} optimiser steps, and its settings and traits say {steps}")
-    if (meter.trainable_parameters > 0) != ("training" in needs):
-        raise Failed(f"{meter.trainable_parameters} parameters were trained; its traits need {sorted(needs)}")
+    if meter.optimiser_steps != sight.steps:
+        raise Failed(f"{sight.steps} optimiser steps were made, and {meter.optimiser_steps} told by ctx.count_step()")
+    if (sight.steps > 0) != ("training" in needs) or (meter.trainable_parameters > 0) != ("training" in needs):
+        trained = f"{sight.steps} steps on {meter.trainable_parameters} parameters"
+        raise Failed(f"it made {trained}; its traits need {sorted(needs)}")
+    if "training" in needs and not steps <= sight.steps <= 2 * steps:
+        raise Failed(f"it made {sight.steps} optimiser steps where its settings say steps={steps}")
     return f"{meter.calibration_tokens} calibration tokens, {meter.optimiser_steps} steps, as its traits say"
 
 
@@ -275,16 +219,6 @@ CHECKS: dict[str, Check] = {
     "interruption": cancelling,
     "uneven layers": uneven,
 }
-
-
-def _refused(trial: Trial, field: str, value: Any) -> None:
-    try:
-        trial.entry.config(Preset(description=""), {field: value})
-    except UsageError as error:
-        if field in str(error):
-            return
-        raise Failed(f"config: {field}={value!r} is refused without naming the field: {error}") from error
-    raise Failed(f"config: {field}={value!r} is not refused")
 
 
 def _named(model: str, run: Callable[[], Any]) -> Any:

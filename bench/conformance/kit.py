@@ -13,7 +13,8 @@ from typing import Literal
 
 from transformers.utils import logging
 
-from bench.conformance.checks import CHECKS, Check, Failed, NotAsked
+from bench.conformance.checks import CHECKS, Check
+from bench.conformance.declared import Failed, NotAsked
 from bench.conformance.trial import Trial
 from bench.errors import LeanboardError
 from bench.registry import MethodEntry

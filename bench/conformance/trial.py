@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import PreTrainedModel
 
 from bench.conformance.reload import logits_of, probe_ids
@@ -39,9 +40,14 @@ SMALL = {"steps": 2, "batch_size": 2, "micro_batch": 2, "holdout": 0, "max_lengt
 
 @dataclass
 class Sight:
-    """What was seen of one run. `left_behind` are sentences; `looks` counts how often cancellation was asked for."""
+    """What was seen of one run.
+
+    `left_behind` are sentences; `looks` counts how often cancellation was asked for, and `steps` how often torch's
+    optimisers took a step, whatever the meter says.
+    """
 
     meter: Meter = field(default_factory=Meter)
+    steps: int = 0
     looks: int = 0
     left_behind: list[str] = field(default_factory=list)
     loss: float = float("nan")
@@ -169,7 +175,15 @@ class Trial:
             weights=self.weights(model), method=watched, recovery=None, target=target, seed=seed, dtype="float32",
             device="cpu", texts=Texts(ids=ids), ingredients={"conformance": name},
         )  # fmt: skip
-        return build(order, self.folder / name, Stages())
+
+        def count(*_: Any) -> None:
+            watched.sight.steps += 1
+
+        hook = register_optimizer_step_post_hook(count)
+        try:
+            return build(order, self.folder / name, Stages())
+        finally:
+            hook.remove()
 
     def reload(self, runs: Iterable[Run]) -> list[torch.Tensor]:
         """The logits of each run's checkpoint, from a process that never saw the model.

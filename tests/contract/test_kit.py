@@ -12,7 +12,8 @@ from pydantic import Field
 from bench.blocks.groups import head_of, keep_groups, prune, shape_of
 from bench.blocks.settings import SelectionConfig, TrainingConfig
 from bench.blocks.train import train
-from bench.conformance.checks import CHECKS, Failed, NotAsked
+from bench.conformance.checks import CHECKS
+from bench.conformance.declared import Failed, NotAsked
 from bench.conformance.trial import Trial
 from bench.errors import BudgetExceeded, LeanboardError
 from bench.method import Context, Method, MethodConfig, Traits
@@ -143,14 +144,26 @@ class CountsNoSteps(Sound):
 
 
 class TrainsTooLong(Sound):
-    traits, Config = TRAINS, TrainingConfig
+    traits, Config, steps = TRAINS, TrainingConfig, 5
 
     def compress(self, model: Any, ctx: Context) -> Any:
         for parameter in model.parameters():
             parameter.requires_grad_(True)
-        longer = TrainingConfig(**self.config.model_dump() | {"steps": 3})
+        longer = TrainingConfig(**self.config.model_dump() | {"steps": self.steps})
         train(model, ctx, longer, ctx.examples(24), name="faulty")
         return model.requires_grad_(False)
+
+
+class StepsInSecret(TrainsTooLong):
+    steps = 2
+
+    def compress(self, model: Any, ctx: Context) -> Any:
+        model = super().compress(model, ctx)
+        weight = next(model.parameters())
+        weight.grad = weight.detach().clone()
+        torch.optim.SGD([weight], lr=0.1).step()
+        weight.grad = None
+        return model
 
 
 class SwallowsTheBudget(TrainsTooLong):
@@ -200,8 +213,9 @@ FAULTS = [
     (DoesNothing, "honest counts", r"its traits say that \['values'\] changes; not so"),
     (ReadsInSecret, "metering", r"it read 288 calibration tokens; its traits need \[\]"),
     (PatchesForward, "runs", "logits differ"),
-    (CountsNoSteps, "metering", "it made 0 optimiser steps, and its settings and traits say 2"),
-    (TrainsTooLong, "metering", "it made 3 optimiser steps, and its settings and traits say 2"),
+    (CountsNoSteps, "metering", r"0 steps on 0 parameters; its traits need \['training'\]"),
+    (TrainsTooLong, "metering", "it made 5 optimiser steps where its settings say steps=2"),
+    (StepsInSecret, "metering", r"3 optimiser steps were made, and 2 told by ctx.count_step\(\)"),
     (SwallowsTheBudget, "step budget", "made more and went on"),
     (SwallowsInterruptions, "interruption", "it was interrupted and went on"),
     (Coerces, "bad values", "norm=.* is not refused"),
