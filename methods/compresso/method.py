@@ -1,0 +1,107 @@
+"""Compresso's phases: LoRA alone, LoRA with masks under a Lagrangian, masks fixed (arXiv 2310.05015, §3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from bench.blocks.groups import Kept, shape_of
+from bench.blocks.l0 import HardConcrete, Lagrangian, Masks
+from bench.blocks.lora import attach, merge
+from bench.blocks.masks import Values, fold, masked
+from bench.blocks.ranking import to_target
+from bench.blocks.train import Hooks, steps_of, train
+from bench.method import Context, Example, Target
+from methods.compresso import CompressoConfig
+
+
+def compress(model: PreTrainedModel, ctx: Context, config: CompressoConfig) -> PreTrainedModel:
+    """Learn masks and adapters together, fix the masks at the wanted size, train the adapters on, merge and slice.
+
+    Raises:
+        MethodError: the target cannot be reached, too few examples, or a loss that is not finite.
+    """
+    target = ctx.target or Target(basis="group_ratio", value=config.target_sparsity)
+    examples = ctx.examples(config.max_length, notice=config.notice)
+    config = config.model_copy(update={"steps": steps_of(config, max(1, len(examples) - config.holdout))})
+    adapted = attach(model, ctx, config, "compresso")
+    masks = masks_for(model, ctx, config)
+    learn(model, ctx, config, masks, target, examples)
+    final = masks.values(_kept(masks, target, config.limit))
+    if config.finetune_epochs:
+        with masked(model, lambda: final):
+            train(model, ctx, finetuning(config), examples, name="compresso: fine-tuning")
+    return fold(merge(adapted), final)
+
+
+def finetuning(config: CompressoConfig) -> CompressoConfig:
+    """The settings of phase 2, whose steps are to those of `config` as the examples that both go through."""
+    share = config.finetune_epochs * config.batch_size / (config.epochs * config.finetune_batch_size)
+    return config.model_copy(update={
+        "steps": max(1, round((config.steps or 0) * share)), "batch_size": config.finetune_batch_size,
+        "lr": config.finetune_lr, "holdout": 0,
+    })  # fmt: skip
+
+
+def masks_for(model: PreTrainedModel, ctx: Context, config: CompressoConfig) -> Masks:
+    """The masks of `model` as they start."""
+    means = {"heads": config.init_heads, "channels": config.init_channels, "hidden": config.init_hidden}
+    return Masks(
+        shape_of(model), {family: means[family] for family in config.masks}, ctx.generator("compresso: masks"),
+        ctx.device, spread=config.init_spread, law=HardConcrete(config.beta, config.low, config.high),
+    )  # fmt: skip
+
+
+def learn(
+    model: PreTrainedModel, ctx: Context, config: CompressoConfig, masks: Masks, target: Target,
+    examples: Sequence[Example],
+) -> None:  # fmt: skip
+    """Phases 0 and 1 in one run of the training loop; masks take part from step `before` + 1 on."""
+    steps_per_epoch = (config.steps or 0) / config.epochs
+    before, ramp = (round(steps_per_epoch * epochs) for epochs in (config.prepruning_epochs, config.ramp_epochs))
+    lagrangian = Lagrangian(target.value, ramp, config.ramp, ctx.device)
+    adapters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    pruning = False
+
+    def groups() -> list[dict[str, Any]]:
+        return [
+            {"params": adapters},
+            {"params": list(masks.logits.values()), "lr": config.mask_lr, "weight_decay": 0.0},
+            {"params": [lagrangian.multipliers], "lr": config.multiplier_lr, "weight_decay": 0.0, "maximize": True},
+        ]
+
+    def penalty(step: int) -> torch.Tensor:
+        nonlocal pruning
+        pruning = step > before
+        if not pruning:
+            return torch.zeros((), requires_grad=True)
+        masks.draw()
+        return lagrangian.penalty(masks.sparsity(target.basis), step - before)
+
+    def values() -> Values | None:
+        if not pruning:
+            return None
+        return masks.sampled() if model.training else masks.values(masks.kept())
+
+    def may_keep(step: int) -> bool:
+        reached = float(masks.sparsity(target.basis)) >= target.value - config.sparsity_epsilon
+        return pruning and reached
+
+    hooks = Hooks(groups, penalty, lambda step: masks.limit(config.limit) if pruning else None, may_keep, adapters)
+    with masked(model, values):
+        train(model, ctx, config, examples, name="compresso", hooks=hooks)
+
+
+def _kept(masks: Masks, target: Target, limit: float) -> Kept:
+    """What is kept: by the published rule, and with a shift of the logits where a size is to be met."""
+    if target.basis == "group_ratio":
+        return masks.kept()
+    widest = 4 * limit
+
+    def choose(ratio: float, channel_ratio: float) -> Kept:
+        return masks.kept(widest * (1 - 2 * ratio), widest * (1 - 2 * channel_ratio))
+
+    return to_target(masks.shape, target, choose)
