@@ -1,6 +1,6 @@
-"""What `leanboard new-method` writes works as it is, and what it says to do next does."""
+"""What `leanboard new-method` writes and refuses; that it passes the kit is tested with the tutorial's commands."""
 
-import re
+import json
 from pathlib import Path
 
 import pytest
@@ -10,15 +10,18 @@ from bench.scaffold import FILES, TEMPLATE, new_method
 from tests.suites import leanboard
 
 
-def test_what_is_written_passes_the_kit_unmodified(tmp_path: Path) -> None:
+def test_it_says_what_it_wrote_and_what_to_do_next(tmp_path: Path) -> None:
     done = leanboard(tmp_path, "new-method", "my_first2", "--into", "there")
     assert done.returncode == 0, done.stderr
     assert sorted(p.name for p in (tmp_path / "there" / "my_first2").iterdir()) == sorted(FILES)
-    [command] = re.findall(r"^  leanboard (test-method .*)$", done.stdout, re.MULTILINE)
-    done = leanboard(tmp_path, *command.split())
-    assert done.returncode == 0, done.stdout
-    assert re.search(r"^ok +size targets: ", done.stdout, re.MULTILINE)
-    assert "my_first2: none of " in done.stdout
+    assert [f"wrote there/my_first2/{name}" for name in FILES] == done.stdout.splitlines()[: len(FILES)]
+    assert "  leanboard test-method my_first2 --plugins there\n" in done.stdout
+    assert "  leanboard run SUITE --plugins there --only method=my_first2\n" in done.stdout
+    done = leanboard(tmp_path, "methods", "my_first2", "--plugins", "there", "--json")
+    assert json.loads(done.stdout)["title"] == "my first2"
+    again = leanboard(tmp_path, "new-method", "my_first2", "--into", "there")
+    assert again.returncode == 2
+    assert "exists already" in again.stderr
 
 
 def test_no_trace_of_the_template_is_left(tmp_path: Path) -> None:

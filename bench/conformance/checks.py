@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
@@ -24,7 +25,8 @@ NEW_TOKENS = 8
 def runs(trial: Trial) -> str:
     """Through the harness on every model: the first check that needs the method to work."""
     for model in MODELS:
-        _named(model, lambda model=model: trial.run(model, trial.usual))  # type: ignore[misc]
+        with _named(model):
+            trial.run(model, trial.usual)
     return f"compressed, saved and loaded again: {', '.join(MODELS)}"
 
 
@@ -44,7 +46,8 @@ def targets(trial: Trial) -> str:
     for model in MODELS:
         achieved = []
         for value in TARGETS:
-            run = _named(model, lambda model=model, value=value: trial.run(model, Target(value=value)))  # type: ignore[misc]
+            with _named(model):
+                run = trial.run(model, Target(value=value))
             achieved.append(run.built.manifest.achieved["params"])
         if achieved != sorted(set(achieved)):
             raise Failed(f"{model}: more asked must be more removed, not {achieved}")
@@ -221,15 +224,16 @@ CHECKS: dict[str, Check] = {
 }
 
 
-def _named(model: str, run: Callable[[], Any]) -> Any:
-    """What `run` gives; an error of the method gets the model's name in front."""
+@contextmanager
+def _named(model: str) -> Iterator[None]:
+    """An error of ours gets the model's name in front."""
     try:
-        return run()
+        yield
     except LeanboardError as error:
         raise Failed(f"{model}: {error}") from error
 
 
-def _weights(folder: Any) -> bytes:
+def _weights(folder: Path) -> bytes:
     content: bytes = (folder / "model.safetensors").read_bytes()
     return content
 
