@@ -79,30 +79,52 @@ class MaskedCopies(nn.Module):  # type: ignore[misc]  # torch has no types here
         return copies.chunk(len(self.masks), self.dim)[0].clone()
 
 
+def side_by_side(first: nn.Linear, second: nn.Linear, masks: Masks, name: str) -> None:
+    """Make two layers of inner width d·r masked copies, branch by branch, of a pair of inner width r, in place.
+
+    Training then holds one `first.weight` [r, in] and one `second.weight` [out, r], whose gradients are the sums of
+    those of their copies. A bias of `first` is shared and not masked; one of `second` is added once.
+
+    Raises:
+        MethodError: masks of kind `nm` that do not fit a matrix.
+    """
+    r = first.out_features // masks.branches
+    shared = torch.ones(masks.branches, r, dtype=torch.bool)
+    drawn = [
+        (first, "weight", masks.draw(f"{name}|A", (r, first.in_features)), 0),
+        (second, "weight", masks.draw(f"{name}|B", (second.out_features, r)), 1),
+        *([(first, "bias", shared, 0)] if first.bias is not None else []),
+    ]
+    for linear, tensor, mask, dim in drawn:
+        parametrize.register_parametrization(linear, tensor, MaskedCopies(mask.to(linear.weight.device), dim))
+
+
+def concatenate(first: nn.Linear, second: nn.Linear) -> None:
+    """Undo `side_by_side`, in place: the masked copies become weights of their own."""
+    for linear in (first, second):
+        for tensor in list(linear.parametrizations):
+            parametrize.remove_parametrizations(linear, tensor)
+
+
 def share(adapted: PeftModel, masks: Masks, init_fan: Literal["in", "r"] = "in") -> None:
     """Make the factors of every adapter, of rank d·r, masked copies of one A [r, in] and one B [out, r], in place.
 
-    A starts uniform on ±1/√in, or with `init_fan` "r" on ±1/√r as in the published code. The gradient of A (and of B)
-    is the sum of those of its masked copies.
+    A starts uniform on ±1/√in, or with `init_fan` "r" on ±1/√r as in the published code.
 
     Raises:
         MethodError: masks of kind `nm` that do not fit a matrix.
     """
     for name, a, b in _factors(adapted):
-        r = a.weight.shape[0] // masks.branches
         if init_fan == "r":
             with torch.no_grad():
-                a.weight.mul_(math.sqrt(a.in_features / r))
-        drawn_a, drawn_b = masks.draw(f"{name}|A", (r, a.in_features)), masks.draw(f"{name}|B", (b.out_features, r))
-        for linear, drawn, dim in ((a, drawn_a, 0), (b, drawn_b, 1)):
-            parametrize.register_parametrization(linear, "weight", MaskedCopies(drawn.to(linear.weight.device), dim))
+                a.weight.mul_(math.sqrt(a.in_features * masks.branches / a.out_features))
+        side_by_side(a, b, masks, name)
 
 
-def concatenate(adapted: PeftModel) -> None:
-    """Undo `share`, in place: the masked copies become weights of their own, and the adapter an ordinary one."""
+def unshare(adapted: PeftModel) -> None:
+    """Undo `share`, in place: what is left is an ordinary adapter of rank d·r."""
     for _, a, b in _factors(adapted):
-        for linear in (a, b):
-            parametrize.remove_parametrizations(linear, "weight")
+        concatenate(a, b)
 
 
 def _factors(adapted: PeftModel) -> list[tuple[str, nn.Linear, nn.Linear]]:

@@ -2,7 +2,7 @@
 
 from transformers import PreTrainedModel
 
-from bench.blocks.branches import Masks, concatenate, share
+from bench.blocks.branches import Masks, share, unshare
 from bench.blocks.lora import attach, merge, refuse_target
 from bench.blocks.train import train
 from bench.method import Context
@@ -15,7 +15,7 @@ def compress(model: PreTrainedModel, ctx: Context, config: CapaBoostConfig) -> P
     adapted = attach(model, ctx, wide(config), name="capaboost")
     share(adapted, Masks(config.d, config.density, config.mask_type, config.mask_seed), config.init_fan)
     train(model, ctx, config, ctx.examples(config.max_length), name="capaboost")
-    concatenate(adapted)
+    unshare(adapted)
     return merge(adapted, keep=True)
 
 

@@ -6,7 +6,7 @@ import hashlib
 import pytest
 import torch
 
-from bench.blocks.branches import MaskedCopies, Masks, concatenate, share
+from bench.blocks.branches import MaskedCopies, Masks, share, unshare
 from bench.blocks.lora import attach, merge
 from bench.blocks.settings import LoraTuning
 from bench.errors import MethodError
@@ -85,7 +85,7 @@ def test_the_concatenated_form_is_the_sum_of_the_branches():
     x = torch.randn(5, 64)
     layer = model.get_submodule(PATH)
     torch.testing.assert_close(layer(x), layer.base_layer(x) + x @ expected.T, atol=1e-5, rtol=1e-5)
-    concatenate(adapted)
+    unshare(adapted)
     torch.testing.assert_close(delta(model), expected)
     assert layer.lora_A["default"].weight.shape == (D * R, 64)
     assert layer.lora_B["default"].weight.shape == (32, D * R)
@@ -144,7 +144,7 @@ def test_merging_and_unmerging_come_back():
         assert not torch.allclose(model.get_submodule(PATH).base_layer.weight, before, atol=1e-2)
         adapted.unmerge_adapter()
         torch.testing.assert_close(model.get_submodule(PATH).base_layer.weight, before, atol=1e-4, rtol=1e-4)
-        concatenate(adapted)
+        unshare(adapted)
         merged = merge(adapted)
         torch.testing.assert_close(merged(ids).logits, unmerged, atol=1e-4, rtol=1e-4)
 
