@@ -67,7 +67,8 @@ class SAAP(Method):
     traits = Traits(
         title="SAAP", track="pruning", needs=frozenset({"calibration", "gradients"}),
         changes=frozenset({"shapes"}), deterministic=False,
-        paper="SAAP: structurally-aware adaptive pruning of large language models, IEEE document 11360603",
+        paper="Zheng et al., Adaptive Pruning for Large Language Models with Structural Importance Awareness, 2024, "
+        "arXiv 2412.15127",
     )  # fmt: skip
     Config = SAAPConfig
     config: SAAPConfig
