@@ -25,7 +25,7 @@ class LayerDropConfig(MethodConfig):
         "if not, a target between two blocks is an error",
     )
     calibration_samples: int = Field(16, ge=1, description="calibration windows")
-    seq_len: int = Field(128, ge=2, description="tokens of a calibration window")
+    seq_len: int = Field(64, ge=2, description="tokens of a calibration window")
 
 
 class LayerDrop(Method):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 class WandaSpConfig(SelectionConfig):
     calibration_samples: int = Field(32, ge=1, description="calibration windows")
-    seq_len: int = Field(128, ge=2, description="tokens of a calibration window")
+    seq_len: int = Field(64, ge=2, description="tokens of a calibration window")
 
 
 class WandaSp(Method):
