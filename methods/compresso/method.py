@@ -30,7 +30,7 @@ def compress(model: PreTrainedModel, ctx: Context, config: CompressoConfig) -> P
     adapted = attach(model, ctx, config, "compresso")
     masks = masks_for(model, ctx, config)
     learn(model, ctx, config, masks, target, examples)
-    final = masks.values(_kept(masks, target, config.limit))
+    final = masks.values(_kept(masks, target, config))
     if config.finetune_epochs:
         with masked(model, lambda: final):
             train(model, ctx, finetuning(config), examples, name="compresso: fine-tuning")
@@ -86,22 +86,35 @@ def learn(
             return None
         return masks.sampled() if model.training else masks.values(masks.kept())
 
-    def may_keep(step: int) -> bool:
-        reached = float(masks.sparsity(target.basis)) >= target.value - config.sparsity_epsilon
-        return pruning and reached
+    def after_step(step: int) -> None:
+        if pruning:
+            masks.limit(config.limit)
 
-    hooks = Hooks(groups, penalty, lambda step: masks.limit(config.limit) if pruning else None, may_keep, adapters)
+    def may_keep(step: int) -> bool:
+        return pruning and reached(masks, target, config)
+
+    hooks = Hooks(groups, penalty, after_step, may_keep, adapters)
     with masked(model, values):
         train(model, ctx, config, examples, name="compresso", hooks=hooks)
 
 
-def _kept(masks: Masks, target: Target, limit: float) -> Kept:
-    """What is kept: by the published rule, and with a shift of the logits where a size is to be met."""
+def _kept(masks: Masks, target: Target, config: CompressoConfig) -> Kept:
+    """What is kept: by the published rule, or where a size is to be met, with the logits shifted until it is.
+
+    A sparsity of the method's own (`group_ratio`) that training has not reached is made up for in the same way.
+    """
     if target.basis == "group_ratio":
-        return masks.kept()
-    widest = 4 * limit
+        if reached(masks, target, config):
+            return masks.kept()
+        target = Target(basis="block_params", value=target.value)
+    widest = 4 * config.limit
 
     def choose(ratio: float, channel_ratio: float) -> Kept:
         return masks.kept(widest * (1 - 2 * ratio), widest * (1 - 2 * channel_ratio))
 
     return to_target(masks.shape, target, choose)
+
+
+def reached(masks: Masks, target: Target, config: CompressoConfig) -> bool:
+    """Whether the expected sparsity is the target's, or more, or less by `sparsity_epsilon` at most."""
+    return masks.sparsity(target.basis).item() >= target.value - config.sparsity_epsilon
