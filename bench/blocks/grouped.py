@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from bench.blocks.quant import ColumnGrid, group_count, pool, spread
 from bench.blocks.settings import GroupedRecovery
 from bench.blocks.train import seeded, train
+from bench.errors import MethodError
 from bench.method import Context
 from bench.model.layers import head_of
 
@@ -47,17 +48,19 @@ class GroupAdapter(nn.Module):  # type: ignore[misc]  # torch has no types here
 def recover(model: PreTrainedModel, ctx: Context, config: GroupedRecovery) -> PreTrainedModel:
     """Quantise every projection in column groups, train a group-wise adapter on each, and merge (SAAP, QA-LoRA).
 
-    Every `nn.Linear` but the head takes part, whatever its width, factors of a factored projection too; embedding,
-    norms and head stay as they are. What comes back is a plain model in evaluation mode, without adapters or gradients,
+    Every `nn.Linear` but the head takes part, whatever its width; embedding, norms, head and projections that a method
+    has factored stay as they are. What comes back is a plain model in evaluation mode, without adapters or gradients,
     whose projections lie on the `bits`-bit grid of each row and column group, up to the rounding of the model's dtype.
     With `bits` None the weights stay float, and the adapters alone are trained and merged.
 
     Raises:
-        MethodError: too few examples, or a loss that is not finite.
+        MethodError: no projection is a plain matrix, too few examples, or a loss that is not finite.
     """
     model.requires_grad_(False)
     vars(model).pop("leanboard_adapter", None)
     projections = [m for m in model.modules() if isinstance(m, nn.Linear) and m is not head_of(model)]
+    if not projections:
+        raise MethodError("grouped: in this model no projection is a plain matrix, so nothing can be adapted")
     with seeded(ctx, "grouped: adapters"):
         for projection in projections:
             adapt(projection, config)

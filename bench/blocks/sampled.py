@@ -77,9 +77,10 @@ def sample_groups(
             vectors.append(vector())
             elements.append(added("param_first", {}))
             for weight in weights:
-                mean[weight] += weight.grad.float() / len(ids)
+                gradient = weight.grad.float()
+                mean[weight].add_(gradient, alpha=1 / len(ids))
                 if weight in fisher:
-                    fisher[weight] += weight.grad.float().square() / len(ids)
+                    fisher[weight].addcmul_(gradient, gradient, value=1 / len(ids))
         for weight, gradient in mean.items():
             weight.grad = gradient.to(weight.dtype)
         return Sampled(vector(), added(element, fisher), vectors, elements)

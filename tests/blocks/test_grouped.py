@@ -137,14 +137,37 @@ def test_it_fits_models_with_fewer_hidden_dimensions_and_in_half_precision():
     assert torch.isfinite(after(token_ids(2, 9)).logits).all()
 
 
-def test_factors_of_a_factored_projection_take_part_and_the_head_does_not():
+class Factored(nn.Module):
+    """A projection that is no plain matrix."""
+
+    def __init__(self, dense):
+        super().__init__()
+        self.outer = nn.Parameter(torch.randn(dense.in_features, 5) * 0.1)
+        self.inner = nn.Parameter(torch.randn(dense.out_features, 5) * 0.1)
+
+    def forward(self, x):
+        return x @ self.outer @ self.inner.T
+
+
+def test_factored_projections_and_the_head_stay_as_they_are():
     model = make_model().requires_grad_(False)
     mlp = model.model.layers[1].mlp
-    mlp.up_proj = nn.Sequential(nn.Linear(64, 10, bias=False), nn.Linear(10, 96, bias=False)).requires_grad_(False)
-    head = model.lm_head.weight.clone()
+    mlp.up_proj = Factored(mlp.up_proj)
+    before = [p.clone() for p in (*mlp.up_proj.parameters(), model.lm_head.weight)]
     recover(model, make_context(), QUICK.model_copy(update={"bits": 2}))
-    assert max(len(row.unique()) for row in mlp.up_proj[1].weight) <= 4
-    assert torch.equal(model.lm_head.weight, head)
+    after = (*mlp.up_proj.parameters(), model.lm_head.weight)
+    assert all(torch.equal(a, b) and not a.requires_grad for a, b in zip(after, before, strict=True))
+    assert max(len(row.unique()) for row in mlp.gate_proj.weight[:, :24]) <= 4
+
+
+def test_a_model_of_factors_alone_is_a_clear_error():
+    model = make_model(layers=1)
+    for parent in (model.model.layers[0].mlp, model.model.layers[0].self_attn):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.Linear):
+                setattr(parent, name, Factored(child))
+    with pytest.raises(MethodError, match="no projection is a plain matrix"):
+        recover(model, make_context(), QUICK)
 
 
 def test_the_budget_stops_the_training():
