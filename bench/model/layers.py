@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bench.errors import MethodError
 from bench.model.shape import Shape
 
 if TYPE_CHECKING:
@@ -29,9 +30,20 @@ class Block:
     attention_norm: nn.Module
     mlp_norm: nn.Module
 
+    def linear(self, projection: str) -> nn.Linear:
+        """The projection of that name, one of `PROJECTIONS`."""
+        linear: nn.Linear = getattr(self, projection.removesuffix("_proj"))
+        return linear
+
 
 def blocks_of(model: PreTrainedModel) -> list[Block]:
-    """The decoder blocks of `model`, first to last."""
+    """The decoder blocks of `model`, first to last.
+
+    Raises:
+        MethodError: some of their projections are factored, so there are no matrices to hand out.
+    """
+    if shape_of(model).factors:
+        raise MethodError("the model has low-rank factors, and the method needs plain matrices: give it a dense model")
     return [
         Block(
             i, layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj, layer.self_attn.o_proj,
@@ -40,6 +52,11 @@ def blocks_of(model: PreTrainedModel) -> list[Block]:
         )
         for i, layer in enumerate(model.model.layers)
     ]
+
+
+def path_of(layer: int, projection: str) -> str:
+    """Where the projection of that name, one of `PROJECTIONS`, lies in the model."""
+    return f"model.layers.{layer}.{'mlp' if projection in PROJECTIONS[4:] else 'self_attn'}.{projection}"
 
 
 def embedding_of(model: PreTrainedModel) -> nn.Embedding:

@@ -1,17 +1,22 @@
-"""LLaMA with widths of its own in every decoder layer.
+"""LLaMA with widths of its own in every decoder layer, and with low-rank factors in the place of projections.
 
 Each layer is built from `config.per_layer_config[i]` (transformers >= 5.16): `num_attention_heads`,
 `num_key_value_heads` and `intermediate_size` may differ from layer to layer, `head_dim` is explicit and the same
-everywhere. Everything else is stock LLaMA. This file depends on torch and transformers alone: it is copied beside the
-weights of a checkpoint, so that others load it with `trust_remote_code=True` and without Leanboard.
+everywhere. `config.factors` lists the low-rank factors. Everything else is stock LLaMA. This file depends on torch and
+transformers alone: it is copied beside the weights of a checkpoint, so that others load it with
+`trust_remote_code=True` and without Leanboard.
 """
 
+from typing import Any
+
+import torch
 from huggingface_hub.dataclasses import strict
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel, LlamaPreTrainedModel
 from transformers.models.llama.modeling_llama import (
     LlamaAttention,
     LlamaDecoderLayer,
+    LlamaMLP,
     LlamaRMSNorm,
     LlamaRotaryEmbedding,
 )
@@ -19,9 +24,14 @@ from transformers.models.llama.modeling_llama import (
 
 @strict
 class LeanLlamaConfig(LlamaConfig):
-    """`LlamaConfig` whose layers may differ; global values are those of the dense model."""
+    """`LlamaConfig` whose layers may differ; global values are those of the dense model.
+
+    An entry of `factors` is `{"rows": p, "columns": q, "rank": [r] or [r1, r2], "slices": [...]}`; each of its slices
+    is `[layer, projection, transposed]`, a projection whose weight [out, in] (or its transpose) is low-rank.
+    """
 
     model_type = "lean_llama"
+    factors: list[dict[str, Any]] | None = None
 
     def validate_architecture(self) -> None:
         """Check every layer instead of the global head count (the stock check reads that).
@@ -40,9 +50,70 @@ class LeanLlamaConfig(LlamaConfig):
                 )
 
 
+class SharedFactors(nn.Module):
+    """What the slices of a stack share: slice k is inner · core_k · outerᵀ, with inner [p, r1] and outer [q, r2]."""
+
+    def __init__(self, rows: int, columns: int, rank: list[int]) -> None:
+        super().__init__()
+        self.inner = nn.Parameter(torch.randn(rows, rank[0]) * rank[0] ** -0.5)
+        self.outer = nn.Parameter(torch.randn(columns, rank[-1]) * columns**-0.5)
+
+
+class FactoredLinear(nn.Module):
+    """A projection that is `n` slices of `factors`; it owns their cores, [n, r] (diagonals) or [n, r1, r2].
+
+    Slice j is the j-th of every n heads. The factors are registered once, in the model; here is a reference to them.
+    """
+
+    def __init__(self, factors: SharedFactors, rank: list[int], n: int, transposed: bool, head_dim: int) -> None:
+        super().__init__()
+        self.core = nn.Parameter(torch.randn(n, *rank))
+        self.__dict__["factors"] = factors
+        self.transposed, self.head_dim = transposed, head_dim
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.transposed:
+            return self.expand(x @ self.factors.outer)
+        if len(self.core) > 1:
+            x = x.unflatten(-1, (-1, len(self.core), self.head_dim)).transpose(-3, -2).flatten(-2)
+        else:
+            x = x.unsqueeze(-2)
+        x = x @ self.factors.inner
+        x = (x * self.core).sum(-2) if self.core.dim() == 2 else x.flatten(-2) @ self.core.flatten(0, 1)
+        return x @ self.factors.outer.T
+
+    def expand(self, x: torch.Tensor) -> torch.Tensor:
+        """From the product with `outer`, [..., r2], to the output."""
+        if self.core.dim() == 2:
+            x = x.unsqueeze(-2) * self.core
+        else:
+            x = (x @ self.core.flatten(0, 1).T).unflatten(-1, self.core.shape[:2])
+        x = x @ self.factors.inner.T
+        if len(self.core) == 1:
+            return x.squeeze(-2)
+        return x.unflatten(-1, (-1, self.head_dim)).transpose(-3, -2).flatten(-3)
+
+    def reads_like(self, other: nn.Module) -> bool:
+        """Whether both begin with the same product, x · outer."""
+        same = isinstance(other, FactoredLinear) and self.factors is other.factors
+        return same and not (self.transposed or other.transposed)
+
+
+class LeanLlamaMLP(LlamaMLP):
+    """The MLP; where gate and up share factors, they share the product with `outer`."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        gate, up = self.gate_proj, self.up_proj
+        if not (isinstance(gate, FactoredLinear) and gate.reads_like(up)):
+            return super().forward(x)
+        x = x @ gate.factors.outer
+        return self.down_proj(self.act_fn(gate.expand(x)) * up.expand(x))
+
+
 class LeanLlamaDecoderLayer(LlamaDecoderLayer):
     def __init__(self, config: LeanLlamaConfig, layer_idx: int) -> None:
         super().__init__(config.per_layer_config[layer_idx], layer_idx)
+        self.mlp = LeanLlamaMLP(config.per_layer_config[layer_idx])
         self.self_attn.config = config  # the attention implementation is set on, and read from, the shared config
 
 
@@ -61,10 +132,23 @@ class LeanLlamaModel(LeanLlamaPreTrainedModel, LlamaModel):
         self.vocab_size = config.vocab_size
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, self.padding_idx)
         self.layers = nn.ModuleList(LeanLlamaDecoderLayer(config, i) for i in range(config.num_hidden_layers))
+        self.factors = nn.ModuleList(self._factored(entry) for entry in config.factors or ())
         self.norm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.rotary_emb = LlamaRotaryEmbedding(config=config)
         self.gradient_checkpointing = False
         self.post_init()
+
+    def _factored(self, entry: dict[str, Any]) -> SharedFactors:
+        """The factors of an entry of `config.factors`, with the projections that are their slices in place."""
+        rows, rank = entry["rows"], entry["rank"]
+        factors = SharedFactors(rows, entry["columns"], rank)
+        for layer, projection, transposed in entry["slices"]:
+            mlp, attention = self.layers[layer].mlp, self.layers[layer].self_attn
+            parent = mlp if hasattr(mlp, projection) else attention
+            dense = getattr(parent, projection)
+            n = (dense.in_features if transposed else dense.out_features) // rows
+            setattr(parent, projection, FactoredLinear(factors, rank, n, transposed, attention.head_dim))
+        return factors
 
 
 class LeanLlamaForCausalLM(LeanLlamaPreTrainedModel, LlamaForCausalLM):

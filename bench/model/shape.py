@@ -1,13 +1,15 @@
 """The shape of a LLaMA-family model, and what is kept of it: plain integers, no torch.
 
 `Shape` counts parameters and multiply-accumulates in closed form; `Kept` names, in indices of the dense model, what
-survives a structured pruning.
+survives a structured pruning; `FactorShape` says which projections are the slices of shared low-rank factors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 from bench.errors import MethodError
@@ -42,14 +44,38 @@ class Kept:
 
 
 @dataclass(frozen=True)
+class Slice:
+    """A projection as a slice of a stack: its weight [out, in], or `transposed`, [in, out]."""
+
+    layer: int
+    projection: str
+    transposed: bool = False
+
+
+@dataclass(frozen=True)
+class FactorShape:
+    """Low-rank factors that `slices` share: inner [rows, rank[0]], outer [columns, rank[-1]] and a core for each slice.
+
+    A core has the numbers of a diagonal where `rank` is one number, of a matrix where it is two. A projection with n
+    times as many rows as the factors is n slices: the j-th takes the j-th of every n heads.
+    """
+
+    rows: int
+    columns: int
+    rank: tuple[int, ...]
+    slices: tuple[Slice, ...]
+
+
+@dataclass(frozen=True)
 class Shape:
-    """Widths of a LLaMA-family model without biases."""
+    """Widths of a LLaMA-family model without biases, and the projections of it that are factored."""
 
     hidden: int
     head_dim: int
     vocab: int
     tied: bool
     blocks: tuple[BlockShape, ...]
+    factors: tuple[FactorShape, ...] = ()
 
     @classmethod
     def from_config(cls, config: Any) -> Shape:
@@ -63,11 +89,28 @@ class Shape:
             blocks=tuple(
                 BlockShape(c.num_attention_heads, c.num_key_value_heads, c.intermediate_size) for c in layers
             ),
+            factors=tuple(
+                FactorShape(f["rows"], f["columns"], tuple(f["rank"]), tuple(Slice(*s) for s in f["slices"]))
+                for f in getattr(config, "factors", None) or ()
+            ),
         )
 
+    def size(self, layer: int, projection: str) -> tuple[int, int]:
+        """Rows and columns (out, in) of a projection's dense weight."""
+        block, d = self.blocks[layer], self.hidden
+        q, kv, channels = block.heads * self.head_dim, block.kv_heads * self.head_dim, block.channels
+        return {
+            "q_proj": (q, d), "k_proj": (kv, d), "v_proj": (kv, d), "o_proj": (d, q),
+            "gate_proj": (channels, d), "up_proj": (channels, d), "down_proj": (d, channels),
+        }[projection]  # fmt: skip
+
+    def count(self, factors: FactorShape, piece: Slice) -> int:
+        """How many slices of `factors` the projection of `piece` is."""
+        return self.size(piece.layer, piece.projection)[piece.transposed] // factors.rows
+
     def block_params(self) -> int:
-        """Parameters of the decoder blocks, norms included."""
-        return sum(self._block_params(b) for b in self.blocks)
+        """Parameters of the decoder blocks, norms and shared factors included."""
+        return sum(self._block_params(b) for b in self.blocks) + sum(self._factor_params(f) for f in self.factors)
 
     def params(self) -> int:
         """All parameters: blocks, embedding, head (once where tied) and the final norm."""
@@ -86,7 +129,7 @@ class Shape:
             attention = b.heads * (2 * t * t * h + t * t)
             rotary = 2 * t * h * (b.heads + b.kv_heads)
             total += projections + attention + rotary + 4 * t * d + t * b.channels
-        return total
+        return total + t * sum(self._factor_products(f) + self._factor_scalings(f) for f in self.factors)
 
     def matmul_macs(self, seq_len: int = 64) -> int:
         """The part of `macs` that is matrix products: what torch's FlopCounterMode counts, halved."""
@@ -95,7 +138,22 @@ class Shape:
             2 * t * d * h * (b.heads + b.kv_heads) + 3 * t * d * b.channels + 2 * t * t * h * b.heads
             for b in self.blocks
         )
-        return blocks + t * d * self.vocab
+        return blocks + t * d * self.vocab + t * sum(self._factor_products(f) for f in self.factors)
+
+    def factored(self, factors: Iterable[FactorShape]) -> Shape:
+        """The shape with low-rank factors in place of the projections that they name.
+
+        Raises:
+            MethodError: a projection does not exist, is factored twice, or has another size than its factors.
+        """
+        after = replace(self, factors=(*self.factors, *factors))
+        times = Counter((piece.layer, piece.projection) for f in after.factors for piece in f.slices)
+        for f in after.factors:
+            if min(f.rank) < 1 or not f.slices:
+                raise MethodError(f"factors of rank {f.rank} for {len(f.slices)} projections: both must be at least 1")
+            for piece in f.slices:
+                self._check_slice(f, piece, times[piece.layer, piece.projection])
+        return after
 
     def keep_all(self) -> Kept:
         """The `Kept` that removes nothing."""
@@ -106,8 +164,10 @@ class Shape:
 
         Raises:
             MethodError: indices out of range, not ascending, a module left empty, or key/value heads with unequal
-                numbers of query heads.
+                numbers of query heads; the model is factored.
         """
+        if self.factors:
+            raise MethodError("the model has low-rank factors, which cannot be pruned; prune first, then factor")
         hidden = self.hidden
         if kept.hidden is not None:
             _check_indices(kept.hidden, self.hidden, "hidden dimensions")
@@ -136,6 +196,44 @@ class Shape:
     def _block_params(self, block: BlockShape) -> int:
         attention = 2 * self.hidden * self.head_dim * (block.heads + block.kv_heads)
         return attention + 3 * self.hidden * block.channels + 2 * self.hidden
+
+    def _factor_params(self, f: FactorShape) -> int:
+        """What `f` stores, less the dense weights in its place (TRAWL, arXiv 2406.17261: CP has R·(n + p + q))."""
+        shared = f.rows * f.rank[0] + f.columns * f.rank[-1]
+        return shared + sum(
+            self.count(f, piece) * prod(f.rank) - prod(self.size(piece.layer, piece.projection)) for piece in f.slices
+        )
+
+    def _factor_products(self, f: FactorShape) -> int:
+        """Multiply-accumulates of one token in the matrix products of `f`, less those of the dense weights.
+
+        The gate and up projections of a block that share factors share the product with `outer`.
+        """
+        total = 0
+        for piece in f.slices:
+            n = self.count(f, piece)
+            cores = n * prod(f.rank) if len(f.rank) == 2 else 0
+            total += f.columns * f.rank[-1] + cores + n * f.rows * f.rank[0]
+            total -= prod(self.size(piece.layer, piece.projection))
+        read = {(piece.layer, piece.projection) for piece in f.slices if not piece.transposed}
+        shared = sum(projection == "gate_proj" and (layer, "up_proj") in read for layer, projection in read)
+        return total - shared * f.columns * f.rank[-1]
+
+    def _factor_scalings(self, f: FactorShape) -> int:
+        """Multiplications of one token by diagonal cores."""
+        return sum(self.count(f, piece) * f.rank[0] for piece in f.slices) if len(f.rank) == 1 else 0
+
+    def _check_slice(self, f: FactorShape, piece: Slice, times: int) -> None:
+        where = f"layer {piece.layer}, {piece.projection}"
+        if not 0 <= piece.layer < len(self.blocks):
+            raise MethodError(f"{where}: the model has {len(self.blocks)} blocks")
+        if times > 1:
+            raise MethodError(f"{where}: factored {times} times; a projection has one place in one set of factors")
+        out_in = self.size(piece.layer, piece.projection)
+        rows, columns = out_in[::-1] if piece.transposed else out_in
+        whole = rows == f.rows or (rows % f.rows == 0 and f.rows % self.head_dim == 0)
+        if not whole or columns != f.columns:
+            raise MethodError(f"{where}: [{rows}, {columns}] are no slices of factors for [{f.rows}, {f.columns}]")
 
     def _block_after(self, layer: int, kept: BlockKept) -> BlockShape:
         dense = self.blocks[layer]

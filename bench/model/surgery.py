@@ -1,16 +1,20 @@
-"""Structured pruning made real: slices the weights that `Kept` names and builds the smaller model around them."""
+"""Compression made real: slices the weights that `Kept` names, puts low-rank factors in the place of projections, and
+builds the model that is left around them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 
 import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from bench.model.layers import Block, blocks_of, embedding_of, final_norm_of, head_of, shape_of
+from bench.errors import MethodError
+from bench.model.factors import Factors
+from bench.model.layers import Block, blocks_of, embedding_of, final_norm_of, head_of, path_of, shape_of
 from bench.model.lean_llama import LeanLlamaConfig, LeanLlamaForCausalLM
-from bench.model.shape import BlockKept, BlockShape, Kept, Shape
+from bench.model.shape import BlockKept, BlockShape, FactorShape, Kept, Shape, Slice
 
 PER_LAYER = ("num_attention_heads", "num_key_value_heads", "intermediate_size")
 
@@ -35,8 +39,37 @@ def prune(model: PreTrainedModel, kept: Kept) -> PreTrainedModel:
             _slice_hidden(model, kept.hidden)
     for index in sorted(set(range(len(dense.blocks))) - set(kept.blocks), reverse=True):
         del model.model.layers[index]
-    lean = _rebuild(model, after)
+    lean = _rebuild(model, after, model.state_dict())
     lean.leanboard_kept = history
+    return lean
+
+
+def factorize(model: PreTrainedModel, found: Sequence[tuple[Sequence[Slice], Factors]]) -> PreTrainedModel:
+    """Put low-rank factors in the place of the projections that are their slices, in the model's own precision.
+
+    The cores of `Factors` are those of the slices in their order, several for a projection that is several slices.
+    `model` is handed over: use only the `LeanLlamaForCausalLM` that is returned. It stores and multiplies the factors,
+    each set once, and can no longer be pruned.
+
+    Raises:
+        MethodError: sizes do not fit (see `Shape.factored`), or a projection has a bias.
+    """
+    shape, kept = shape_of(model), kept_of(model)
+    pairs = [(FactorShape(f.inner.shape[0], f.outer.shape[0], f.rank, tuple(pieces)), f) for pieces, f in found]
+    after = shape.factored(form for form, _ in pairs)
+    state = dict(model.state_dict())
+    for number, (form, factors) in enumerate(pairs, start=len(shape.factors)):
+        weights = {f"model.factors.{number}.inner": factors.inner, f"model.factors.{number}.outer": factors.outer}
+        counts = [shape.count(form, piece) for piece in form.slices]
+        for piece, core in zip(form.slices, factors.core.split(counts), strict=True):
+            path = path_of(piece.layer, piece.projection)
+            if f"{path}.bias" in state:
+                raise MethodError(f"layer {piece.layer}, {piece.projection}: has a bias, which factors do not carry")
+            weights[f"{path}.core"] = core
+            del state[f"{path}.weight"]
+        state |= {name: weight.to(model.device, model.dtype).contiguous() for name, weight in weights.items()}
+    lean = _rebuild(model, after, state)
+    lean.leanboard_kept = kept
     return lean
 
 
@@ -104,31 +137,36 @@ def _head_rows(heads: Sequence[int], head_dim: int) -> list[int]:
     return [head * head_dim + i for head in heads for i in range(head_dim)]
 
 
-def _rebuild(model: PreTrainedModel, shape: Shape) -> PreTrainedModel:
-    """The model class that fits `shape`, with the (already sliced) weights of `model`, no copy made."""
+def _rebuild(model: PreTrainedModel, shape: Shape, state: Mapping[str, torch.Tensor]) -> PreTrainedModel:
+    """The model class that fits `shape`, with the weights `state`, no copy made; new ones require no gradients."""
     cls, config = _config_for(model.config, shape)
     with torch.device("meta"):
         lean = cls(config)
     lean.model.rotary_emb = model.model.rotary_emb
-    lean.load_state_dict(model.state_dict(), assign=True)
+    lean.load_state_dict(state, assign=True)
     lean.tie_weights()
     lean.generation_config = model.generation_config
     lean.config._attn_implementation = model.config._attn_implementation
-    for target, source in zip(lean.parameters(), model.parameters(), strict=True):
-        target.requires_grad_(source.requires_grad)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    for name, parameter in lean.named_parameters():
+        parameter.requires_grad_(name in trained)
     return lean.train(model.training)
 
 
 def _config_for(base: LlamaConfig, shape: Shape) -> tuple[type[PreTrainedModel], LlamaConfig]:
     fields = base.to_dict()
-    for name in ("model_type", "architectures", "auto_map", "per_layer_config", "transformers_version"):
+    for name in ("model_type", "architectures", "auto_map", "factors", "per_layer_config", "transformers_version"):
         fields.pop(name, None)
     fields |= {"hidden_size": shape.hidden, "num_hidden_layers": len(shape.blocks), "head_dim": shape.head_dim}
     first = shape.blocks[0]
-    if set(shape.blocks) == {first} and shape.hidden % first.heads == 0:
+    if not shape.factors and set(shape.blocks) == {first} and shape.hidden % first.heads == 0:
         return LlamaForCausalLM, LlamaConfig(**fields | dict(zip(PER_LAYER, _widths(first), strict=True)))
     per_layer = {i: dict(zip(PER_LAYER, _widths(block), strict=True)) for i, block in enumerate(shape.blocks)}
-    return LeanLlamaForCausalLM, LeanLlamaConfig(**fields, per_layer_config=per_layer)
+    factors = [
+        {"rows": f.rows, "columns": f.columns, "rank": list(f.rank), "slices": [list(astuple(s)) for s in f.slices]}
+        for f in shape.factors
+    ]
+    return LeanLlamaForCausalLM, LeanLlamaConfig(**fields, per_layer_config=per_layer, factors=factors)
 
 
 def _widths(block: BlockShape) -> tuple[int, int, int]:
