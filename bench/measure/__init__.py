@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 
-CPU_BATCH, GPU_BATCH = 4, 32
+CPU_TOKENS, GPU_TOKENS = 1024, 8192
+"""Tokens in one forward pass of the accuracy scorer."""
 
 ENGINE: dict[str, str] = {
-    "accuracy": f"accuracy/1 lm-eval/0.4 hf batch/cpu{CPU_BATCH}/gpu{GPU_BATCH}",
+    "accuracy": f"accuracy/2 lm-eval/0.4 packed/cpu{CPU_TOKENS}/gpu{GPU_TOKENS}",
     "perplexity": "perplexity/1",
     "generation": "generation/1",
     "size": "size/1",

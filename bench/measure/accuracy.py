@@ -1,37 +1,31 @@
 """Multiple-choice accuracy through lm-eval as a library.
 
 A stock task is taken as it is by `include:`; only its data source is replaced by files of the local pack. Prompts,
-choices and metrics stay lm-eval's own, and so does the scoring backend. On special tokens lm-eval does what the
-tokenizer does by default: one that puts a BOS before every text (LLaMA's) gets one before each prompt, another
+choices, metrics and encoding stay lm-eval's own; `scorer` makes the forward passes. On special tokens lm-eval does what
+the tokenizer does by default: one that puts a BOS before every text (LLaMA's) gets one before each prompt, another
 (SmolLM2's) none; an empty context is replaced by BOS, or EOS where there is no BOS.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import io
-import logging
 import math
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import datasets
-import torch
 import yaml
 from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
 from lm_eval.api.task import ConfigurableTask
-from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bench.data.notice import with_notice
 from bench.data.pack import Pack
 from bench.errors import DataError, UsageError
-from bench.measure import CPU_BATCH, GPU_BATCH, Measurement, Progress
+from bench.measure import Measurement, Progress
+from bench.measure.scorer import PackedLM, quiet
 from bench.measure.subject import Subject
 from bench.paths import cache_dir
 from bench.record.schema import Evidence, Metric
@@ -50,21 +44,17 @@ def measure(
         DataError: a file of the pack is missing, damaged or not in the form that the stock task reads.
     """
     stock = build_task(spec, pack)
-    backend = Backend(subject.model, subject.tokenizer, batch_size(subject.device), on_progress)
-    items = score(stock, backend, task.limit, notice=task.protocol.endswith("+notice"))
+    lm = PackedLM(subject.model, subject.tokenizer, on_progress)
+    items = score(stock, lm, task.limit, notice=task.protocol.endswith("+notice"))
     missing = [metric for metric in spec.metrics if metric not in items]
     if missing:
         raise UsageError(f"task {spec.name}: metrics: lm-eval's '{spec.lm_eval}' gives no {', '.join(missing)}")
     bits = {metric: items[metric] for metric in spec.metrics}
-    return Measurement([_fraction(task.metric_id(metric), bits[metric]) for metric in bits], Evidence(items=bits))
+    metrics = [_fraction(task.metric_id(metric), bits[metric]) for metric in bits]
+    return Measurement(metrics, Evidence(items=bits, notes=lm.notes))
 
 
-def batch_size(device: str) -> int:
-    """Prompts scored in one forward pass; a constant of the engine, and of no weight for the result but float noise."""
-    return CPU_BATCH if device == "cpu" else GPU_BATCH
-
-
-def score(task: ConfigurableTask, backend: HFLM, limit: int | None, notice: bool = False) -> dict[str, str]:
+def score(task: ConfigurableTask, lm: LM, limit: int | None, notice: bool = False) -> dict[str, str]:
     """The bits (1 correct, 0 wrong) of the first `limit` items for each metric of the stock task, in data order.
 
     With `notice`, Compresso's notice stands before every context; what is scored stays the same.
@@ -73,7 +63,7 @@ def score(task: ConfigurableTask, backend: HFLM, limit: int | None, notice: bool
     for request in requests if notice else []:
         context, continuation = request.args
         request.arguments = (with_notice(context), continuation)
-    for request, answer in zip(requests, backend.loglikelihood(requests), strict=True):
+    for request, answer in zip(requests, lm.loglikelihood(requests), strict=True):
         request.resps.append(answer)
     task.apply_filters()
     answers: dict[int, list[tuple[float, bool]]] = {}
@@ -134,45 +124,6 @@ def stock_yaml(name: str) -> Path:
         if says.search(file.read_bytes()):
             return file
     raise UsageError(f"task '{name}' is not one of lm-eval's stock tasks")
-
-
-class Backend(HFLM):  # type: ignore[misc]
-    """lm-eval's stock transformers backend, reporting progress to us instead of to the terminal."""
-
-    def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: int, on_progress: Progress
-    ) -> None:
-        with quiet():
-            super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch)
-        self._on_progress = on_progress
-        self._done = self._total = 0
-
-    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
-        """(log-probability of the continuation, whether it is the greedy one) of each request."""
-        self._done, self._total = 0, len(requests)
-        answers: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)
-        self._on_progress(self._total, self._total)
-        return answers
-
-    def _model_call(self, inps: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
-        logits: torch.Tensor = super()._model_call(inps, *args, **kwargs)
-        self._done += len(inps)
-        self._on_progress(min(self._done, self._total), self._total)
-        return logits
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep lm-eval's log and the progress bars of datasets off the terminal."""
-    log = logging.getLogger("lm_eval")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    datasets.disable_progress_bars()
-    try:
-        with redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        log.setLevel(level)
 
 
 def _fraction(metric_id: str, bits: str) -> Metric:

@@ -44,14 +44,11 @@ class LeanLlamaConfig(LlamaConfig):
             if min(widths) < 1:
                 raise ValueError(f"layer {i}: heads, key/value heads and channels must be at least 1, not {widths}")
             if layer.num_attention_heads % layer.num_key_value_heads:
-                raise ValueError(
-                    f"layer {i}: {layer.num_attention_heads} heads are not a multiple of "
-                    f"{layer.num_key_value_heads} key/value heads"
-                )
+                raise ValueError(f"layer {i}: {widths[0]} heads are not a multiple of {widths[1]} key/value heads")
 
 
 class SharedFactors(nn.Module):
-    """What the slices of a stack share: slice k is inner · core_k · outerᵀ, with inner [p, r1] and outer [q, r2]."""
+    """What slices share: slice k is inner · core_k · outerᵀ, with inner [p, r1] and outer [q, r2]."""
 
     def __init__(self, rows: int, columns: int, rank: list[int]) -> None:
         super().__init__()
@@ -74,10 +71,8 @@ class FactoredLinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.transposed:
             return self.expand(x @ self.factors.outer)
-        if len(self.core) > 1:
-            x = x.unflatten(-1, (-1, len(self.core), self.head_dim)).transpose(-3, -2).flatten(-2)
-        else:
-            x = x.unsqueeze(-2)
+        n = len(self.core)
+        x = x.unsqueeze(-2) if n == 1 else x.unflatten(-1, (-1, n, self.head_dim)).transpose(-3, -2).flatten(-2)
         x = x @ self.factors.inner
         x = (x * self.core).sum(-2) if self.core.dim() == 2 else x.flatten(-2) @ self.core.flatten(0, 1)
         return x @ self.factors.outer.T
@@ -88,26 +83,19 @@ class FactoredLinear(nn.Module):
             x = x.unsqueeze(-2) * self.core
         else:
             x = (x @ self.core.flatten(0, 1).T).unflatten(-1, self.core.shape[:2])
-        x = x @ self.factors.inner.T
-        if len(self.core) == 1:
-            return x.squeeze(-2)
-        return x.unflatten(-1, (-1, self.head_dim)).transpose(-3, -2).flatten(-3)
-
-    def reads_like(self, other: nn.Module) -> bool:
-        """Whether both begin with the same product, x · outer."""
-        same = isinstance(other, FactoredLinear) and self.factors is other.factors
-        return same and not (self.transposed or other.transposed)
+        x, n = x @ self.factors.inner.T, len(self.core)
+        return x.squeeze(-2) if n == 1 else x.unflatten(-1, (-1, self.head_dim)).transpose(-3, -2).flatten(-3)
 
 
 class LeanLlamaMLP(LlamaMLP):
     """The MLP; where gate and up share factors, they share the product with `outer`."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        gate, up = self.gate_proj, self.up_proj
-        if not (isinstance(gate, FactoredLinear) and gate.reads_like(up)):
+        factors = getattr(self.gate_proj, "factors", None)
+        if factors is not getattr(self.up_proj, "factors", None) or factors is None:
             return super().forward(x)
-        x = x @ gate.factors.outer
-        return self.down_proj(self.act_fn(gate.expand(x)) * up.expand(x))
+        x = x @ self.gate_proj.factors.outer
+        return self.down_proj(self.act_fn(self.gate_proj.expand(x)) * self.up_proj.expand(x))
 
 
 class LeanLlamaDecoderLayer(LlamaDecoderLayer):
@@ -143,11 +131,10 @@ class LeanLlamaModel(LeanLlamaPreTrainedModel, LlamaModel):
         rows, rank = entry["rows"], entry["rank"]
         factors = SharedFactors(rows, entry["columns"], rank)
         for layer, projection, transposed in entry["slices"]:
-            mlp, attention = self.layers[layer].mlp, self.layers[layer].self_attn
-            parent = mlp if hasattr(mlp, projection) else attention
-            dense = getattr(parent, projection)
-            n = (dense.in_features if transposed else dense.out_features) // rows
-            setattr(parent, projection, FactoredLinear(factors, rank, n, transposed, attention.head_dim))
+            decoder, head_dim = self.layers[layer], self.layers[layer].self_attn.head_dim
+            parent = decoder.mlp if hasattr(decoder.mlp, projection) else decoder.self_attn
+            n = getattr(parent, projection).weight.shape[transposed] // rows
+            setattr(parent, projection, FactoredLinear(factors, rank, n, transposed, head_dim))
         return factors
 
 

@@ -215,7 +215,7 @@ class Shape:
             cores = n * prod(f.rank) if len(f.rank) == 2 else 0
             total += f.columns * f.rank[-1] + cores + n * f.rows * f.rank[0]
             total -= prod(self.size(piece.layer, piece.projection))
-        read = {(piece.layer, piece.projection) for piece in f.slices if not piece.transposed}
+        read = {(piece.layer, piece.projection) for piece in f.slices}
         shared = sum(projection == "gate_proj" and (layer, "up_proj") in read for layer, projection in read)
         return total - shared * f.columns * f.rank[-1]
 
@@ -229,6 +229,8 @@ class Shape:
             raise MethodError(f"{where}: the model has {len(self.blocks)} blocks")
         if times > 1:
             raise MethodError(f"{where}: factored {times} times; a projection has one place in one set of factors")
+        if piece.transposed and piece.projection not in ("o_proj", "down_proj"):
+            raise MethodError(f"{where}: transposed, which only what writes to the hidden state can be")
         out_in = self.size(piece.layer, piece.projection)
         rows, columns = out_in[::-1] if piece.transposed else out_in
         whole = rows == f.rows or (rows % f.rows == 0 and f.rows % self.head_dim == 0)

@@ -6,7 +6,8 @@ import yaml
 
 from bench.data.pack import Pack
 from bench.errors import DataError, UsageError
-from bench.measure import accuracy, measure
+from bench.measure import accuracy, measure, scorer
+from bench.measure.scorer import PackedLM
 from bench.measure.subject import Subject
 from bench.task import TASK_FILE, AccuracyTask, Task
 from tests.packs import make_pack, tables
@@ -106,14 +107,26 @@ def test_a_limited_run_is_the_head_of_the_full_run(pack: Pack, subject: Subject)
     assert {name: bits[:5] for name, bits in whole.items()} == part
 
 
-def test_the_batch_does_not_matter(pack: Pack, subject: Subject) -> None:
-    task = accuracy.build_task(spec("piqa"), pack)
-    requests = accuracy.build_requests(task, None)
-    one, many = (
-        accuracy.Backend(subject.model, subject.tokenizer, batch, lambda done, total: None).loglikelihood(requests)
-        for batch in (1, 7)
-    )
+def test_the_size_of_batches_does_not_matter(
+    pack: Pack, subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = accuracy.build_requests(accuracy.build_task(spec("piqa"), pack), None)
+    many = PackedLM(subject.model, subject.tokenizer).loglikelihood(requests)
+    monkeypatch.setattr(scorer, "CPU_TOKENS", 1)
+    one = PackedLM(subject.model, subject.tokenizer).loglikelihood(requests)
     assert [p for p, _ in one] == pytest.approx([p for p, _ in many], abs=1e-4)
+
+
+def test_scoring_by_lm_evals_own_backend_is_noted(
+    pack: Pack, subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Task(spec("arc_easy"), "0shot", 3)
+    packed = measure(task, subject, pack)
+    monkeypatch.setattr(PackedLM, "_obstacle", lambda self: "the reason")
+    stock = measure(task, subject, pack)
+    assert packed.evidence.notes == []
+    assert stock.evidence.notes == ["scored by lm-eval's own backend: the reason"]
+    assert stock.evidence.items == packed.evidence.items
 
 
 def test_nothing_is_printed_and_the_cache_is_ours(

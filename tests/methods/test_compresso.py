@@ -39,7 +39,7 @@ def watched(monkeypatch):
     """What the training loop is given, run by run."""
     runs, train = [], module.train
 
-    def spy(model, ctx, config, examples, *, name, hooks=Hooks()):
+    def spy(model, ctx, config, examples, *, name, hooks=Hooks()):  # noqa: B008
         runs.append((name, config, hooks, model))
         train(model, ctx, config, examples, name=name, hooks=hooks)
 
@@ -80,7 +80,7 @@ def test_one_sample_of_the_masks_for_all_passes_of_a_step(seen):
 
 def test_adapters_masks_and_multipliers_have_rates_of_their_own(watched):
     compress(multiplier_lr=0.7, mask_lr=0.3, lr=1e-3)
-    [(name, config, hooks, model)] = watched
+    [(_name, config, hooks, _model)] = watched
     adapters, logits, multipliers = hooks.groups()
     assert len(adapters["params"]) == 4 * 2 * 2
     assert [len(p) for p in logits["params"]] == [4 * 2, 4 * 96, 64]

@@ -1,0 +1,172 @@
+"""lm-eval's transformers backend, computing each common beginning of prompts once.
+
+Encoding is lm-eval's own: special tokens, the split of context and continuation, truncation. What differs is the
+forward pass: prompts are merged into tries, each token attends to its ancestors only and stands at its depth, logits
+are made at the parents of target tokens alone and normalised in float32. A model that does not follow such masks is
+scored by lm-eval's own forward passes; `notes` then says so.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+
+import datasets
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from bench.errors import LeanboardError
+from bench.measure import CPU_TOKENS, GPU_TOKENS, Progress
+from bench.measure.tries import Batch, batches, build_tries
+from bench.model.layers import head_of
+
+Request = tuple[tuple[str, str], list[int], list[int]]
+"""lm-eval's encoded request: its texts, the ids of the context, the ids of the continuation."""
+
+POSITIONS_PER_SLICE = 256
+STOCK_BATCH = 8
+PROBE = 8
+
+
+class PackedLM(HFLM):  # type: ignore[misc]
+    """Scores continuations with a decoder; `notes` holds what the reader of the results must know."""
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
+        on_progress: Progress = lambda done, total: None,
+    ) -> None:
+        with quiet():
+            super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=STOCK_BATCH)
+        self.notes: list[str] = []
+        self._on_progress: Progress = lambda done, total: None
+        self._done = self._total = 0
+        self._budget = CPU_TOKENS if self.device.type == "cpu" else GPU_TOKENS
+        obstacle = self._obstacle()
+        if obstacle:
+            self.notes.append(f"scored by lm-eval's own backend: {obstacle}")
+        self._on_progress = on_progress
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+        """(log-probability of the continuation in nats, whether it is the greedy one) of each request.
+
+        Raises:
+            LeanboardError: a continuation has no tokens or too many, or a log-probability is not finite.
+        """
+        self._done, self._total = 0, len(requests)
+        answers: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)
+        bad = sum(not math.isfinite(logp) for logp, _ in answers)
+        if bad:
+            raise LeanboardError(f"the model's log-probability is not finite for {bad} of {len(answers)} continuations")
+        self._on_progress(self._total, self._total)
+        return answers
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        raise NotImplementedError("PackedLM scores continuations; perplexity has a module of its own")
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        raise NotImplementedError("PackedLM scores continuations; it does not generate")
+
+    def _loglikelihood_tokens(
+        self, requests: list[Request], disable_tqdm: bool = True, override_bs: int | None = None
+    ) -> list[tuple[float, bool]]:
+        longest = self.max_length
+        for (_, text), _, target in requests:
+            if not 0 < len(target) <= longest:
+                raise LeanboardError(f"{text!r}: {len(target)} tokens to score; 1 to {longest} are possible")
+        if self.notes:
+            answers: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, disable_tqdm=True)
+            return answers
+        return self._packed(requests)
+
+    def _packed(self, requests: list[Request]) -> list[tuple[float, bool]]:
+        """The answers from forward passes over tries."""
+        first = -self.max_length - 1
+        inputs = [[*context, *target][first:-1] for _, context, target in requests]
+        targets = [target for _, _, target in requests]
+        answers: dict[int, tuple[float, bool]] = {}
+        for batch in batches(build_tries(inputs), self._budget, self.device):
+            scored = self._scores(batch, targets)
+            answers.update(scored)
+            self._report(len(scored))
+        return [answers[i] for i in range(len(requests))]
+
+    def _scores(self, batch: Batch, targets: list[list[int]]) -> dict[int, tuple[float, bool]]:
+        """The answer of each request in the batch, by its number."""
+        width = batch.tokens.shape[1]
+        owners = [owner for trie in batch.tries for owner in trie.paths]
+        counts = [len(targets[owner]) for owner in owners]
+        parents = [
+            row * width + node
+            for row, trie in enumerate(batch.tries)
+            for owner, path in trie.paths.items()
+            for node in path[-len(targets[owner]) :]
+        ]
+        where, slot = torch.unique(torch.tensor(parents, device=self.device), return_inverse=True)
+        target = torch.tensor([token for owner in owners for token in targets[owner]], device=self.device)
+        with torch.inference_mode():
+            output = self.model.base_model(batch.tokens, use_cache=False, **batch.attention(self.model.dtype))
+            logp, leads = self._at_targets(output.last_hidden_state.flatten(0, 1)[where], slot, target)
+        parts = zip(owners, logp.split(counts), leads.split(counts), strict=True)
+        return {owner: (float(p.double().sum()), bool(lead.all())) for owner, p, lead in parts}
+
+    def _at_targets(
+        self, hidden: torch.Tensor, slot: torch.Tensor, target: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of each target token: its log-probability after the state at its slot, and whether it is the likeliest.
+
+        `hidden` is [positions, hidden]; `slot` and `target` are int64 [targets]. Both results lie on the CPU.
+        """
+        head = head_of(self.model)
+        logp = torch.empty(len(target), device=self.device)
+        leads = torch.empty(len(target), dtype=torch.bool, device=self.device)
+        for start in range(0, len(hidden), POSITIONS_PER_SLICE):
+            table = head(hidden[start : start + POSITIONS_PER_SLICE]).float().log_softmax(dim=-1)
+            here = ((slot >= start) & (slot < start + len(table))).nonzero().flatten()
+            at, wanted = slot[here] - start, target[here]
+            logp[here] = table[at, wanted]
+            leads[here] = table.max(dim=-1).indices[at] == wanted
+        return logp.cpu(), leads.cpu()
+
+    def _obstacle(self) -> str | None:
+        """Why this model cannot be scored in tries, or None: both ways on two continuations of one random context."""
+        draw = random.Random(0)
+        ids = [[draw.randrange(head_of(self.model).out_features) for _ in range(PROBE)] for _ in range(3)]
+        requests: list[Request] = [(("", ""), ids[0], ids[1]), (("", ""), ids[0], ids[2])]
+        stock = super()._loglikelihood_tokens(requests, disable_tqdm=True)
+        try:
+            packed = self._packed(requests)
+        except Exception as error:  # a decoder that knows no such masks may raise anything
+            return "the model takes no 4-D attention mask (" + f"{type(error).__name__}: {error}".splitlines()[0] + ")"
+        gap = sum(abs(a - b) for (a, _), (b, _) in zip(stock, packed, strict=True)) / (2 * PROBE)
+        if gap <= torch.finfo(self.model.dtype).eps ** 0.5:
+            return None
+        return f"with common beginnings computed once, its log-probabilities move by {gap:.1g} per token"
+
+    def _report(self, count: int) -> None:
+        self._done += count
+        self._on_progress(min(self._done, self._total), self._total)
+
+    def _model_call(self, inps: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
+        logits: torch.Tensor = super()._model_call(inps, *args, **kwargs)
+        self._report(len(inps))
+        return logits
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep lm-eval's log and the progress bars of datasets off the terminal."""
+    log = logging.getLogger("lm_eval")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    datasets.disable_progress_bars()
+    try:
+        with redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        log.setLevel(level)

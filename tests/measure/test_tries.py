@@ -1,0 +1,76 @@
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench.measure.tries import Trie, batches, build_tries
+
+TOKEN_LISTS = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=12), min_size=1, max_size=25)
+CPU = torch.device("cpu")
+
+
+def ancestors(trie: Trie, node: int) -> list[int]:
+    """By walking back: the last node before that lies one higher, and so on."""
+    line = [node]
+    for before in range(node - 1, -1, -1):
+        if trie.depth[before] == trie.depth[line[0]] - 1:
+            line.insert(0, before)
+    return line
+
+
+@given(TOKEN_LISTS)
+@settings(max_examples=100, deadline=None)
+def test_every_path_is_its_sequence_and_no_token_is_stored_twice(sequences: list[list[int]]) -> None:
+    tries = build_tries(sequences)
+    assert sorted(index for trie in tries for index in trie.paths) == list(range(len(sequences)))
+    for trie in tries:
+        mine = [sequences[index] for index in trie.paths]
+        assert len(trie.tokens) == len({tuple(s[: i + 1]) for s in mine for i in range(len(s))})
+        for index, path in trie.paths.items():
+            assert [trie.tokens[node] for node in path] == sequences[index]
+            assert [trie.depth[node] for node in path] == list(range(len(path)))
+            assert path == sorted(path)
+            assert ancestors(trie, path[-1]) == path
+
+
+@given(TOKEN_LISTS, st.integers(1, 40))
+@settings(max_examples=50, deadline=None)
+def test_a_token_sees_itself_and_its_ancestors_alone(sequences: list[list[int]], budget: int) -> None:
+    for batch in batches(build_tries(sequences), budget, CPU):
+        arguments = batch.attention(torch.float32)
+        if not arguments:
+            assert all(list(range(len(t.tokens))) == max(t.paths.values(), key=len) for t in batch.tries)
+            continue
+        assert arguments["attention_mask"].shape == (len(batch.tries), 1, *[batch.tokens.shape[1]] * 2)
+        for row, trie in enumerate(batch.tries):
+            seen = arguments["attention_mask"][row, 0] == 0
+            assert arguments["position_ids"][row, : len(trie.tokens)].tolist() == trie.depth
+            assert seen.any(dim=1).all(), "a token that sees nothing has no attention"
+            for node in range(len(trie.tokens)):
+                assert seen[node].nonzero().flatten().tolist() == ancestors(trie, node)
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=30), st.integers(1, 200))
+@settings(max_examples=50, deadline=None)
+def test_batches_hold_every_trie_once_within_their_budget(lengths: list[int], budget: int) -> None:
+    tries = build_tries([[number, *range(100, 99 + length)] for number, length in enumerate(lengths)])
+    made = list(batches(tries, budget, CPU))
+    assert sorted(index for batch in made for trie in batch.tries for index in trie.paths) == list(range(len(lengths)))
+    for batch in made:
+        padding = batch.tokens.numel() - sum(len(trie.tokens) for trie in batch.tries)
+        assert len(batch.tries) == 1 or batch.tokens.numel() <= budget
+        assert padding <= budget // 32
+    assert [b.tokens.shape[1] for b in made] == sorted((b.tokens.shape[1] for b in made), reverse=True)
+
+
+def test_documents_that_share_little_stay_apart() -> None:
+    one, other = [7, *range(100, 300)], [7, *range(500, 700)]
+    assert len(build_tries([one, other])) == 2, "one token saved, 200 x 200 to attend to"
+    (trie,) = build_tries([[*range(100), 1], [*range(100), 2]])
+    assert len(trie.tokens) == 102
+
+
+def test_equal_sequences_and_beginnings_of_others_add_nothing() -> None:
+    (trie,) = build_tries([[1, 2, 3], [1, 2], [1, 2, 3], [1]])
+    assert trie.tokens == [1, 2, 3]
+    assert trie.paths == {0: [0, 1, 2], 1: [0, 1], 2: [0, 1, 2], 3: [0]}
+    assert not trie.branches
