@@ -58,11 +58,11 @@ def test_metric_ids_name_their_task() -> None:
 
 def test_what_is_calibrated_on_is_not_what_is_measured() -> None:
     """Perplexity with a limit reads a text from its first row on, so calibration on the same text starts later."""
-    from bench.api import CALIBRATION
+    from bench.api import PASSAGES
 
     measured = {task.text for task in load_tasks().values() if task.kind == "perplexity"}
-    assert CALIBRATION.data in measured
-    texts = [CALIBRATION]
+    assert PASSAGES.data in measured
+    texts = [PASSAGES]
     for file in SUITES:
         suite = load_suite(str(file))
         names = {name for wanted in suite.tasks for name in ([wanted] if isinstance(wanted, str) else wanted.first_of)}
