@@ -10,7 +10,9 @@ import pytest
 
 from tests.suites import leanboard, make_suite
 
-VERBS = ["methods", "models", "tasks", "plan", "run", "report", "why", "doctor", "data"]
+VERBS = [
+    "methods", "test-method", "new-method", "models", "tasks", "plan", "run", "report", "why", "doctor", "data",
+]
 
 
 def python(code: str) -> str:
