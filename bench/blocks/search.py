@@ -131,7 +131,7 @@ def _steered(shape: Shape, target: Target, stacks: Sequence[Stack], approximator
         return shape.removed(after(shape, trial))[target.basis]
 
     low, high = 0.0, 1.0
-    if removed(trial(low)) < target.value - TARGET_TOLERANCE:
+    if removed(trial(low)) < target.value:
         return None
     for _ in range(24):
         middle = (low + high) / 2
