@@ -1,0 +1,94 @@
+"""How much faster accuracy is measured than by lm-eval's own backend at its best batch size: SmolLM2-135M, float32.
+
+Both take the same requests, in turns, in one process; making the backend, with its check of the model, counts. Data and
+model are the user's own: `leanboard data fetch` gets the data.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+
+from bench.data.pack import Pack
+from bench.errors import LeanboardError
+from bench.measure import accuracy
+from bench.measure.scorer import PackedLM, quiet
+from bench.model.load import load_dense
+from bench.task import TASK_FILE
+
+pytestmark = pytest.mark.perf
+
+TASKS = Path(__file__).parents[2] / "tasks"
+ITEMS = 100
+BATCHES = (1, 8, 16, 32)
+ROUNDS = 2
+MANY_CHOICES = ["hellaswag", "arc_easy", "arc_challenge", "openbookqa"]
+COMMONSENSE7 = ["boolq", "piqa", "winogrande", *MANY_CHOICES]
+
+
+@pytest.fixture(scope="module")
+def engines() -> dict[int | str, Callable[[], HFLM]]:
+    """By batch size, and ours."""
+    try:
+        model, tokenizer = load_dense("smollm2-135m")
+    except LeanboardError as error:
+        pytest.skip(str(error))
+
+    def stock(batch: int) -> Callable[[], HFLM]:
+        return lambda: HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch)
+
+    return {"packed": lambda: PackedLM(model, tokenizer), **{batch: stock(batch) for batch in BATCHES}}
+
+
+@pytest.fixture(scope="module")
+def requests_of() -> dict[str, list[Instance]]:
+    specs = [TASK_FILE.validate_python(yaml.safe_load((TASKS / f"{task}.yaml").read_text())) for task in COMMONSENSE7]
+    try:
+        stock = {spec.name: accuracy.build_task(spec, Pack.default()) for spec in specs}
+    except LeanboardError as error:
+        pytest.skip(str(error))
+    return {task: accuracy.build_requests(stock[task], ITEMS) for task in stock}
+
+
+def choices(requests: list[Instance], answers: list[tuple[float, bool]]) -> list[int]:
+    """The likeliest choice of each item."""
+    items = defaultdict(list)
+    for request, (logp, _) in zip(requests, answers, strict=True):
+        items[request.doc_id].append(logp)
+    return [logps.index(max(logps)) for logps in items.values()]
+
+
+@pytest.mark.parametrize(("tasks", "least"), [(COMMONSENSE7, 2.0), (MANY_CHOICES, 2.6)], ids=["seven", "many choices"])
+def test_common_beginnings_pay(
+    benchmark: Any, engines: dict[int | str, Callable[[], HFLM]], requests_of: dict[str, list[Instance]],
+    tasks: list[str], least: float,
+) -> None:
+    benchmark.group = "accuracy"
+    seconds: dict[str, dict[int | str, list[float]]] = {task: defaultdict(list) for task in tasks}
+    answers: dict[str, dict[int | str, list[tuple[float, bool]]]] = {task: {} for task in tasks}
+
+    def once(engine: int | str) -> None:
+        for task in tasks:
+            start = time.perf_counter()
+            with quiet():
+                lm = engines[engine]()
+            answers[task][engine] = lm.loglikelihood(requests_of[task], disable_tqdm=True)
+            seconds[task][engine].append(time.perf_counter() - start)
+
+    benchmark.pedantic(once, args=("packed",), setup=lambda: [once(batch) for batch in BATCHES] and None, rounds=ROUNDS)
+    fastest = {task: {engine: min(times) for engine, times in seconds[task].items()} for task in tasks}
+    stock = sum(min(fastest[task][batch] for batch in BATCHES) for task in tasks)
+    ratio = stock / sum(fastest[task]["packed"] for task in tasks)
+    benchmark.extra_info.update(ratio=round(ratio, 2), seconds=fastest)
+    for task in tasks:
+        ours, theirs = answers[task]["packed"], answers[task][1]
+        assert [logp for logp, _ in ours] == pytest.approx([logp for logp, _ in theirs], abs=1e-3, rel=0)
+        assert [greedy for _, greedy in ours] == [greedy for _, greedy in theirs]
+        assert choices(requests_of[task], ours) == choices(requests_of[task], theirs)
+    assert ratio >= least, fastest
