@@ -90,7 +90,7 @@ def test_plan_lists_cells_and_computes_nothing(tmp_path: Path) -> None:
     ("arguments", "code", "sentence"),
     [
         (["methods", "llm_prunner"], 2, "unknown method 'llm_prunner'; did you mean llm_pruner?"),
-        (["plan", "smolm"], 2, "unknown suite 'smolm'; did you mean smollm?"),
+        (["plan", "smolm"], 2, "unknown suite 'smolm'; did you mean smollm or smollm-full?"),
         (["plan", "suite.yaml", "--only", "method"], 2, "--only method: must be KEY=VALUE"),
         (["plan", "suite.yaml", "--plugins", "nowhere"], 2, "--plugins: nowhere is not a folder"),
         (["run", "llama7b", "--offline"], 2, "--model-path llama-7b=DIR"),
