@@ -42,6 +42,7 @@ def measure(
     Raises:
         UsageError: lm-eval has no such task, or the task has no such metric.
         DataError: a file of the pack is missing, damaged or not in the form that the stock task reads.
+        LeanboardError: the model's log-probabilities are not finite, or a continuation cannot be scored.
     """
     stock = build_task(spec, pack)
     lm = PackedLM(subject.model, subject.tokenizer, on_progress)

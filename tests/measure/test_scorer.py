@@ -15,6 +15,7 @@ from bench.measure.scorer import PackedLM
 from bench.model.shape import BlockKept, Kept
 from bench.model.surgery import prune
 from tests.measure.test_accuracy import spec
+from tests.model.test_factors import factored
 from tests.packs import make_pack
 from tests.tiny import make_model, make_tokenizer
 
@@ -31,6 +32,7 @@ MODELS: dict[str, Callable[[], torch.nn.Module]] = {
     "mha": make_model,
     "gqa": lambda: make_model(kv_heads=2, tied=True),
     "lean_llama": lean,
+    "factored": lambda: factored({"kv_heads": 2})[0],
 }
 
 
