@@ -1,58 +1,53 @@
 """CapaBoost's adapter form (arXiv 2407.01320): a bottleneck after every MLP, in parallel branches under static masks.
 
-The bottleneck reads what the MLP gives (Pfeiffer et al., arXiv 2005.00247), so it cannot be merged into the MLP; its
-branches can be fused to one bottleneck of width d·b. A checkpoint has no place for it yet, and no method offers it.
+The bottleneck reads what the MLP gives (Pfeiffer et al., arXiv 2005.00247), so it cannot be merged into the MLP. Its
+branches are trained, and kept, as one bottleneck of width d·b whose matrices are masked copies of those of one branch.
 """
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from bench.blocks.branches import Masks, concatenate, side_by_side
 from bench.blocks.train import seeded
 from bench.method import Context
-from bench.model.layers import blocks_of
+from bench.model.layers import bottlenecks_of, shape_of
+from bench.model.lean_llama import Bottleneck
+from bench.model.surgery import add_bottlenecks
 
 INIT_STD = 0.02
 
 
-class Bottleneck(nn.Module):  # type: ignore[misc]  # torch has no types here
-    """z + W_u ReLU(W_d z + b_d) + b_u with W_d [width, hidden] and W_u [hidden, width], from N(0, 0.02²)."""
+def attach(model: PreTrainedModel, ctx: Context, width: int, masks: Masks) -> PreTrainedModel:
+    """A model with a bottleneck behind the MLP of every block, whose 2·width·hidden weights serve all branches.
 
-    def __init__(self, hidden: int, width: int) -> None:
-        super().__init__()
-        self.down, self.up = nn.Linear(hidden, width), nn.Linear(width, hidden)
-        for linear in (self.down, self.up):
-            nn.init.normal_(linear.weight, std=INIT_STD)
-            nn.init.zeros_(linear.bias)
-
-    def forward(self, z: torch.Tensor) -> torch.Tensor:
-        return z + self.up(nn.functional.relu(self.down(z)))
-
-
-def attach(model: PreTrainedModel, ctx: Context, width: int, masks: Masks) -> list[Bottleneck]:
-    """Put a bottleneck behind the MLP of every block, in place; its 2·width·hidden weights serve all branches.
-
-    Only the bottlenecks require gradients. They hang on the last projection of the MLP, by a hook.
+    Weights start from N(0, 0.02²), biases at 0, as in the published code; only these require gradients. `model` is
+    handed over.
 
     Raises:
-        MethodError: masks of kind `nm` that do not fit a matrix.
+        MethodError: masks of kind `nm` that do not fit a matrix; the model has bottlenecks already.
     """
-    model.requires_grad_(False)
-    bottlenecks = []
+    shape = shape_of(model)
     with seeded(ctx, "bottleneck: adapters"):
-        for block in blocks_of(model):
-            bottleneck = Bottleneck(block.down.out_features, masks.branches * width).to(block.down.weight)
-            side_by_side(bottleneck.down, bottleneck.up, masks, f"bottleneck.{block.index}")
-            block.down.bottleneck = bottleneck
-            block.down.register_forward_hook(lambda module, args, z: module.bottleneck(z))
-            bottlenecks.append(bottleneck)
-    return bottlenecks
+        bottlenecks = [_drawn(shape.hidden, masks.branches * width) for _ in shape.blocks]
+    lean = add_bottlenecks(model.requires_grad_(False), bottlenecks)
+    for layer, bottleneck in enumerate(bottlenecks_of(lean)):
+        bottleneck.requires_grad_(True)
+        side_by_side(bottleneck.down, bottleneck.up, masks, f"bottleneck.{layer}")
+    return lean
 
 
-def fuse(bottlenecks: list[Bottleneck]) -> None:
-    """Make the branches of each one plain bottleneck of width d·b, in place; the outputs stay the same."""
-    for bottleneck in bottlenecks:
+def fuse(model: PreTrainedModel) -> PreTrainedModel:
+    """Make the branches of every bottleneck a plain one of width d·b, in place; the outputs stay the same."""
+    for bottleneck in bottlenecks_of(model):
         concatenate(bottleneck.down, bottleneck.up)
+    return model.requires_grad_(False).eval()
+
+
+def _drawn(hidden: int, width: int) -> Bottleneck:
+    bottleneck = Bottleneck(hidden, width)
+    for linear in (bottleneck.down, bottleneck.up):
+        nn.init.normal_(linear.weight, std=INIT_STD)
+        nn.init.zeros_(linear.bias)
+    return bottleneck

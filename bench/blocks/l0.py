@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import torch
@@ -172,7 +172,7 @@ class Masks:
             BlockShape(kv_heads * (dense.heads // dense.kv_heads), kv_heads, channels)
             for dense, kv_heads, channels in zip(self.shape.blocks, widths["heads"], widths["channels"], strict=True)
         )
-        return Shape(widths["hidden"][0], self.shape.head_dim, self.shape.vocab, self.shape.tied, blocks)
+        return replace(self.shape, hidden=widths["hidden"][0], blocks=blocks)
 
     def _largest(self, family: Family, shift: float, at_least: int) -> list[list[int]]:
         """The units kept of each module, ascending; of equal logits the later ones."""

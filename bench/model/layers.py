@@ -59,6 +59,11 @@ def path_of(layer: int, projection: str) -> str:
     return f"model.layers.{layer}.{'mlp' if projection in PROJECTIONS[4:] else 'self_attn'}.{projection}"
 
 
+def bottlenecks_of(model: PreTrainedModel) -> list[nn.Module]:
+    """The bottlenecks behind the MLPs of a model that has them, first to last: `down` and `up`, `nn.Linear` both."""
+    return [layer.mlp.bottleneck for layer in model.model.layers]
+
+
 def embedding_of(model: PreTrainedModel) -> nn.Embedding:
     """The token embedding, weight [vocab, hidden]."""
     return model.model.embed_tokens

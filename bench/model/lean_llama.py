@@ -1,10 +1,10 @@
-"""LLaMA with widths of its own in every decoder layer, and with low-rank factors in the place of projections.
+"""LLaMA with widths of its own in every decoder layer, low-rank factors in the place of projections, and bottlenecks.
 
 Each layer is built from `config.per_layer_config[i]` (transformers >= 5.16): `num_attention_heads`,
 `num_key_value_heads` and `intermediate_size` may differ from layer to layer, `head_dim` is explicit and the same
-everywhere. `config.factors` lists the low-rank factors. Everything else is stock LLaMA. This file depends on torch and
-transformers alone: it is copied beside the weights of a checkpoint, so that others load it with
-`trust_remote_code=True` and without Leanboard.
+everywhere. `config.factors` lists the low-rank factors, `config.bottleneck` is the width of an adapter behind every
+MLP. Everything else is stock LLaMA. This file depends on torch and transformers alone: it is copied beside the weights
+of a checkpoint, so that others load it with `trust_remote_code=True` and without Leanboard.
 """
 
 from typing import Any
@@ -32,6 +32,7 @@ class LeanLlamaConfig(LlamaConfig):
 
     model_type = "lean_llama"
     factors: list[dict[str, Any]] | None = None
+    bottleneck: int | None = None
 
     def validate_architecture(self) -> None:
         """Check every layer instead of the global head count (the stock check reads that).
@@ -87,10 +88,30 @@ class FactoredLinear(nn.Module):
         return x.squeeze(-2) if n == 1 else x.unflatten(-1, (-1, self.head_dim)).transpose(-3, -2).flatten(-3)
 
 
+class Bottleneck(nn.Module):
+    """z + W_u ReLU(W_d z + b_d) + b_u with W_d [width, hidden] and W_u [hidden, width]: an adapter behind the MLP."""
+
+    def __init__(self, hidden: int, width: int) -> None:
+        super().__init__()
+        self.down, self.up = nn.Linear(hidden, width), nn.Linear(width, hidden)
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return z + self.up(nn.functional.relu(self.down(z)))
+
+
 class LeanLlamaMLP(LlamaMLP):
-    """The MLP; where gate and up share factors, they share the product with `outer`."""
+    """The MLP, where gate and up share factors with one product with `outer`; then the bottleneck, where there is one.
+    """
+
+    def __init__(self, config: LlamaConfig, bottleneck: int | None) -> None:
+        super().__init__(config)
+        self.bottleneck = Bottleneck(config.hidden_size, bottleneck) if bottleneck else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z = self._dense_or_factored(x)
+        return z if self.bottleneck is None else self.bottleneck(z)
+
+    def _dense_or_factored(self, x: torch.Tensor) -> torch.Tensor:
         factors = getattr(self.gate_proj, "factors", None)
         if factors is not getattr(self.up_proj, "factors", None) or factors is None:
             return super().forward(x)
@@ -101,7 +122,7 @@ class LeanLlamaMLP(LlamaMLP):
 class LeanLlamaDecoderLayer(LlamaDecoderLayer):
     def __init__(self, config: LeanLlamaConfig, layer_idx: int) -> None:
         super().__init__(config.per_layer_config[layer_idx], layer_idx)
-        self.mlp = LeanLlamaMLP(config.per_layer_config[layer_idx])
+        self.mlp = LeanLlamaMLP(config.per_layer_config[layer_idx], config.bottleneck)
         self.self_attn.config = config  # the attention implementation is set on, and read from, the shared config
 
 

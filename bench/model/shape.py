@@ -68,7 +68,11 @@ class FactorShape:
 
 @dataclass(frozen=True)
 class Shape:
-    """Widths of a LLaMA-family model without biases, and the projections of it that are factored."""
+    """Widths of a LLaMA-family model without biases, and the projections of it that are factored.
+
+    `bottleneck` is the width of an adapter (two matrices, two biases) behind the MLP of every block; 0 where there is
+    none.
+    """
 
     hidden: int
     head_dim: int
@@ -76,6 +80,7 @@ class Shape:
     tied: bool
     blocks: tuple[BlockShape, ...]
     factors: tuple[FactorShape, ...] = ()
+    bottleneck: int = 0
 
     @classmethod
     def from_config(cls, config: Any) -> Shape:
@@ -93,6 +98,7 @@ class Shape:
                 FactorShape(f["rows"], f["columns"], tuple(f["rank"]), tuple(Slice(*s) for s in f["slices"]))
                 for f in getattr(config, "factors", None) or ()
             ),
+            bottleneck=getattr(config, "bottleneck", None) or 0,
         )
 
     def size(self, layer: int, projection: str) -> tuple[int, int]:
@@ -128,7 +134,8 @@ class Shape:
             projections = 2 * t * d * h * (b.heads + b.kv_heads) + 3 * t * d * b.channels
             attention = b.heads * (2 * t * t * h + t * t)
             rotary = 2 * t * h * (b.heads + b.kv_heads)
-            total += projections + attention + rotary + 4 * t * d + t * b.channels
+            adapter = 2 * t * d * self.bottleneck + t * self.bottleneck
+            total += projections + attention + rotary + 4 * t * d + t * b.channels + adapter
         return total + t * sum(self._factor_products(f) + self._factor_scalings(f) for f in self.factors)
 
     def matmul_macs(self, seq_len: int = 64) -> int:
@@ -138,6 +145,7 @@ class Shape:
             2 * t * d * h * (b.heads + b.kv_heads) + 3 * t * d * b.channels + 2 * t * t * h * b.heads
             for b in self.blocks
         )
+        blocks += 2 * t * d * self.bottleneck * len(self.blocks)
         return blocks + t * d * self.vocab + t * sum(self._factor_products(f) for f in self.factors)
 
     def factored(self, factors: Iterable[FactorShape]) -> Shape:
@@ -164,12 +172,14 @@ class Shape:
 
         Raises:
             MethodError: indices out of range, not ascending, a module left empty, or key/value heads with unequal
-                numbers of query heads; the model is factored.
+                numbers of query heads; the model is factored, or bottlenecks read the hidden dimensions.
         """
         if self.factors:
             raise MethodError("the model has low-rank factors, which cannot be pruned; prune first, then factor")
         hidden = self.hidden
         if kept.hidden is not None:
+            if self.bottleneck:
+                raise MethodError("the model has bottlenecks, so its hidden dimensions cannot be pruned")
             _check_indices(kept.hidden, self.hidden, "hidden dimensions")
             hidden = len(kept.hidden)
         if not kept.blocks:
@@ -195,7 +205,8 @@ class Shape:
 
     def _block_params(self, block: BlockShape) -> int:
         attention = 2 * self.hidden * self.head_dim * (block.heads + block.kv_heads)
-        return attention + 3 * self.hidden * block.channels + 2 * self.hidden
+        adapter = (2 * self.hidden + 1) * self.bottleneck + (self.hidden if self.bottleneck else 0)
+        return attention + 3 * self.hidden * block.channels + 2 * self.hidden + adapter
 
     def _factor_params(self, f: FactorShape) -> int:
         """What `f` stores, less the dense weights in its place (TRAWL, arXiv 2406.17261: CP has R·(n + p + q))."""

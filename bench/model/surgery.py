@@ -1,10 +1,10 @@
-"""Compression made real: slices the weights that `Kept` names, puts low-rank factors in the place of projections, and
-builds the model that is left around them."""
+"""Compression made real: slices the weights that `Kept` names, puts low-rank factors in the place of projections or
+bottlenecks behind the MLPs, and builds the model that is left around them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, replace
 
 import torch
 from torch import nn
@@ -13,9 +13,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from bench.errors import MethodError
 from bench.model.factors import Factors
 from bench.model.layers import Block, blocks_of, embedding_of, final_norm_of, head_of, path_of, shape_of
-from bench.model.lean_llama import LeanLlamaConfig, LeanLlamaForCausalLM
+from bench.model.lean_llama import Bottleneck, LeanLlamaConfig, LeanLlamaForCausalLM
 from bench.model.shape import BlockKept, BlockShape, FactorShape, Kept, Shape, Slice
 
+NOT_TAKEN_OVER = (
+    "model_type", "architectures", "auto_map", "bottleneck", "factors", "per_layer_config", "transformers_version"
+)
 PER_LAYER = ("num_attention_heads", "num_key_value_heads", "intermediate_size")
 
 
@@ -69,6 +72,28 @@ def factorize(model: PreTrainedModel, found: Sequence[tuple[Sequence[Slice], Fac
             del state[f"{path}.weight"]
         state |= {name: weight.to(model.device, model.dtype).contiguous() for name, weight in weights.items()}
     lean = _rebuild(model, after, state)
+    lean.leanboard_kept = kept
+    return lean
+
+
+def add_bottlenecks(model: PreTrainedModel, bottlenecks: Sequence[Bottleneck]) -> PreTrainedModel:
+    """Put `bottlenecks`, one for each block and all of one width, behind the MLPs.
+
+    `model` is handed over: use only the `LeanLlamaForCausalLM` that is returned, which takes the bottlenecks' weights.
+
+    Raises:
+        MethodError: the model has bottlenecks, or their number is not that of the blocks.
+    """
+    shape, kept = shape_of(model), kept_of(model)
+    if shape.bottleneck:
+        raise MethodError("the model has bottlenecks already")
+    if len(bottlenecks) != len(shape.blocks):
+        raise MethodError(f"{len(bottlenecks)} bottlenecks for {len(shape.blocks)} blocks")
+    state = dict(model.state_dict())
+    for layer, bottleneck in enumerate(bottlenecks):
+        weights = bottleneck.to(model.device, model.dtype).state_dict()
+        state |= {f"model.layers.{layer}.mlp.bottleneck.{name}": weight for name, weight in weights.items()}
+    lean = _rebuild(model, replace(shape, bottleneck=bottlenecks[0].down.out_features), state)
     lean.leanboard_kept = kept
     return lean
 
@@ -155,18 +180,21 @@ def _rebuild(model: PreTrainedModel, shape: Shape, state: Mapping[str, torch.Ten
 
 def _config_for(base: LlamaConfig, shape: Shape) -> tuple[type[PreTrainedModel], LlamaConfig]:
     fields = base.to_dict()
-    for name in ("model_type", "architectures", "auto_map", "factors", "per_layer_config", "transformers_version"):
+    for name in NOT_TAKEN_OVER:
         fields.pop(name, None)
     fields |= {"hidden_size": shape.hidden, "num_hidden_layers": len(shape.blocks), "head_dim": shape.head_dim}
     first = shape.blocks[0]
-    if not shape.factors and set(shape.blocks) == {first} and shape.hidden % first.heads == 0:
+    plain = not shape.factors and not shape.bottleneck
+    if plain and set(shape.blocks) == {first} and shape.hidden % first.heads == 0:
         return LlamaForCausalLM, LlamaConfig(**fields | dict(zip(PER_LAYER, _widths(first), strict=True)))
     per_layer = {i: dict(zip(PER_LAYER, _widths(block), strict=True)) for i, block in enumerate(shape.blocks)}
     factors = [
         {"rows": f.rows, "columns": f.columns, "rank": list(f.rank), "slices": [list(astuple(s)) for s in f.slices]}
         for f in shape.factors
     ]
-    return LeanLlamaForCausalLM, LeanLlamaConfig(**fields, per_layer_config=per_layer, factors=factors)
+    return LeanLlamaForCausalLM, LeanLlamaConfig(
+        **fields, per_layer_config=per_layer, factors=factors, bottleneck=shape.bottleneck or None
+    )
 
 
 def _widths(block: BlockShape) -> tuple[int, int, int]:

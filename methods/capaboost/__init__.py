@@ -14,8 +14,17 @@ if TYPE_CHECKING:
 
 
 class CapaBoostConfig(LoraTuning):
-    """The defaults beyond those of LoRA are the published code's. Trained are r·(in + out) numbers per target."""
+    """The defaults beyond those of LoRA are the published code's.
 
+    Trained are r·(in + out) numbers per target, or in the adapter form b·(2·hidden + 1) + hidden per block, with
+    b = hidden // reduction.
+    """
+
+    form: Literal["lora", "adapter"] = Field(
+        "lora", description="low-rank updates of the targets, which are merged, or a bottleneck behind every MLP, "
+        "which stays; r, alpha, dropout and targets belong to the first, reduction to the second"
+    )  # fmt: skip
+    reduction: int = Field(12, ge=1, description="the hidden width over that of one branch's bottleneck")
     d: int = Field(2, ge=1, description="parallel branches; the update's rank is up to d·r")
     density: float = Field(0.5, gt=0, le=1, description="fraction of the entries that each branch sees")
     mask_type: MaskKind = Field(
@@ -35,19 +44,21 @@ class CapaBoostConfig(LoraTuning):
             raise ValueError(f"density: mask_type '{self.mask_type}' keeps half of the entries, not {self.density:g}")
         if self.mask_type == "complementary" and self.d != 2:
             raise ValueError(f"d: mask_type 'complementary' has two branches, not {self.d}")
-        if self.mask_type == "nm" and self.r % 4:
+        if self.mask_type == "nm" and self.form == "lora" and self.r % 4:
             raise ValueError(f"r: mask_type 'nm' keeps 2 of every 4, so r must be a multiple of 4, not {self.r}")
+        if self.form == "adapter" and (self.init_fan != "in" or self.normalize_scale):
+            raise ValueError("form: 'adapter' has neither init_fan nor normalize_scale, which are of the LoRA form")
         return self
 
 
 class CapaBoost(Method):
-    """LoRA whose pair of matrices is used d times, each time under other masks: more rank from as many numbers."""
+    """Adapters whose pair of matrices is used d times, each time under other masks: more rank from as many numbers."""
 
     name = "capaboost"
     version = "1"
     traits = Traits(
-        title="CapaBoost", track="peft", needs=frozenset({"training"}), changes=frozenset({"values"}),
-        deterministic=False,
+        title="CapaBoost", track="peft", needs=frozenset({"training"}),
+        changes=frozenset({"values", "adds_parameters"}), deterministic=False,
         paper="Song et al., Increasing Model Capacity for Free: A Simple Strategy for Parameter Efficient Fine-tuning, "
         "ICLR 2024, arXiv 2407.01320",
     )  # fmt: skip

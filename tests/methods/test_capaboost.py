@@ -4,11 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from bench.blocks.bottleneck import attach as attach_bottlenecks
+from bench.blocks.bottleneck import fuse
 from bench.blocks.branches import Masks, share
-from bench.blocks.groups import blocks_of
+from bench.blocks.groups import blocks_of, shape_of
 from bench.blocks.lora import attach
 from bench.blocks.train import causal_loss, collate
-from bench.errors import UsageError
+from bench.errors import MethodError, UsageError
 from bench.method import Example, Preset
 from bench.model.adapter import adapter_of
 from bench.registry import load_registry
@@ -94,6 +96,8 @@ def adapter_start():
         ({"mask_type": "nm", "density": 0.25}, "density: mask_type 'nm' keeps half of the entries, not 0.25"),
         ({"mask_type": "nm", "r": 2}, "r: mask_type 'nm' keeps 2 of every 4, so r must be a multiple of 4, not 2"),
         ({"mask_type": "complementary", "d": 3}, "d: mask_type 'complementary' has two branches, not 3"),
+        ({"form": "adapter", "init_fan": "r"}, "form: 'adapter' has neither init_fan nor normalize_scale"),
+        ({"form": "adapter", "normalize_scale": True}, "form: 'adapter' has neither"),
         ({"mask_type": "random"}, "mask_type"),
         ({"density": 0}, "density"),
         ({"d": 0}, "d: "),
@@ -104,8 +108,34 @@ def test_settings_that_do_not_go_together_are_refused(config, sentence):
         load_registry().method("capaboost").config(Preset(description=""), config)
 
 
-def test_every_setting_changes_the_result():
+def test_the_adapter_form_stays_in_the_model_and_only_its_bottlenecks_learn():
+    ctx = make_context()
+    tuned = compress("capaboost", ctx, form="adapter", reduction=8, steps=4, lr=1e-2)
+    dense = dict(make_model().named_parameters())
+    assert shape_of(tuned).bottleneck == 2 * 8
+    assert ctx.meter.trainable_parameters == 4 * (2 * 8 * 64 + 8 + 64)
+    assert all(torch.equal(weight, tuned.get_parameter(name)) for name, weight in dense.items())
+    assert adapter_of(tuned) is None
+    untrained = fuse(attach_bottlenecks(make_model(), make_context(), 8, Masks(2, 0.5, "unstructured", 0)))
+    ids, labels = collate([Example(row, row) for row in token_ids(4, 24).tolist()], ctx.device)
+    with torch.no_grad():
+        assert causal_loss(tuned, ids, labels) < causal_loss(untrained, ids, labels)
+
+
+def test_a_bottleneck_without_width_is_refused():
+    with pytest.raises(MethodError, match="reduction: 65 leaves no width of the model's 64"):
+        compress("capaboost", form="adapter", reduction=65)
+
+
+@pytest.mark.parametrize("form", ["lora", "adapter"])
+def test_every_setting_changes_the_result(form):
+    own = [{"init_fan": "r"}, {"normalize_scale": True, "density": 0.25}, {"alpha": 4}]
     settings = [{}, {"d": 3}, {"density": 0.25}, {"mask_type": "complementary"}, {"mask_type": "nm"}, {"mask_seed": 1},
-                {"init_fan": "r"}, {"normalize_scale": True, "density": 0.25}, {"alpha": 4}]
-    results = [change(compress("capaboost", steps=2, **config)).flatten().tolist() for config in settings]
-    assert len({tuple(result) for result in results}) == len(settings)
+                *(own if form == "lora" else [{"reduction": 16}])]
+    results = [outcome(compress("capaboost", **{"steps": 2, "form": form, "reduction": 8} | one)) for one in settings]
+    assert len(set(results)) == len(settings)
+
+
+def outcome(model):
+    with torch.no_grad():
+        return tuple(model(token_ids(1, 9)).logits.flatten().tolist())
