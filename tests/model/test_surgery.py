@@ -153,4 +153,4 @@ def test_counts_in_closed_form_are_the_real_ones(data: st.DataObject) -> None:
 def test_a_model_file_of_lean_llama_stays_short() -> None:
     from bench.model import lean_llama
 
-    assert len(Path(lean_llama.__file__).read_text().splitlines()) < 150
+    assert len(Path(lean_llama.__file__).read_text().splitlines()) < 180
