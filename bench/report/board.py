@@ -111,8 +111,8 @@ class Board:
         labels = self.labels(model)
         about: dict[str, list[str]] = defaultdict(list)
         for row in self.of(model):
-            lacking = [c.id for c in self.columns_of(model, "mean") if row.has_checkpoint and row.value(c.id) is None]
-            missing = [f"no {id_}, for want of {', '.join(row.missing.get(id_, ['all tasks']))}" for id_ in lacking]
+            lacking = [c.id for c in self.columns_of(model, "mean") if row.has_checkpoint and c.id in row.missing]
+            missing = [f"no {id_}, for want of {', '.join(row.missing[id_])}" for id_ in lacking]
             for note in [*row.notes, *missing]:
                 about[note].append(labels[row.identity])
         return dict(about)

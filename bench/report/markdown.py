@@ -123,7 +123,8 @@ def _order_line(board: Board, model: str) -> list[str]:
 
 
 def _table(board: Board, model: str, columns: Sequence[Column], more: Sequence[Part] = ()) -> list[str]:
-    rows = board.of(model)
+    """A table of `columns`; rows that have nothing in any of them are left out."""
+    rows = [row for row in board.of(model) if more or any(column.id in row.cells for column in columns)]
     names: list[Part] = [
         ("method", lambda row: row.identity.method + " ▼" * (WORSE in row.notes)),
         ("preset", lambda row: row.identity.preset), ("recovery", lambda row: row.identity.recovery),

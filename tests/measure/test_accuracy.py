@@ -3,7 +3,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from lm_eval.models.huggingface import HFLM
 
+from bench.data.notice import NOTICE
 from bench.data.pack import Pack
 from bench.errors import DataError, UsageError
 from bench.measure import accuracy, measure, scorer
@@ -67,7 +69,6 @@ def test_metrics_are_all_that_the_stock_task_gives(name: str, pack: Pack) -> Non
 @pytest.mark.parametrize("name", ["hellaswag", "winogrande", "lambada_openai"])
 def test_results_equal_lm_evals_own_evaluation(name: str, pack: Pack, subject: Subject) -> None:
     from lm_eval.evaluator import simple_evaluate
-    from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
     task = spec(name)
@@ -98,6 +99,23 @@ def test_metrics_carry_their_protocol_and_error(pack: Pack, subject: Subject) ->
         assert metric.stderr == pytest.approx(math.sqrt(p * (1 - p) / 6))
     assert seen[-1] == (28, 28)
     assert seen == sorted(seen)
+
+
+def test_the_notice_stands_before_every_context_and_names_the_metric(pack: Pack, subject: Subject) -> None:
+    """Against lm-eval's own requests and backend, with the notice put before each context by hand."""
+    plain = measure(Task(spec("piqa"), "0shot", 6), subject, pack)
+    noticed = measure(Task(spec("piqa"), "0shot+notice", 6), subject, pack)
+    assert [m.id for m in noticed.metrics] == ["piqa.acc@0shot+notice/limit6", "piqa.acc_norm@0shot+notice/limit6"]
+    assert [m.id for m in plain.metrics] == ["piqa.acc@0shot/limit6", "piqa.acc_norm@0shot/limit6"]
+    stock = accuracy.build_task(spec("piqa"), pack)
+    requests = accuracy.build_requests(stock, 6)
+    for request in requests:
+        request.arguments = (NOTICE + request.args[0], request.args[1])
+    with scorer.quiet():
+        answers = HFLM(pretrained=subject.model, tokenizer=subject.tokenizer).loglikelihood(requests)
+    chosen = ["1" if (b[0] > a[0]) == bool(request.doc["label"]) else "0"
+              for request, a, b in zip(requests[::2], answers[::2], answers[1::2], strict=True)]
+    assert noticed.evidence.items["acc"] == "".join(chosen)
 
 
 def test_a_limited_run_is_the_head_of_the_full_run(pack: Pack, subject: Subject) -> None:
