@@ -81,7 +81,7 @@ class Worker:
         start = time.perf_counter()
         from bench.run.compress import Stages, build
 
-        stages = Stages()
+        stages = Stages(cell.device)
         try:
             built = build(order_of(cell, self.job.plugins), path, stages, self._progress(cell.key))
         except Exception as error:
