@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from bench.blocks.gradients import Progress, each_row, in_turn, parts, taking
 from bench.blocks.groups import Member, Scores, shape_of
 from bench.blocks.settings import Importance
-from bench.blocks.taylor import NEED_FISHER, combine, first_order, members_of, reduced, saliency
+from bench.blocks.taylor import NEED_FISHER, combine, empty_rows, first_order, members_of, reduced, saliency
 
 Sums = dict[nn.Parameter, torch.Tensor]
 
@@ -69,12 +69,19 @@ def sample_groups(
 
 @dataclass
 class _Worth:
-    """What the rows of one member are worth, float32 [rows]: to the whole batch, and to each row of it."""
+    """What the rows of one member are worth, float32 [rows]: to the whole batch, and to each row of it, `done` so far.
+    """
 
-    vectors: list[torch.Tensor] = field(default_factory=list)
-    elements: list[torch.Tensor] = field(default_factory=list)
-    vector: torch.Tensor = field(default_factory=lambda: torch.empty(0))
-    element: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    vectors: list[torch.Tensor]
+    elements: list[torch.Tensor]
+    vector: torch.Tensor
+    element: torch.Tensor
+    done: int = 0
+
+    @classmethod
+    def none_yet(cls, member: Member, n: int) -> _Worth:
+        vectors, elements = ([empty_rows(member) for _ in range(n)] for _ in range(2))
+        return cls(vectors, elements, empty_rows(member), empty_rows(member))
 
 
 def _gathered(
@@ -82,7 +89,8 @@ def _gathered(
     progress: Progress,
 ) -> list[_Worth]:  # fmt: skip
     """The worth of each member, from a backward pass per row for a few layers at a time, whose g and F are summed."""
-    found, owner = [_Worth() for _ in members], {member.weight: i for i, member in enumerate(members)}
+    owner, n = {member.weight: i for i, member in enumerate(members)}, len(ids)
+    found = [_Worth.none_yet(member, n) for member in members]
 
     def vector(member: Member, gradient: torch.Tensor) -> torch.Tensor:
         if whole_members:
@@ -96,19 +104,20 @@ def _gathered(
 
         def take(weight: nn.Parameter, gradient: torch.Tensor, mean: Sums = mean, fisher: Sums = fisher) -> None:
             mine, member = found[owner[weight]], members[owner[weight]]
-            mine.vectors.append(vector(member, gradient))
-            mine.elements.append(saliency(member, "param_first", gradient))
+            mine.vectors[mine.done].copy_(vector(member, gradient))
+            mine.elements[mine.done].copy_(saliency(member, "param_first", gradient))
+            mine.done += 1
             gradient = gradient.float()
-            mean[weight].add_(gradient, alpha=1 / len(ids))
+            mean[weight].add_(gradient, alpha=1 / n)
             if weight in fisher:
-                fisher[weight].addcmul_(gradient, gradient, value=1 / len(ids))
+                fisher[weight].addcmul_(gradient, gradient, value=1 / n)
 
         with taking(model, part, take):
             each_row(model, ids, in_turn(progress, turn, len(turns)))
         for weight, total in mean.items():
             mine, member, gradient = found[owner[weight]], members[owner[weight]], total.to(weight.dtype)
-            mine.vector = vector(member, gradient)
-            mine.element = saliency(member, element, gradient, fisher.get(weight))
+            mine.vector.copy_(vector(member, gradient))
+            mine.element.copy_(saliency(member, element, gradient, fisher.get(weight)))
     return found
 
 

@@ -97,19 +97,21 @@ def row_scores(
     gradient of that row's own loss. Gradients are reduced as they come; what has to be summed first is summed for a few
     layers at a time.
     """
+    rows = [empty_rows(member) for member in members]
     if importance not in NEED_GRADIENT and importance not in NEED_FISHER:
-        return [saliency(member, importance) for member in members]
+        for row, member in zip(rows, members, strict=True):
+            row.copy_(saliency(member, importance))
+        return rows
     batch = _needed(ids, importance)
     owner = {member.weight: i for i, member in enumerate(members)}
-    rows: dict[int, torch.Tensor] = {}
 
     def reduce(weight: nn.Parameter, gradient: torch.Tensor, fisher: Fisher = MappingProxyType({})) -> None:
         i = owner[weight]
-        rows[i] = saliency(members[i], importance, gradient, fisher.get(weight))
+        rows[i].copy_(saliency(members[i], importance, gradient, fisher.get(weight)))
 
     def add_square(weight: nn.Parameter, gradient: torch.Tensor) -> None:
         i, share = owner[weight], gradient.float().square() / len(batch)
-        rows[i] = rows.get(i, 0) + saliency(members[i], importance, fisher=share)
+        rows[i] += saliency(members[i], importance, fisher=share)
 
     if importance == "param_second":
         with taking(model, list(owner), add_square):
@@ -121,7 +123,7 @@ def row_scores(
             whole_gradient(model, part, batch, partial(reduce, fisher=fisher))
     else:
         whole_gradient(model, list(owner), batch, reduce)
-    return [rows[i] for i in range(len(members))]
+    return rows
 
 
 def whole_gradient(model: PreTrainedModel, weights: Sequence[nn.Parameter], ids: torch.Tensor, take: Take) -> None:
@@ -163,6 +165,16 @@ def saliency(
         assert fisher is not None
         first -= 0.5 * weight.square() * _matrix(fisher)
     return first.abs().sum(dim)
+
+
+def empty_rows(member: Member) -> torch.Tensor:
+    """Zeros for what the rows of `member` are worth, float32 [rows].
+
+    To be made before a backward pass: small results that stay, among large ones that go, keep an allocator from using
+    the room of these again.
+    """
+    weight = member.weight
+    return torch.zeros(weight.shape[1 - member.dim] if weight.dim() == 2 else len(weight), device=weight.device)
 
 
 def first_order(member: Member, gradient: torch.Tensor) -> torch.Tensor:

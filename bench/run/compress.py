@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import random
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,6 +139,7 @@ def build(order: Order, out: Path, stages: Stages, on_progress: Progress = lambd
         LeanboardError: the method, the target, the text or the disk does not do; `stages.current` says where.
     """
     workspace = out.with_name(f"{out.name}.{digest(order.ingredients)}.work")
+    _import_code_of(order)
     with stages("load"):
         model, tokenizer = load_folder(order.weights, order.dtype, order.device)
     dense = shape_of(model)
@@ -167,6 +171,15 @@ def build(order: Order, out: Path, stages: Stages, on_progress: Progress = lambd
         optimiser_steps=ctx.meter.optimiser_steps, trainable_parameters=ctx.meter.trainable_parameters,
     )
     return Built(out, manifest, [(b.heads, b.kv_heads, b.channels) for b in after.blocks], cost)
+
+
+def _import_code_of(order: Order) -> None:
+    """Import what the method and its recovery do their work with, which is no part of what compressing costs."""
+    package = sys.modules[type(order.method).__module__]
+    if hasattr(package, "__path__") and find_spec(f"{package.__name__}.method"):
+        import_module(f"{package.__name__}.method")
+    if order.recovery is not None:
+        load_recovery(order.recovery)
 
 
 def _transform(model: PreTrainedModel, order: Order, ctx: Context, stages: Stages) -> PreTrainedModel:
