@@ -12,9 +12,9 @@ from bench.method import Target
 from bench.registry import load_registry
 from bench.run.compress import Order, Stages, Texts, build
 
-folder, method, config, dtype, out = sys.argv[1:]
+folder, method, config, dtype, out, rows, tokens = sys.argv[1:]
 entry = load_registry().method(method)
-ids = torch.randint(3, 200, (4, 32), generator=torch.Generator().manual_seed(0))
+ids = torch.randint(3, 200, (int(rows), int(tokens)), generator=torch.Generator().manual_seed(0))
 order = Order(
     weights=Path(folder), method=entry.cls(entry.cls.Config(**json.loads(config))), recovery=None,
     target=Target(value=0.2), seed=0, dtype=dtype, device="cpu", texts=Texts(ids=ids), ingredients={},
@@ -39,10 +39,16 @@ def make_model(folder: Path, dtype: str, **shape: int) -> int:
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
-def peaks(folder: Path, method: str, dtype: str, out: Path, **config: object) -> dict[str, dict[str, float]]:
-    """Bytes and seconds by stage of removing 20 % of the parameters, above what the interpreter and torch take."""
+def peaks(
+    folder: Path, method: str, dtype: str, out: Path, text: tuple[int, int] = (4, 32), **config: object
+) -> dict[str, dict[str, float]]:
+    """Bytes and seconds by stage of removing 20 % of the parameters, above what the interpreter and torch take.
+
+    `text` is rows and tokens of random calibration ids.
+    """
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(folder), method, json.dumps(config), dtype, str(out)],
+        [sys.executable, "-c", PROGRAM, str(folder), method, json.dumps(config), dtype, str(out),
+         *map(str, text)],
         capture_output=True, text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
