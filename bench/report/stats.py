@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 RESAMPLES = 4000
 SEED = 20_261_123
@@ -36,9 +35,12 @@ def mcnemar(ours: str, theirs: str) -> float:
     """
     only_ours = sum(a > b for a, b in zip(ours, theirs, strict=True))
     only_theirs = sum(a < b for a, b in zip(ours, theirs, strict=True))
-    if only_ours + only_theirs == 0:
-        return 1.0
-    return float(binomtest(only_ours, only_ours + only_theirs).pvalue)
+    discordant = only_ours + only_theirs
+    ways = tail = 1  # of choosing i of the discordant items; of choosing at most i
+    for i in range(min(only_ours, only_theirs)):
+        ways = ways * (discordant - i) // (i + 1)
+        tail += ways
+    return min(1.0, 2 * tail / 2**discordant)
 
 
 def mean_difference(strata: Sequence[Vector]) -> Difference:
