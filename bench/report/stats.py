@@ -40,7 +40,7 @@ def mcnemar(ours: str, theirs: str) -> float:
     for i in range(min(only_ours, only_theirs)):
         ways = ways * (discordant - i) // (i + 1)
         tail += ways
-    return min(1.0, 2 * tail / 2**discordant)
+    return float(min(1.0, 2 * tail / 2**discordant))
 
 
 def mean_difference(strata: Sequence[Vector]) -> Difference:
