@@ -58,6 +58,7 @@ class Worker:
         self.store = Store(job.results)
 
     def run(self) -> None:
+        self._start_up()
         failure = self._artifact()
         subject: Subject | None = None
         for cell in self.job.cells:
@@ -67,6 +68,15 @@ class Worker:
             if subject is None:
                 subject = self._subject()
             self._measure(cell, subject)
+
+    def _start_up(self) -> None:
+        """Import what every job needs, which takes seconds: said before, and afterwards how many."""
+        event = {"event": "start-up", "key": self.job.artifact.key}
+        self.emit(event | {"seconds": None})
+        start = time.perf_counter()
+        import bench.model.checkpoint  # noqa: F401  torch and transformers
+
+        self.emit(event | {"seconds": time.perf_counter() - start})
 
     def _artifact(self) -> Failure | None:
         """Make the checkpoint unless it is there; the reason why the other cells must be skipped, if there is one."""

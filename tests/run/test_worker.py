@@ -94,6 +94,19 @@ def test_the_next_worker_computes_the_rest_and_leaves_nothing_but_the_record(
     assert not file.exists()
 
 
+def test_a_worker_tells_its_start_up_before_any_cell(planned: Plan) -> None:
+    told: list[dict[str, Any]] = []
+    job = planned("told")
+    Worker(job, told.append).run()
+    first, second, *others = told
+    assert first == {"event": "start-up", "key": job.artifact.key, "seconds": None}
+    assert second == first | {"seconds": second["seconds"]}
+    assert 0 < second["seconds"] < 3600
+    assert [(e["event"], e["key"]) for e in others if e["event"] in ("start", "done")] == [
+        (event, key) for key in (job.artifact.key, job.cells[0].key) for event in ("start", "done")
+    ]
+
+
 def test_the_seconds_of_a_record_are_those_of_all_its_workers(
     planned: Plan, batches: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
