@@ -1,4 +1,4 @@
-"""The committed results: every record is whole, and everything shown is what the records give."""
+"""The committed results, the main job's and the full board's: records are whole, and what is shown is what they give."""
 
 from pathlib import Path
 
@@ -11,20 +11,25 @@ from bench.report import check
 RESULTS = Path(__file__).parents[1] / "results"
 
 
-def test_every_committed_record_can_be_read() -> None:
-    records, problems = Store(RESULTS).read_all()
+@pytest.fixture(params=[RESULTS, RESULTS / "full"], ids=["main", "full"])
+def results(request: pytest.FixtureRequest) -> Path:
+    return Path(request.param)
+
+
+def test_every_committed_record_can_be_read(results: Path) -> None:
+    records, problems = Store(results).read_all()
     assert problems == []
     assert records
 
 
-def test_committed_records_come_from_a_clean_checkout() -> None:
-    records, _ = Store(RESULTS).read_all()
+def test_committed_records_come_from_a_clean_checkout(results: Path) -> None:
+    records, _ = Store(results).read_all()
     assert [r.key for r in records if r.provenance.dirty is not False or not r.provenance.commit] == []
 
 
-def test_what_is_shown_is_what_the_records_give() -> None:
+def test_what_is_shown_is_what_the_records_give(results: Path) -> None:
     matplotlib = pytest.importorskip("matplotlib")
-    stale = check(RESULTS, task_groups())
+    stale = check(results, task_groups())
     if matplotlib.__version__ != "3.11.2":  # another version draws other bytes; tox pins this one
         stale = [path for path in stale if path.suffix not in (".png", ".svg")]
     assert stale == []
