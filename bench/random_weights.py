@@ -17,6 +17,8 @@ from bench.catalogue import CATALOGUE, ModelRef, run_apart
 from bench.data.files import locked, read_json, replacing
 from bench.errors import DataError, LeanboardError, UsageError, unknown
 from bench.paths import cache_dir
+from bench.registry import tasks_named
+from bench.suite import FirstOf, Suite
 
 VERSION = 1
 SEED = 0
@@ -85,6 +87,31 @@ def recipe_of(name: str, paths: Mapping[str, Path], dtype: str) -> Recipe:
     known = name in CATALOGUE or name in paths
     recipe = Recipe(f"{name if known else folder.resolve().name}-random", config, dtype)
     return recipe if known else Recipe(f"{recipe.id}-{recipe.fingerprint[7:13]}", config, dtype)
+
+
+def without_quality(suite: Suite) -> tuple[Suite, list[str]]:
+    """`suite` with those of its tasks that mean something for random weights, and a note on the others.
+
+    Raises:
+        UsageError: no task is left, or one is not known.
+    """
+    left_out: dict[str, None] = {}
+
+    def is_kept(entry: str | FirstOf) -> bool:
+        name = entry if isinstance(entry, str) else entry.first_of[0]
+        kept = all(task.spec.kind in KINDS for task in tasks_named(name, where=f"suite {suite.name}: tasks"))
+        left_out.update({} if kept else {name: None})
+        return kept
+
+    methods = [m.model_copy(update={"tasks": [t for t in m.tasks if is_kept(t)]}) for m in suite.methods]
+    kept = [entry for entry in suite.tasks if is_kept(entry)]
+    if not kept and not any(method.tasks for method in methods):
+        raise UsageError(
+            f"suite {suite.name}: tasks: none is left with random weights, on which only tasks of the kinds "
+            f"{' and '.join(KINDS)} are measured"
+        )
+    note = f"random weights have no quality: {', '.join(left_out)} left out"
+    return suite.model_copy(update={"tasks": kept, "methods": methods}), [note] if left_out else []
 
 
 def _shape_in(file: Path) -> dict[str, Any]:

@@ -18,11 +18,12 @@ from bench.data.sources import ensure
 from bench.errors import UsageError, unknown
 from bench.measure import ENGINE
 from bench.method import Target
-from bench.random_weights import KINDS, Recipe, recipe_of
+from bench.random_weights import Recipe, recipe_of, without_quality
 from bench.record.provenance import accelerator_name, machine_fingerprint
 from bench.record.store import Store
 from bench.registry import MethodEntry, Registry, tasks_named
 from bench.run.cells import ArtifactCell, Job, MeasureCell, artifact_ingredients, measure_ingredients
+from bench.run.estimate import Estimate, check_fits, estimates_of, past_seconds
 from bench.run.executors import threads_each
 from bench.suite import FirstOf, RandomTokens, RecoveryChoice, Suite, SuiteMethod, TextSource
 from bench.task import Task
@@ -39,13 +40,18 @@ class Plan:
     finished: set[str]
     notes: list[str] = field(default_factory=list)
     recipes: list[Recipe] = field(default_factory=list)
+    estimates: dict[str, Estimate] = field(default_factory=dict)
+    """By key of the checkpoint."""
 
     def make_weights(self, say: Say) -> None:
         """Make the random weights that open jobs start from."""
+        for recipe in self.unmade():
+            recipe.make(say)
+
+    def unmade(self) -> list[Recipe]:
+        """Recipes of weights that open jobs start from and that are not there."""
         needed = {job.artifact.weights for job in self.open_jobs()}
-        for recipe in self.recipes:
-            if recipe.folder in needed:
-                recipe.make(say)
+        return [recipe for recipe in self.recipes if recipe.folder in needed and not recipe.folder.is_dir()]
 
     def open_jobs(self) -> list[Job]:
         """The jobs with something left to do, each with its open cells only."""
@@ -82,10 +88,11 @@ def make_plan(
         random_weights: models of the same shapes with random weights instead, measured in size and speed alone.
 
     Raises:
-        UsageError: an unknown name, or a model, data file or setting that cannot be had.
+        UsageError: an unknown name, or a model, data file or setting that cannot be had; what is left to do needs more
+            memory or disk than there is.
     """
     _check_filters(only)
-    suite, left_out = _without_quality(suite) if random_weights else (suite, [])
+    suite, left_out = without_quality(suite) if random_weights else (suite, [])
     entrants = [entrant for item in suite.methods for entrant in _Entrant.all_of(item, registry, suite)]
     wanted = [_choices(entry, suite) for entry in suite.tasks]
     recipes = [recipe_of(name, model_paths, suite.dtype) for name in suite.models] if random_weights else []
@@ -114,6 +121,9 @@ def make_plan(
     store = Store(results)
     plan = Plan(jobs, set(), left_out + notes, recipes)
     plan.finished = {key for key in plan.all_keys() if store.finished(key)}
+    configs = {recipe.folder: recipe.config for recipe in recipes}
+    plan.estimates = estimates_of(jobs, configs, registry, past_seconds(results, accelerator))
+    check_fits(plan.open_jobs(), plan.estimates, plan.unmade())
     return plan
 
 
@@ -199,27 +209,6 @@ def _measure_cell(artifact: ArtifactCell, task: Task, accelerator: str | None) -
         artifact.key, task, data, ENGINE[task.spec.kind], artifact.dtype, artifact.device, machine
     )
     return MeasureCell(task=task.id, kind=task.spec.kind, ingredients=ingredients)
-
-
-def _without_quality(suite: Suite) -> tuple[Suite, list[str]]:
-    """The suite with those of its tasks that mean something for random weights, and a note on the others."""
-    left_out: dict[str, None] = {}
-
-    def is_kept(entry: str | FirstOf) -> bool:
-        tasks = _choices(entry, suite)[0]
-        kept = all(task.spec.kind in KINDS for task in tasks)
-        left_out.update({} if kept else dict.fromkeys([entry if isinstance(entry, str) else entry.first_of[0]]))
-        return kept
-
-    methods = [m.model_copy(update={"tasks": [t for t in m.tasks if is_kept(t)]}) for m in suite.methods]
-    kept = [entry for entry in suite.tasks if is_kept(entry)]
-    if not kept and not any(method.tasks for method in methods):
-        raise UsageError(
-            f"suite {suite.name}: tasks: none is left with random weights, on which only tasks of the kinds "
-            f"{' and '.join(KINDS)} are measured"
-        )
-    note = f"random weights have no quality: {', '.join(left_out)} left out"
-    return suite.model_copy(update={"tasks": kept, "methods": methods}), [note] if left_out else []
 
 
 def _choices(entry: str | FirstOf, suite: Suite) -> list[list[Task]]:

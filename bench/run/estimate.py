@@ -1,0 +1,230 @@
+"""What a checkpoint will take of this machine, estimated before anything is computed: memory, disk, time. No torch.
+
+Memory is the worker's peak resident size (on CUDA the device's): closed forms of the model's shape and the settings. Of
+it, what is `held` cannot be given back, while the pages of a weights file that is being read are the kernel's to drop.
+What a decomposition works on and key/value caches are left out. Time has no closed form that would be honest: it is
+what the same cells took before on the same machine, else unknown.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+
+from bench.data.files import read_json
+from bench.errors import UsageError
+from bench.method import Target, Traits
+from bench.paths import cache_dir
+from bench.random_weights import Recipe
+from bench.record.provenance import accelerator_memory, fingerprint_of, machine_fingerprint
+from bench.record.schema import MeasureRecord
+from bench.record.store import Store
+from bench.registry import Registry
+from bench.run.cells import ArtifactCell, Job
+from bench.run.worker import artifact_path
+from bench.shape import Shape
+
+GB = 10**9
+BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+INTERPRETER = 425_000_000
+"""Resident size of a worker with torch, transformers and a tokenizer, measured; on CUDA the context has as much."""
+LM_EVAL = 120_000_000
+"""What measuring accuracy imports beside that, measured."""
+MAPPED = 1.0
+"""The part of a weights file that is mapped while it is copied into memory."""
+GRADIENT_COPIES = 1.0
+"""Gradients of the blocks that are scored, held at once, in the model's dtype."""
+FISHER_COPIES = 2.0
+"""Float32 sums of such gradients and of their squares, where second-order terms are asked for."""
+ROWS_AT_ONCE, ROWS_WATCHED = 16, 8
+"""Calibration windows of one pass forwards and backwards, and of one pass forwards alone."""
+HIDDEN_KEPT, CHANNELS_KEPT, LOGITS_KEPT = 10, 4, 4
+"""Vectors of each width that a pass keeps for each token and block; float32 rows of logits for each token."""
+ADAM = 16
+"""Bytes of a trained number: itself, its gradient and AdamW's two moments, float32."""
+BESIDE_WEIGHTS = 20_000
+"""Bytes of config.json, the model's code and what else is written whatever the size."""
+INDEX = 6
+"""Characters of the manifest for each head and channel that is kept."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of one job: bytes of memory at the peak, those of them that cannot be given back, bytes of the checkpoint.
+
+    `seconds` by key of a cell: what it took before, None where it was never run on this machine.
+    """
+
+    memory: int
+    held: int
+    disk: int
+    seconds: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """Bytes at one time of a job: held, and mapped from a file."""
+
+    held: float
+    mapped: float = 0.0
+
+
+def estimates_of(
+    jobs: Sequence[Job], configs: Mapping[Path, Mapping[str, Any]], registry: Registry, seconds: Mapping[str, float]
+) -> dict[str, Estimate]:
+    """What each job takes, by the key of its checkpoint.
+
+    Args:
+        configs: of weights that are not made yet; others have a config.json.
+        seconds: of cells, from `past_seconds`.
+    """
+    found = {}
+    for job in jobs:
+        weights = job.artifact.weights
+        config = configs.get(weights) or read_json(weights / "config.json")
+        found[job.artifact.key] = estimate(job, config, registry.method(job.artifact.method).cls.traits, seconds)
+    return found
+
+
+def estimate(job: Job, config: Mapping[str, Any], traits: Traits, seconds: Mapping[str, float]) -> Estimate:
+    """What `job` takes, where `config` is what the dense model's config.json holds; `seconds` as in `estimates_of`."""
+    cell, shape = job.artifact, Shape.from_json(config)
+    stages = list(_stages(job, shape, traits))
+    known = {cell.key: _compress_id(cell)} | {c.key: f"{cell.model} {c.task}" for c in job.cells}
+    return Estimate(
+        memory=round(max(stage.held + stage.mapped for stage in stages)),
+        held=round(max(stage.held for stage in stages)),
+        disk=round(_disk(cell, shape)),
+        seconds={key: seconds.get(name) for key, name in known.items()},
+    )
+
+
+def past_seconds(results: Path, accelerator: str | None) -> dict[str, float]:
+    """Median seconds of what ended well on this machine: of a task by model, of a checkpoint by what makes it."""
+    here = machine_fingerprint(accelerator)
+    found: dict[str, list[float]] = {}
+    for record in Store(results).read_all()[0]:
+        if record.status == "ok" and fingerprint_of(record.provenance.machine) == here:
+            name = f"{record.model} {record.task}" if isinstance(record, MeasureRecord) else _compress_id(record)
+            found.setdefault(name, []).append(record.provenance.seconds)
+    return {name: median(values) for name, values in found.items()}
+
+
+def check_fits(jobs: Sequence[Job], estimates: Mapping[str, Estimate], unmade: Sequence[Recipe]) -> None:
+    """Refuse what this machine cannot hold.
+
+    Args:
+        jobs: what is left to do.
+        estimates: by key of the checkpoint.
+        unmade: random weights that are not there yet.
+
+    Raises:
+        UsageError: a checkpoint needs more memory than there is, or all together more disk than is free in the cache.
+    """
+    for job in jobs:
+        need, where, there = estimates[job.artifact.key].held, "this machine", psutil.virtual_memory().total
+        if job.artifact.device == "cuda":
+            where, there = "the GPU", accelerator_memory() or need
+        if need > there:
+            raise UsageError(
+                f"{job.artifact.label}: needs about {need / GB:.1f} GB of memory, and {where} has {there / GB:.1f}"
+            )
+    new = [job.artifact.key for job in jobs if not artifact_path(job.artifact.key).exists()]
+    disk = sum(estimates[key].disk for key in new)
+    disk += sum(BYTES[recipe.dtype] * Shape.from_json(recipe.config).params() for recipe in unmade)
+    folder = next(path for path in (cache_dir(), *cache_dir().parents) if path.exists())
+    free = shutil.disk_usage(folder).free
+    if disk > free:
+        raise UsageError(
+            f"{cache_dir()}: the checkpoints need about {disk / GB:.1f} GB of disk, and {free / GB:.1f} GB are free"
+        )
+
+
+def _stages(job: Job, shape: Shape, traits: Traits) -> Iterator[_Stage]:
+    """The times of a job at which it may hold most."""
+    cell, kinds = job.artifact, {c.kind for c in job.cells}
+    dense = BYTES[cell.dtype] * shape.params()
+    after = dense * (1 - _removed(cell.target, shape))
+    mapped = 0.0 if cell.device == "cuda" else MAPPED
+    fixed = INTERPRETER + (LM_EVAL if "accuracy" in kinds else 0)
+    yield _Stage(fixed + dense, mapped * dense)
+    yield _Stage(fixed + dense + _scoring(cell, shape, traits))
+    settings = [cell.config] if "training" in traits.needs else []
+    for chosen in settings + ([cell.recovery] if cell.recovery else []):
+        yield _Stage(fixed + (dense if chosen is cell.config else after) + _training(cell, chosen, shape))
+    yield _Stage(fixed + after, mapped * after)
+    if "generation" in kinds:
+        yield _Stage(fixed + after + dense, mapped * dense)
+
+
+def _scoring(cell: ArtifactCell, shape: Shape, traits: Traits) -> float:
+    """What calibrating takes beside the model."""
+    if not traits.needs & {"calibration", "gradients"}:
+        return 0.0
+    scores = "gradients" in traits.needs
+    rows = min(ROWS_AT_ONCE if scores else ROWS_WATCHED, _number(cell.config, "calibration_samples", ROWS_AT_ONCE))
+    tokens = rows * _number(cell.config, "seq_len", 0)
+    if not scores:
+        return tokens * _logits(shape)
+    width = GRADIENT_COPIES * BYTES[cell.dtype]
+    if {"param_second", "param_mix"} & {value for value in cell.config.values() if isinstance(value, str)}:
+        width += FISHER_COPIES * 4
+    layers, n = cell.config.get("layers"), len(shape.blocks)
+    first, last = layers if isinstance(layers, list) and len(layers) == 2 else (min(4, n // 4), n - min(2, n // 4))
+    share = len(range(n)[first:last]) / n
+    return max(tokens * _activations(cell, shape), width * share * shape.block_params())
+
+
+def _training(cell: ArtifactCell, settings: Mapping[str, Any], shape: Shape) -> float:
+    """What training adapters on every projection takes beside the model."""
+    widths = sum(
+        4 * shape.hidden + 2 * shape.head_dim * (block.heads + block.kv_heads) + 3 * (shape.hidden + block.channels)
+        for block in shape.blocks
+    )
+    trained = _number(settings, "r", 8) * widths
+    examples = min(_number(settings, "micro_batch", 4), _number(settings, "batch_size", 64))
+    tokens = examples * _number(settings, "max_length", 256)
+    return ADAM * trained + tokens * _activations(cell, shape)
+
+
+def _activations(cell: ArtifactCell, shape: Shape) -> float:
+    """Bytes that a pass forwards keeps of each token for the pass backwards."""
+    kept = sum(HIDDEN_KEPT * shape.hidden + CHANNELS_KEPT * block.channels for block in shape.blocks)
+    return kept * BYTES[cell.dtype] + _logits(shape)
+
+
+def _logits(shape: Shape) -> float:
+    return LOGITS_KEPT * 4 * shape.vocab
+
+
+def _disk(cell: ArtifactCell, shape: Shape) -> float:
+    """The checkpoint with the files of the tokenizer and the manifest."""
+    weights = BYTES[cell.dtype] * shape.params() * (1 - _removed(cell.target, shape))
+    beside = sum(f.stat().st_size for f in cell.weights.glob("*token*"))
+    kept = sum(block.heads + block.channels for block in shape.blocks)
+    return weights + beside + INDEX * kept + BESIDE_WEIGHTS
+
+
+def _removed(target: Target | None, shape: Shape) -> float:
+    """The fraction of the parameters that goes; nothing where the method's own settings decide."""
+    if target is None or target.basis == "group_ratio":
+        return 0.0
+    return target.value * (1.0 if target.basis == "params" else shape.block_params() / shape.params())
+
+
+def _number(settings: Mapping[str, Any], name: str, default: int) -> int:
+    value = settings.get(name)
+    return value if isinstance(value, int) else default
+
+
+def _compress_id(cell: Any) -> str:
+    """What makes a checkpoint, of a cell or of a record; the target and the seed do not change the work much."""
+    recovery = cell.recovery_name if isinstance(cell, ArtifactCell) else cell.recovery
+    return f"{cell.model} {cell.method} {cell.preset} {recovery}"
