@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from bench.data.files import read_json
-from bench.errors import UsageError
+from bench.errors import DataError, UsageError
 from bench.method import Target, Traits
 from bench.paths import cache_dir
 from bench.random_weights import Recipe
@@ -84,18 +84,24 @@ def estimates_of(
     Args:
         configs: of weights that are not made yet; others have a config.json.
         seconds: of cells, from `past_seconds`.
+
+    Raises:
+        DataError: a config.json lacks a width.
     """
     found = {}
     for job in jobs:
         weights = job.artifact.weights
-        config = configs.get(weights) or read_json(weights / "config.json")
-        found[job.artifact.key] = estimate(job, config, registry.method(job.artifact.method).cls.traits, seconds)
+        try:
+            shape = Shape.from_json(configs.get(weights) or read_json(weights / "config.json"))
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{weights / 'config.json'}: a width is missing or not a number ({error})") from error
+        found[job.artifact.key] = estimate(job, shape, registry.method(job.artifact.method).cls.traits, seconds)
     return found
 
 
-def estimate(job: Job, config: Mapping[str, Any], traits: Traits, seconds: Mapping[str, float]) -> Estimate:
-    """What `job` takes, where `config` is what the dense model's config.json holds; `seconds` as in `estimates_of`."""
-    cell, shape = job.artifact, Shape.from_json(config)
+def estimate(job: Job, shape: Shape, traits: Traits, seconds: Mapping[str, float]) -> Estimate:
+    """What `job` takes, where `shape` is the dense model's; `seconds` as in `estimates_of`."""
+    cell = job.artifact
     stages = list(_stages(job, shape, traits))
     known = {cell.key: _compress_id(cell)} | {c.key: f"{cell.model} {c.task}" for c in job.cells}
     return Estimate(

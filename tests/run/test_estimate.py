@@ -134,6 +134,13 @@ def test_a_shape_from_json_is_that_of_the_model(kind: str, tmp_path: Path) -> No
     assert Shape.from_json(read_json(tmp_path / "config.json")) == shape_of(load_folder(tmp_path)[0])
 
 
+def test_a_config_without_a_width_is_one_sentence(cached: Path) -> None:
+    file = cached / "tiny" / "config.json"
+    file.write_text(json.dumps({k: v for k, v in read_json(file).items() if k != "hidden_size"}))
+    with pytest.raises(UsageError, match=r"config\.json: a width is missing or not a number \('hidden_size'\)"):
+        planned(cached)
+
+
 def of(plan: Plan, method: str) -> estimate.Estimate:
     [key] = [job.artifact.key for job in plan.jobs if job.artifact.method == method]
     return plan.estimates[key]
