@@ -8,6 +8,7 @@ what the same cells took before on the same machine, else unknown.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ GB = 10**9
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 INTERPRETER = 425_000_000
-"""Resident size of a worker with torch, transformers and a tokenizer, measured; on CUDA the context has as much."""
+"""Resident size of a worker with torch, transformers and a tokenizer; on CUDA it stands for the context, unmeasured."""
 LM_EVAL = 120_000_000
 """What measuring accuracy imports beside that, measured."""
 MAPPED = 1.0
@@ -46,7 +47,7 @@ FISHER_COPIES = 2.0
 ROWS_AT_ONCE, ROWS_WATCHED = 16, 8
 """Calibration windows of one pass forwards and backwards, and of one pass forwards alone."""
 HIDDEN_KEPT, CHANNELS_KEPT, LOGITS_KEPT = 10, 4, 4
-"""Vectors of each width that a pass keeps for each token and block; float32 rows of logits for each token."""
+"""Vectors of each width that a pass keeps for each token and block; float32 rows of logits for each token. Measured."""
 ADAM = 16
 """Bytes of a trained number: itself, its gradient and AdamW's two moments, float32."""
 BESIDE_WEIGHTS = 20_000
@@ -103,7 +104,7 @@ def estimate(job: Job, shape: Shape, traits: Traits, seconds: Mapping[str, float
     """What `job` takes, where `shape` is the dense model's; `seconds` as in `estimates_of`."""
     cell = job.artifact
     stages = list(_stages(job, shape, traits))
-    known = {cell.key: _compress_id(cell)} | {c.key: f"{cell.model} {c.task}" for c in job.cells}
+    known = {cell.key: _work_of(cell.ingredients)} | {c.key: f"{cell.model} {c.task}" for c in job.cells}
     return Estimate(
         memory=round(max(stage.held + stage.mapped for stage in stages)),
         held=round(max(stage.held for stage in stages)),
@@ -113,12 +114,15 @@ def estimate(job: Job, shape: Shape, traits: Traits, seconds: Mapping[str, float
 
 
 def past_seconds(results: Path, accelerator: str | None) -> dict[str, float]:
-    """Median seconds of what ended well on this machine: of a task by model, of a checkpoint by what makes it."""
+    """Median seconds of what ended well on this machine: of a task by model, of a checkpoint by how it is made."""
     here = machine_fingerprint(accelerator)
     found: dict[str, list[float]] = {}
     for record in Store(results).read_all()[0]:
         if record.status == "ok" and fingerprint_of(record.provenance.machine) == here:
-            name = f"{record.model} {record.task}" if isinstance(record, MeasureRecord) else _compress_id(record)
+            if isinstance(record, MeasureRecord):
+                name = f"{record.model} {record.task}"
+            else:
+                name = _work_of(record.ingredients)
             found.setdefault(name, []).append(record.provenance.seconds)
     return {name: median(values) for name, values in found.items()}
 
@@ -230,7 +234,7 @@ def _number(settings: Mapping[str, Any], name: str, default: int) -> int:
     return value if isinstance(value, int) else default
 
 
-def _compress_id(cell: Any) -> str:
-    """What makes a checkpoint, of a cell or of a record; the target and the seed do not change the work much."""
-    recovery = cell.recovery_name if isinstance(cell, ArtifactCell) else cell.recovery
-    return f"{cell.model} {cell.method} {cell.preset} {recovery}"
+def _work_of(ingredients: Mapping[str, Any]) -> str:
+    """What making a checkpoint does, whatever the target and the seed, which change its time little."""
+    work = {name: value for name, value in ingredients.items() if name not in ("target", "seed")}
+    return json.dumps(work, sort_keys=True)
