@@ -89,7 +89,7 @@ def compress(
         weights=ref.path, method=entry.cls(resolved), recovery=None, target=wanted, seed=seed, dtype="float32",
         device="cpu", texts=texts, ingredients=ingredients,
     )
-    built = build(order, out, Stages())
+    built = build(order, out, Stages(order.device))
     manifest = built.manifest
     return Artifact(built.path, dict(manifest.kept), dict(manifest.sizes), dict(manifest.achieved), built.cost)
 

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from bench.blocks.gradients import recomputed
 from bench.blocks.groups import blocks_of, shape_of
 from bench.blocks.train import causal_loss, collate, targets_in
 from bench.errors import MethodError
@@ -79,7 +80,7 @@ def gate_importance(
     gates, total = per_unit(1.0), per_unit(0.0)
     for gate in gates.tensors():
         gate.requires_grad_()
-    with gated(model, gates), torch.enable_grad():
+    with gated(model, gates), recomputed(model), torch.enable_grad():
         for done, example in enumerate(examples, start=1):
             loss = causal_loss(model, *collate([example], model.device)) / max(1, targets_in([example]))
             for sum_, gradient in zip(total.tensors(), torch.autograd.grad(loss, gates.tensors()), strict=True):

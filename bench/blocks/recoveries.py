@@ -54,9 +54,10 @@ def load_recovery(resolved: Mapping[str, Any]) -> Callable[[PreTrainedModel, Con
     name, fields = _parts(resolved)
     recovery = RECOVERIES[name]
     settings = recovery.settings.model_validate({k: value for k, value in fields.items() if k != "version"})
+    module = importlib.import_module(recovery.module)
 
     def recover(model: PreTrainedModel, ctx: Context) -> PreTrainedModel:
-        recovered: PreTrainedModel = importlib.import_module(recovery.module).recover(model, ctx, settings)
+        recovered: PreTrainedModel = module.recover(model, ctx, settings)
         return recovered
 
     return recover

@@ -7,22 +7,15 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
-from bench.blocks.groups import Scores, shape_of
+from bench.blocks.gradients import Progress, each_row, in_turn, parts, taking
+from bench.blocks.groups import Member, Scores, shape_of
 from bench.blocks.settings import Importance
-from bench.blocks.taylor import (
-    NEED_FISHER,
-    Fisher,
-    Progress,
-    combine,
-    first_order,
-    gradients_of,
-    members_of,
-    reduced,
-    row_by_row,
-    saliency,
-)
+from bench.blocks.taylor import NEED_FISHER, combine, empty_rows, first_order, members_of, reduced, saliency
+
+Sums = dict[nn.Parameter, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -57,33 +50,75 @@ def sample_groups(
     Raises:
         MethodError: a score is not a number.
     """
-    blocks, weights = members_of(model, layers)
+    blocks, members = members_of(model, layers)
     shape = shape_of(model)
-    vectors, elements = [], []
+    mine = _gathered(model, members, ids, element, whole_members, progress)
 
-    def added(importance: Importance, fisher: Fisher) -> Scores:
-        rows, together = partial(saliency, importance=importance, fisher=fisher), partial(combine, reduction="sum")
-        return reduced(blocks, shape, rows, together)
+    def added(rows: Sequence[torch.Tensor]) -> Scores:
+        return reduced(blocks, shape, rows, partial(combine, reduction="sum"))
 
-    def vector() -> Scores:
+    def vector(rows: Sequence[torch.Tensor]) -> Scores:
+        return reduced(blocks, shape, rows, _whole) if whole_members else added(rows)
+
+    return Sampled(
+        vector([m.vector for m in mine]), added([m.element for m in mine]),
+        [vector(rows) for rows in zip(*(m.vectors for m in mine), strict=True)],
+        [added(rows) for rows in zip(*(m.elements for m in mine), strict=True)],
+    )  # fmt: skip
+
+
+@dataclass
+class _Worth:
+    """What the rows of one member are worth, float32 [rows]: to the whole batch, and to each row of it, `done` so far.
+    """
+
+    vectors: list[torch.Tensor]
+    elements: list[torch.Tensor]
+    vector: torch.Tensor
+    element: torch.Tensor
+    done: int = 0
+
+    @classmethod
+    def none_yet(cls, member: Member, n: int) -> _Worth:
+        vectors, elements = ([empty_rows(member) for _ in range(n)] for _ in range(2))
+        return cls(vectors, elements, empty_rows(member), empty_rows(member))
+
+
+def _gathered(
+    model: PreTrainedModel, members: Sequence[Member], ids: torch.Tensor, element: Importance, whole_members: bool,
+    progress: Progress,
+) -> list[_Worth]:  # fmt: skip
+    """The worth of each member, from a backward pass per row for a few layers at a time, whose g and F are summed."""
+    owner, n = {member.weight: i for i, member in enumerate(members)}, len(ids)
+    found = [_Worth.none_yet(member, n) for member in members]
+
+    def vector(member: Member, gradient: torch.Tensor) -> torch.Tensor:
         if whole_members:
-            return reduced(blocks, shape, lambda member: first_order(member).sum(member.dim), _whole)
-        return added("vectorize", {})
+            return first_order(member, gradient).sum(member.dim)
+        return saliency(member, "vectorize", gradient)
 
-    with gradients_of(model, weights):
-        mean = {weight: torch.zeros_like(weight, dtype=torch.float32) for weight in weights}
-        fisher = {weight: torch.zeros_like(total) for weight, total in mean.items()} if element in NEED_FISHER else {}
-        for _ in row_by_row(model, weights, ids, progress):
-            vectors.append(vector())
-            elements.append(added("param_first", {}))
-            for weight in weights:
-                gradient = weight.grad.float()
-                mean[weight].add_(gradient, alpha=1 / len(ids))
-                if weight in fisher:
-                    fisher[weight].addcmul_(gradient, gradient, value=1 / len(ids))
-        for weight, gradient in mean.items():
-            weight.grad = gradient.to(weight.dtype)
-        return Sampled(vector(), added(element, fisher), vectors, elements)
+    turns = list(parts(model, list(owner), each=8 if element in NEED_FISHER else 4))
+    for turn, part in enumerate(turns):
+        mean = {weight: torch.zeros_like(weight, dtype=torch.float32) for weight in part}
+        fisher = {weight: torch.zeros_like(total) for weight, total in mean.items() if element in NEED_FISHER}
+
+        def take(weight: nn.Parameter, gradient: torch.Tensor, mean: Sums = mean, fisher: Sums = fisher) -> None:
+            mine, member = found[owner[weight]], members[owner[weight]]
+            mine.vectors[mine.done].copy_(vector(member, gradient))
+            mine.elements[mine.done].copy_(saliency(member, "param_first", gradient))
+            mine.done += 1
+            gradient = gradient.float()
+            mean[weight].add_(gradient, alpha=1 / n)
+            if weight in fisher:
+                fisher[weight].addcmul_(gradient, gradient, value=1 / n)
+
+        with taking(model, part, take):
+            each_row(model, ids, in_turn(progress, turn, len(turns)))
+        for weight, total in mean.items():
+            mine, member, gradient = found[owner[weight]], members[owner[weight]], total.to(weight.dtype)
+            mine.vector.copy_(vector(member, gradient))
+            mine.element.copy_(saliency(member, element, gradient, fisher.get(weight)))
+    return found
 
 
 def _whole(members: Sequence[torch.Tensor], size: int) -> torch.Tensor:

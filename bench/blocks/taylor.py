@@ -12,14 +12,15 @@ and a group what its members' vectors are worth together. All of it in float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from bench.blocks.gradients import Progress, Take, backward, each_row, in_turn, parts, taking
 from bench.blocks.groups import (
     Block,
     Member,
@@ -35,7 +36,6 @@ from bench.blocks.settings import GqaFold, Importance, Reduction
 from bench.errors import MethodError
 
 Fisher = Mapping[nn.Parameter, torch.Tensor]
-Progress = Callable[[str, int, int], None]
 
 NEED_GRADIENT = ("vectorize", "param_first", "param_mix")
 NEED_FISHER = ("param_second", "param_mix")
@@ -60,19 +60,16 @@ def score_groups(
     Raises:
         MethodError: a score is not a number.
     """
-    blocks, weights = members_of(model, layers)
-    with derivatives(model, weights, importance, ids, progress) as fisher:
-        rows, together = partial(saliency, importance=importance, fisher=fisher), partial(combine, reduction=reduction)
-        return reduced(blocks, shape_of(model), rows, together, gqa_fold)
+    blocks, members = members_of(model, layers)
+    rows = row_scores(model, members, importance, ids, progress)
+    return reduced(blocks, shape_of(model), rows, partial(combine, reduction=reduction), gqa_fold)
 
 
 def score_hidden(
     model: PreTrainedModel, importance: Importance, reduction: Reduction, ids: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Scores of the hidden dimensions, float32 [hidden] (LLM-Pruner's channel mode). As `score_groups` otherwise."""
-    members = hidden_members(model)
-    with derivatives(model, [member.weight for member in members], importance, ids) as fisher:
-        scores = combine([saliency(member, importance, fisher) for member in members], reduction)
+    scores = combine(row_scores(model, hidden_members(model), importance, ids), reduction)
     _check_numbers(scores, "scores of the hidden dimensions")
     return scores
 
@@ -87,62 +84,102 @@ def random_scores(shape: Shape, layers: Iterable[int], generator: torch.Generato
     return Scores(attention, mlp)
 
 
-@contextmanager
-def derivatives(
+def row_scores(
     model: PreTrainedModel,
-    weights: Sequence[nn.Parameter],
+    members: Sequence[Member],
     importance: Importance,
     ids: torch.Tensor | None,
     progress: Progress = lambda what, done, total: None,
-) -> Iterator[Fisher]:
-    """Within the block, `.grad` of each of `weights` holds dL/dw; what is yielded holds F where `importance` uses it.
+) -> list[torch.Tensor]:
+    """What each row (or column) of each member is worth, float32 [rows].
 
-    L is the mean negative log-likelihood of the batch `ids`, F the mean over rows of the squared gradient of that row's
-    own loss. Gradients are freed and `requires_grad` is put back at the end.
+    g is the gradient of the mean negative log-likelihood of the batch `ids`, F the mean over its rows of the squared
+    gradient of that row's own loss. Gradients are reduced as they come; what has to be summed first is summed for a few
+    layers at a time.
     """
-    with gradients_of(model, weights):
-        fisher: dict[nn.Parameter, torch.Tensor] = {}
-        if importance in NEED_FISHER:
-            fisher = _fisher(model, weights, _needed(ids, importance), progress)
-        if importance in NEED_GRADIENT:
-            batch = _needed(ids, importance)
-            for chunk in batch.split(ROWS_AT_ONCE):
-                _backward(model, chunk, len(chunk) / len(batch))
-        yield fisher
+    rows = [empty_rows(member) for member in members]
+    if importance not in NEED_GRADIENT and importance not in NEED_FISHER:
+        for row, member in zip(rows, members, strict=True):
+            row.copy_(saliency(member, importance))
+        return rows
+    batch = _needed(ids, importance)
+    owner = {member.weight: i for i, member in enumerate(members)}
+
+    def reduce(weight: nn.Parameter, gradient: torch.Tensor, fisher: Fisher = MappingProxyType({})) -> None:
+        i = owner[weight]
+        rows[i].copy_(saliency(members[i], importance, gradient, fisher.get(weight)))
+
+    def add_square(weight: nn.Parameter, gradient: torch.Tensor) -> None:
+        i, share = owner[weight], gradient.float().square() / len(batch)
+        rows[i] += saliency(members[i], importance, fisher=share)
+
+    if importance == "param_second":
+        with taking(model, list(owner), add_square):
+            each_row(model, batch, progress)
+    elif importance == "param_mix":
+        turns = list(parts(model, list(owner), each=4))
+        for turn, part in enumerate(turns):
+            fisher = _fisher(model, part, batch, in_turn(progress, turn, len(turns)))
+            whole_gradient(model, part, batch, partial(reduce, fisher=fisher))
+    else:
+        whole_gradient(model, list(owner), batch, reduce)
+    return rows
 
 
-@contextmanager
-def gradients_of(model: PreTrainedModel, weights: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Within the block only `weights` require gradients; afterwards all flags are as before and gradients are freed."""
-    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    try:
-        for parameter, _ in flags:
-            parameter.grad = None
-            parameter.requires_grad_(False)
-        for weight in weights:
-            weight.requires_grad_(True)
-        yield
-    finally:
-        for parameter, flag in flags:
-            parameter.grad = None
-            parameter.requires_grad_(flag)
+def whole_gradient(model: PreTrainedModel, weights: Sequence[nn.Parameter], ids: torch.Tensor, take: Take) -> None:
+    """Hand the gradient of the mean loss of the batch `ids` to `take`, weight by weight."""
+    chunks = ids.split(ROWS_AT_ONCE)
+    if len(chunks) == 1:
+        with taking(model, weights, take):
+            backward(model, ids)
+        return
+    for part in parts(model, weights, each=4):
+        sums = {weight: torch.zeros_like(weight, dtype=torch.float32) for weight in part}
+        with taking(model, part, lambda weight, gradient, sums=sums: sums[weight].add_(gradient)):  # type: ignore[misc]
+            for chunk in chunks:
+                backward(model, chunk, len(chunk) / len(ids))
+        for weight, gradient in sums.items():
+            take(weight, gradient)
 
 
-def saliency(member: Member, importance: Importance, fisher: Fisher) -> torch.Tensor:
-    """What each row (or column) of `member` is worth, float32 [rows]; for a vector of weights each entry is a row."""
+def saliency(
+    member: Member, importance: Importance, gradient: torch.Tensor | None = None, fisher: torch.Tensor | None = None
+) -> torch.Tensor:
+    """What each row (or column) of `member` is worth, float32 [rows]; for a vector of weights each entry is a row.
+
+    `gradient` and `fisher` are of the weight's shape, given where `importance` uses them.
+    """
     weight, dim = _matrix(member.weight.detach()), member.dim
     if importance == "l1":
         return weight.abs().sum(dim)
     if importance == "l2":
         return weight.square().sum(dim)
     if importance == "param_second":
-        return (weight.square() * _matrix(fisher[member.weight])).sum(dim)
-    first = first_order(member)
+        assert fisher is not None
+        return (weight.square() * _matrix(fisher)).sum(dim)
+    assert gradient is not None
+    first = first_order(member, gradient)
     if importance == "vectorize":
         return first.sum(dim).abs()
     if importance == "param_mix":
-        first -= 0.5 * weight.square() * _matrix(fisher[member.weight])
+        assert fisher is not None
+        first -= 0.5 * weight.square() * _matrix(fisher)
     return first.abs().sum(dim)
+
+
+def empty_rows(member: Member) -> torch.Tensor:
+    """Zeros for what the rows of `member` are worth, float32 [rows].
+
+    To be made before a backward pass: small results that stay, among large ones that go, keep an allocator from using
+    the room of these again.
+    """
+    weight = member.weight
+    return torch.zeros(weight.shape[1 - member.dim] if weight.dim() == 2 else len(weight), device=weight.device)
+
+
+def first_order(member: Member, gradient: torch.Tensor) -> torch.Tensor:
+    """w·g of each weight, float32 [rows, columns] as the weight lies."""
+    return _matrix(member.weight.detach()) * _matrix(gradient)
 
 
 def fold(vector: torch.Tensor, length: int, head_dim: int, how: GqaFold) -> torch.Tensor:
@@ -177,66 +214,46 @@ def _fisher(
     model: PreTrainedModel, weights: Sequence[nn.Parameter], ids: torch.Tensor, progress: Progress
 ) -> dict[nn.Parameter, torch.Tensor]:
     fisher = {weight: torch.zeros_like(weight, dtype=torch.float32) for weight in weights}
-    for _ in row_by_row(model, weights, ids, progress):
-        for weight, total in fisher.items():
-            assert weight.grad is not None
-            total += weight.grad.float().square() / len(ids)
+
+    def add(weight: nn.Parameter, gradient: torch.Tensor) -> None:
+        fisher[weight] += gradient.float().square() / len(ids)
+
+    with taking(model, weights, add):
+        each_row(model, ids, progress)
     return fisher
 
 
-def row_by_row(
-    model: PreTrainedModel, weights: Sequence[nn.Parameter], ids: torch.Tensor, progress: Progress
-) -> Iterator[None]:
-    """In each round `.grad` of `weights` is that of the mean loss of one row of `ids` alone; it is freed after it."""
-    for done, row in enumerate(ids.split(1), start=1):
-        _backward(model, row)
-        yield
-        for weight in weights:
-            weight.grad = None
-        progress("calibration", done, len(ids))
-
-
-def members_of(model: PreTrainedModel, layers: Iterable[int]) -> tuple[list[Block], list[nn.Parameter]]:
-    """The blocks of `layers`, and the weights of their groups' members."""
+def members_of(model: PreTrainedModel, layers: Iterable[int]) -> tuple[list[Block], list[Member]]:
+    """The blocks of `layers`, and the members of their groups, block by block."""
     wanted = set(layers)
     blocks = [block for block in blocks_of(model) if block.index in wanted]
-    return blocks, [m.weight for block in blocks for m in (*attention_members(block), *mlp_members(block))]
+    return blocks, [m for block in blocks for m in (*attention_members(block), *mlp_members(block))]
 
 
 def reduced(
     blocks: Sequence[Block],
     shape: Shape,
-    rows: Callable[[Member], torch.Tensor],
+    rows: Sequence[torch.Tensor],
     together: Callable[..., torch.Tensor],
     gqa_fold: GqaFold = "contiguous",
 ) -> Scores:
-    """Scores of groups: `rows` says what each row of a member is worth, `together` makes it one score per group.
+    """Scores of groups: `rows` says what the rows of each member are worth, in the order of `members_of`; `together`
+    makes it one score per group.
 
     Raises:
         MethodError: a score is not a number.
     """
     attention, mlp = {}, {}
+    values = iter(rows)
     for block in blocks:
         length = shape.blocks[block.index].kv_heads * shape.head_dim
-        folded = [fold(rows(member), length, shape.head_dim, gqa_fold) for member in attention_members(block)]
+        folded = [fold(next(values), length, shape.head_dim, gqa_fold) for _ in attention_members(block)]
         attention[block.index] = together(folded, size=shape.head_dim)
-        mlp[block.index] = together([rows(member) for member in mlp_members(block)], size=1)
+        mlp[block.index] = together([next(values) for _ in mlp_members(block)], size=1)
     for layer in attention:
         _check_numbers(attention[layer], f"attention scores of layer {layer}")
         _check_numbers(mlp[layer], f"MLP scores of layer {layer}")
     return Scores(attention, mlp)
-
-
-def first_order(member: Member) -> torch.Tensor:
-    """w·g of each weight, float32 [rows, columns] as the weight lies."""
-    assert member.weight.grad is not None
-    return _matrix(member.weight.detach()) * _matrix(member.weight.grad)
-
-
-def _backward(model: PreTrainedModel, ids: torch.Tensor, share: float = 1.0) -> None:
-    with torch.enable_grad():
-        loss = model(input_ids=ids, labels=ids, use_cache=False).loss
-        (loss * share).backward()
 
 
 def _needed(ids: torch.Tensor | None, importance: Importance) -> torch.Tensor:

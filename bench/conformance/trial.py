@@ -181,7 +181,7 @@ class Trial:
 
         hook = register_optimizer_step_post_hook(count)
         try:
-            return build(order, self.folder / name, Stages())
+            return build(order, self.folder / name, Stages(order.device))
         finally:
             hook.remove()
 

@@ -11,6 +11,7 @@ from bench.task import AccuracyTask, GenerationTask, PerplexityTask, SizeTask, T
 
 if TYPE_CHECKING:
     from bench.data.pack import Pack
+    from bench.measure.answers import Answers
     from bench.measure.subject import Subject
 
 Progress = Callable[[int, int], None]
@@ -36,9 +37,10 @@ class Measurement:
 
 
 def measure(
-    task: Task, subject: Subject, pack: Pack, on_progress: Progress = lambda done, total: None
+    task: Task, subject: Subject, pack: Pack, on_progress: Progress = lambda done, total: None,
+    answers: Answers | None = None,
 ) -> Measurement:
-    """Measure `task` on `subject` with the texts of `pack`.
+    """Measure `task` on `subject` with the texts of `pack`; accuracy goes on from `answers` and keeps its own there.
 
     Raises:
         UsageError: the task cannot be measured on this subject (no tokenizer, a text shorter than a window).
@@ -50,7 +52,7 @@ def measure(
         case AccuracyTask():
             from bench.measure import accuracy
 
-            return accuracy.measure(task, spec, subject, pack, on_progress)
+            return accuracy.measure(task, spec, subject, pack, on_progress, answers)
         case PerplexityTask():
             from bench.measure import perplexity
 

@@ -25,6 +25,7 @@ from bench.data.notice import with_notice
 from bench.data.pack import Pack
 from bench.errors import DataError, UsageError
 from bench.measure import Measurement, Progress
+from bench.measure.answers import Answers
 from bench.measure.scorer import PackedLM, quiet
 from bench.measure.subject import Subject
 from bench.paths import cache_dir
@@ -35,9 +36,11 @@ SPLITS = {"training_split": "train", "validation_split": "validation", "test_spl
 
 
 def measure(
-    task: Task, spec: AccuracyTask, subject: Subject, pack: Pack, on_progress: Progress
+    task: Task, spec: AccuracyTask, subject: Subject, pack: Pack, on_progress: Progress, answers: Answers | None
 ) -> Measurement:
     """Accuracy over the first `task.limit` items of the data, or all; one bit per item and metric is kept.
+
+    With `answers`, what an earlier run left there is not computed again.
 
     Raises:
         UsageError: lm-eval has no such task, or the task has no such metric.
@@ -45,7 +48,7 @@ def measure(
         LeanboardError: the model's log-probabilities are not finite, or a continuation cannot be scored.
     """
     stock = build_task(spec, pack)
-    lm = PackedLM(subject.model, subject.tokenizer, on_progress)
+    lm = PackedLM(subject.model, subject.tokenizer, on_progress, answers)
     items = score(stock, lm, task.limit, notice=task.protocol.endswith("+notice"))
     missing = [metric for metric in spec.metrics if metric not in items]
     if missing:

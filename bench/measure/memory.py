@@ -12,8 +12,12 @@ from pathlib import Path
 
 @dataclass
 class Peak:
-    """`bytes` is set when the block ends; None where the platform cannot tell."""
+    """The use at the start of the block, and how far above it the use rose (set when the block ends), in bytes.
 
+    Both are None where the platform cannot tell.
+    """
+
+    start: int | None = None
     bytes: int | None = None
 
 
@@ -31,18 +35,18 @@ def peak_memory(device: str) -> Iterator[Peak]:
 
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
+        peak.start = int(torch.cuda.memory_allocated(device))
         yield peak
         torch.cuda.synchronize(device)
-        peak.bytes = torch.cuda.max_memory_allocated(device) - before
+        peak.bytes = torch.cuda.max_memory_allocated(device) - peak.start
         return
     _give_back()
     if not _reset_high_water():
         yield peak
         return
-    before = _resident("VmRSS")
+    peak.start = _resident("VmRSS")
     yield peak
-    peak.bytes = max(0, _resident("VmHWM") - before)
+    peak.bytes = max(0, _resident("VmHWM") - peak.start)
 
 
 def _give_back() -> None:

@@ -23,6 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bench.errors import LeanboardError
 from bench.measure import CPU_TOKENS, GPU_TOKENS, Progress
+from bench.measure.answers import Answer, Answers
 from bench.measure.tries import Batch, batches, build_tries
 from bench.model.layers import head_of
 
@@ -35,17 +36,22 @@ PROBE = 8
 
 
 class PackedLM(HFLM):  # type: ignore[misc]
-    """Scores continuations with a decoder; `notes` holds what the reader of the results must know."""
+    """Scores continuations with a decoder; `notes` holds what the reader of the results must know.
+
+    With `kept`, the answers of finished batches are kept there, and batches that it has are not computed again. What is
+    in a batch depends on the requests alone. Answers of lm-eval's own backend are not kept.
+    """
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
-        on_progress: Progress = lambda done, total: None,
+        on_progress: Progress = lambda done, total: None, kept: Answers | None = None,
     ) -> None:
         with quiet():
             super().__init__(
                 pretrained=model, tokenizer=tokenizer, batch_size=STOCK_BATCH, softmax_dtype="float32"
             )
         self.notes: list[str] = []
+        self._kept = kept
         self._on_progress: Progress = lambda done, total: None
         self._done = self._total = 0
         self._budget = CPU_TOKENS if self.device.type == "cpu" else GPU_TOKENS
@@ -54,14 +60,14 @@ class PackedLM(HFLM):  # type: ignore[misc]
             self.notes.append(f"scored by lm-eval's own backend: {obstacle}")
         self._on_progress = on_progress
 
-    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
-        """(log-probability of the continuation in nats, whether it is the greedy one) of each request.
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[Answer]:
+        """The answer to each request.
 
         Raises:
             LeanboardError: a continuation has no tokens or too many, or a log-probability is not finite.
         """
         self._done, self._total = 0, len(requests)
-        answers: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)
+        answers: list[Answer] = super().loglikelihood(requests, disable_tqdm=True)
         bad = sum(not math.isfinite(logp) for logp, _ in answers)
         if bad:
             raise LeanboardError(f"the model's log-probability is not finite for {bad} of {len(answers)} continuations")
@@ -76,32 +82,35 @@ class PackedLM(HFLM):  # type: ignore[misc]
 
     def _loglikelihood_tokens(
         self, requests: list[Request], disable_tqdm: bool = True, override_bs: int | None = None
-    ) -> list[tuple[float, bool]]:
+    ) -> list[Answer]:
         longest = self.max_length
         for (_, text), _, target in requests:
             if not 0 < len(target) <= longest:
                 raise LeanboardError(f"{text!r}: {len(target)} tokens to score; 1 to {longest} are possible")
         if self.notes:
-            answers: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, disable_tqdm=True)
+            answers: list[Answer] = super()._loglikelihood_tokens(requests, disable_tqdm=True)
             return answers
         return self._packed(requests)
 
-    def _packed(self, requests: list[Request]) -> list[tuple[float, bool]]:
+    def _packed(self, requests: list[Request]) -> list[Answer]:
         """The answers from forward passes over tries."""
         first = -self.max_length - 1
         inputs = [[*context, *target][first:-1] for _, context, target in requests]
         targets = [target for _, _, target in requests]
-        answers: dict[int, tuple[float, bool]] = {}
+        answers = self._kept.load(zip(inputs, targets, strict=True)) if self._kept else {}
         for batch in batches(build_tries(inputs), self._budget, self.device):
-            scored = self._scores(batch, targets)
-            answers.update(scored)
-            self._report(len(scored))
+            if not answers.keys() >= set(batch.owners):
+                scored = self._scores(batch, targets)
+                answers |= scored
+                if self._kept:
+                    self._kept.keep(scored)
+            self._report(len(batch.owners))
         return [answers[i] for i in range(len(requests))]
 
-    def _scores(self, batch: Batch, targets: list[list[int]]) -> dict[int, tuple[float, bool]]:
+    def _scores(self, batch: Batch, targets: list[list[int]]) -> dict[int, Answer]:
         """The answer of each request in the batch, by its number."""
         width = batch.tokens.shape[1]
-        owners = [owner for trie in batch.tries for owner in trie.paths]
+        owners = batch.owners
         counts = [len(targets[owner]) for owner in owners]
         parents = [
             row * width + node

@@ -77,6 +77,11 @@ class Batch:
             padded([trie.end for trie in tries], width),  # padding sees padding; nothing else does
         )
 
+    @property
+    def owners(self) -> list[int]:
+        """The numbers of the sequences in the tries."""
+        return [owner for trie in self.tries for owner in trie.paths]
+
     def attention(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
         """What tells a decoder how tokens attend and where they stand; nothing where no trie branches.
 

@@ -54,6 +54,11 @@ def blocks_of(model: PreTrainedModel) -> list[Block]:
     ]
 
 
+def layers_of(model: PreTrainedModel) -> list[nn.Module]:
+    """The modules of the decoder blocks, first to last."""
+    return list(model.model.layers)
+
+
 def path_of(layer: int, projection: str) -> str:
     """Where the projection of that name, one of `PROJECTIONS`, lies in the model."""
     return f"model.layers.{layer}.{'mlp' if projection in PROJECTIONS[4:] else 'self_attn'}.{projection}"

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from safetensors import SafetensorError, safe_open
+from transformers import (
+    AutoTokenizer,
+    GenerationConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from bench.catalogue import check_checkpoint, resolve
 from bench.errors import DataError, UsageError
@@ -41,24 +49,63 @@ def load_folder(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
     """Load a folder of config.json, *.safetensors and, where there is one, the tokenizer.
 
-    Weights are copied out of the memory-mapped file, one at a time: where a matrix lies in a file decides how fast a
-    CPU reads it (8 % on one machine), which is no property of the model.
+    Weights are copied out of the memory-mapped files one at a time, so loading takes no more memory than the model; and
+    where a matrix lies in a file decides how fast a CPU reads it (8 % on one machine), which is no property of it.
 
     Raises:
         UsageError: not a LLaMA-family model, or an unknown dtype.
-        DataError: a file is missing or damaged.
+        DataError: a file is missing or damaged, or weights are missing, too many or of another size.
     """
-    config, _ = check_checkpoint(folder)
+    found, files = check_checkpoint(folder)
+    wanted = dtype_of(dtype)
     try:
-        model = _class_of(config["model_type"]).from_pretrained(
-            folder, dtype=dtype_of(dtype), use_safetensors=True, local_files_only=True
-        )
+        model = _empty(_class_of(found["model_type"]), folder, wanted)
+        _fill(model, {name: weight for file in files for name, weight in _weights(file, wanted, device)})
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise DataError(f"{folder}: the model cannot be loaded ({str(error).splitlines()[0]})") from error
-    if device == "cpu":
-        for parameter in model.parameters():
-            parameter.data = parameter.data.clone()
+        raise DataError(f"{folder}: the model cannot be loaded ({str(error).strip().splitlines()[0]})") from error
     return model.to(device).eval().requires_grad_(False), load_tokenizer(folder)
+
+
+def _empty(cls: type[PreTrainedModel], folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+    """The model of a folder's config.json, without weights."""
+    config = cls.config_class.from_pretrained(folder, local_files_only=True)
+    config.dtype = dtype
+    with torch.device("meta"):
+        model = cls(config)
+    model.model.rotary_emb = type(model.model.rotary_emb)(config=config)
+    if (folder / GENERATION_CONFIG_NAME).exists():
+        model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+    return model
+
+
+def _weights(file: Path, dtype: torch.dtype, device: str) -> Iterator[tuple[str, torch.Tensor]]:
+    """Name and a copy of each weight; the file is mapped anew for each, so that no more than that stays in memory."""
+    with safe_open(file, framework="pt") as opened:
+        names = list(opened.keys())
+    for name in names:
+        with safe_open(file, framework="pt") as opened:
+            yield name, opened.get_tensor(name).to(device, dtype, copy=True)
+
+
+def _fill(model: PreTrainedModel, state: dict[str, torch.Tensor]) -> None:
+    """Give `model` its weights; of old checkpoints the tables of the rotary embedding are left out.
+
+    Raises:
+        ValueError: weights are missing, too many or of another size.
+    """
+    state = {name: weight for name, weight in state.items() if not name.endswith("rotary_emb.inv_freq")}
+    if model.config.tie_word_embeddings:
+        state["lm_head.weight"] = state.get("model.embed_tokens.weight", torch.empty(0))
+    expected = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+    for name in sorted(expected.keys() | state.keys()):
+        if name not in state:
+            raise ValueError(f"{name} is missing")
+        if name not in expected:
+            raise ValueError(f"{name} has no place in the model")
+        if tuple(state[name].shape) != expected[name]:
+            raise ValueError(f"{name} is {list(state[name].shape)} and not {list(expected[name])}, as config.json says")
+    model.load_state_dict(state, assign=True)
+    model.tie_weights()
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:

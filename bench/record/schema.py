@@ -74,10 +74,14 @@ class Evidence(Strict):
 
 
 class Cost(Strict):
-    """What compressing cost: wall seconds by stage, peak memory above that at the start of the
-    transformation (the loaded model not counted; None where it cannot be measured), text and training."""
+    """What compressing cost: wall seconds by stage, memory, text and training.
+
+    `peaks` are the bytes in use at most in each stage, above those before loading; `peak_memory_bytes` counts from the
+    start of the transformation, so without the loaded model. Empty and None where it cannot be measured.
+    """
 
     seconds: dict[str, Finite]
+    peaks: dict[str, int] = {}
     peak_memory_bytes: int | None
     calibration_tokens: int
     optimiser_steps: int

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import random
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Progress = Callable[[str, int, int], None]
+TRANSFORMATION = ("compress", "recover", "finalize")
 
 RANDOM_EXAMPLES = 4096
 """Training examples of random tokens: more than any published recipe sets aside."""
@@ -107,17 +111,35 @@ class Built:
 
 @dataclass
 class Stages:
-    """Wall seconds by stage, and the name of the one at work (for the record of a failure)."""
+    """Wall seconds and memory by stage, and the name of the one at work (for the record of a failure).
 
+    `levels` and `peaks` are the bytes in use at the start of a stage and at most in it, above those at the start of the
+    first (empty where the platform cannot tell).
+    """
+
+    device: str
     current: str = "load"
     seconds: dict[str, float] = field(default_factory=dict)
+    levels: dict[str, int] = field(default_factory=dict)
+    peaks: dict[str, int] = field(default_factory=dict)
+    _ground: int | None = None
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         self.current = name
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = time.perf_counter() - start
+        with peak_memory(self.device) as peak:
+            start = time.perf_counter()
+            yield
+            self.seconds[name] = time.perf_counter() - start
+        if peak.start is not None and peak.bytes is not None:
+            self._ground = peak.start if self._ground is None else self._ground
+            self.levels[name] = peak.start - self._ground
+            self.peaks[name] = self.levels[name] + peak.bytes
+
+    def above_the_loaded_model(self) -> int | None:
+        """How far memory rose in the transformation above its level before it."""
+        peaks = [self.peaks[name] for name in TRANSFORMATION if name in self.peaks]
+        return max(peaks) - self.levels["compress"] if peaks else None
 
 
 def build(order: Order, out: Path, stages: Stages, on_progress: Progress = lambda what, done, total: None) -> Built:
@@ -127,6 +149,7 @@ def build(order: Order, out: Path, stages: Stages, on_progress: Progress = lambd
         LeanboardError: the method, the target, the text or the disk does not do; `stages.current` says where.
     """
     workspace = out.with_name(f"{out.name}.{digest(order.ingredients)}.work")
+    _import_code_of(order)
     with stages("load"):
         model, tokenizer = load_folder(order.weights, order.dtype, order.device)
     dense = shape_of(model)
@@ -136,7 +159,7 @@ def build(order: Order, out: Path, stages: Stages, on_progress: Progress = lambd
         sample=order.texts.sampler(tokenizer, order.seed), examples_source=order.texts.examples(tokenizer, order.seed),
         workspace=workspace, on_progress=on_progress,
     )
-    with seeded(ctx.derived_seed("global")), peak_memory(order.device) as peak:
+    with seeded(ctx.derived_seed("global")):
         model = _transform(model, order, ctx, stages)
     _check_finite(model)
     after = shape_of(model)
@@ -153,10 +176,20 @@ def build(order: Order, out: Path, stages: Stages, on_progress: Progress = lambd
     if ctx.meter.earlier_seconds:
         stages.seconds["before an interruption"] = ctx.meter.earlier_seconds
     cost = Cost(
-        seconds=stages.seconds, peak_memory_bytes=peak.bytes, calibration_tokens=ctx.meter.calibration_tokens,
+        seconds=stages.seconds, peaks=stages.peaks, peak_memory_bytes=stages.above_the_loaded_model(),
+        calibration_tokens=ctx.meter.calibration_tokens,
         optimiser_steps=ctx.meter.optimiser_steps, trainable_parameters=ctx.meter.trainable_parameters,
     )
     return Built(out, manifest, [(b.heads, b.kv_heads, b.channels) for b in after.blocks], cost)
+
+
+def _import_code_of(order: Order) -> None:
+    """Import what the method and its recovery do their work with, which is no part of what compressing costs."""
+    package = sys.modules[type(order.method).__module__]
+    if hasattr(package, "__path__") and find_spec(f"{package.__name__}.method"):
+        import_module(f"{package.__name__}.method")
+    if order.recovery is not None:
+        load_recovery(order.recovery)
 
 
 def _transform(model: PreTrainedModel, order: Order, ctx: Context, stages: Stages) -> PreTrainedModel:

@@ -1,7 +1,6 @@
 """What a checkpoint will take of this machine, estimated before anything is computed: memory, disk, time. No torch.
 
-Memory is the worker's peak resident size (on CUDA the device's): closed forms of the model's shape and the settings. Of
-it, what is `held` cannot be given back, while the pages of a weights file that is being read are the kernel's to drop.
+Memory is the worker's peak resident size (on CUDA the device's): closed forms of the model's shape and the settings.
 What a decomposition works on and key/value caches are left out. Time has no closed form that would be honest: it is
 what the same cells took before on the same machine, else unknown.
 """
@@ -38,12 +37,9 @@ INTERPRETER = 425_000_000
 """Resident size of a worker with torch, transformers and a tokenizer; on CUDA it stands for the context, unmeasured."""
 LM_EVAL = 120_000_000
 """What measuring accuracy imports beside that, measured."""
-MAPPED = 1.0
-"""The part of a weights file that is mapped while it is copied into memory."""
-GRADIENT_COPIES = 1.0
-"""Gradients of the blocks that are scored, held at once, in the model's dtype."""
-FISHER_COPIES = 2.0
-"""Float32 sums of such gradients and of their squares, where second-order terms are asked for."""
+SUMS_SHARE, SUMS_LEAST = 0.15, 256 * 2**20
+"""What sums of gradients and of their squares take: a share of the model's bytes, or so many bytes where that is more.
+Gradients themselves are reduced as they come (`bench.blocks.gradients`)."""
 ROWS_AT_ONCE, ROWS_WATCHED = 16, 8
 """Calibration windows of one pass forwards and backwards, and of one pass forwards alone."""
 HIDDEN_KEPT, CHANNELS_KEPT, LOGITS_KEPT = 10, 4, 4
@@ -58,23 +54,14 @@ INDEX = 6
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of one job: bytes of memory at the peak, those of them that cannot be given back, bytes of the checkpoint.
+    """Of one job: bytes of memory at the peak, bytes of the checkpoint.
 
     `seconds` by key of a cell: what it took before, None where it was never run on this machine.
     """
 
     memory: int
-    held: int
     disk: int
     seconds: Mapping[str, float | None]
-
-
-@dataclass(frozen=True)
-class _Stage:
-    """Bytes at one time of a job: held, and mapped from a file."""
-
-    held: float
-    mapped: float = 0.0
 
 
 def estimates_of(
@@ -103,11 +90,9 @@ def estimates_of(
 def estimate(job: Job, shape: Shape, traits: Traits, seconds: Mapping[str, float]) -> Estimate:
     """What `job` takes, where `shape` is the dense model's; `seconds` as in `estimates_of`."""
     cell = job.artifact
-    stages = list(_stages(job, shape, traits))
     known = {cell.key: _work_of(cell.ingredients)} | {c.key: f"{cell.model} {c.task}" for c in job.cells}
     return Estimate(
-        memory=round(max(stage.held + stage.mapped for stage in stages)),
-        held=round(max(stage.held for stage in stages)),
+        memory=round(max(_stages(job, shape, traits))),
         disk=round(_disk(cell, shape)),
         seconds={key: seconds.get(name) for key, name in known.items()},
     )
@@ -139,7 +124,7 @@ def check_fits(jobs: Sequence[Job], estimates: Mapping[str, Estimate], unmade: S
         UsageError: a checkpoint needs more memory than there is, or all together more disk than is free in the cache.
     """
     for job in jobs:
-        need, where, there = estimates[job.artifact.key].held, "this machine", psutil.virtual_memory().total
+        need, where, there = estimates[job.artifact.key].memory, "this machine", psutil.virtual_memory().total
         if job.artifact.device == "cuda":
             where, there = "the GPU", accelerator_memory() or need
         if need > there:
@@ -157,39 +142,35 @@ def check_fits(jobs: Sequence[Job], estimates: Mapping[str, Estimate], unmade: S
         )
 
 
-def _stages(job: Job, shape: Shape, traits: Traits) -> Iterator[_Stage]:
-    """The times of a job at which it may hold most."""
+def _stages(job: Job, shape: Shape, traits: Traits) -> Iterator[float]:
+    """Bytes of memory at the times of a job at which it may hold most."""
     cell, kinds = job.artifact, {c.kind for c in job.cells}
     dense = BYTES[cell.dtype] * shape.params()
     after = dense * (1 - _removed(cell.target, shape))
-    mapped = 0.0 if cell.device == "cuda" else MAPPED
     fixed = INTERPRETER + (LM_EVAL if "accuracy" in kinds else 0)
-    yield _Stage(fixed + dense, mapped * dense)
-    yield _Stage(fixed + dense + _scoring(cell, shape, traits))
-    settings = [cell.config] if "training" in traits.needs else []
-    for chosen in settings + ([cell.recovery] if cell.recovery else []):
-        yield _Stage(fixed + (dense if chosen is cell.config else after) + _training(cell, chosen, shape))
-    yield _Stage(fixed + after, mapped * after)
+    yield fixed + dense + _scoring(cell, shape, traits)
+    if "training" in traits.needs:
+        yield fixed + dense + _training(cell, cell.config, shape)
+    if cell.recovery:
+        yield fixed + after + _training(cell, cell.recovery, shape)
     if "generation" in kinds:
-        yield _Stage(fixed + after + dense, mapped * dense)
+        yield fixed + after + dense  # the dense twin
 
 
 def _scoring(cell: ArtifactCell, shape: Shape, traits: Traits) -> float:
-    """What calibrating takes beside the model."""
-    if not traits.needs & {"calibration", "gradients"}:
+    """What calibrating takes beside the model: a pass backwards keeps what each block is given, and one block whole."""
+    if "calibration" not in traits.needs:
         return 0.0
     scores = "gradients" in traits.needs
     rows = min(ROWS_AT_ONCE if scores else ROWS_WATCHED, _number(cell.config, "calibration_samples", ROWS_AT_ONCE))
     tokens = rows * _number(cell.config, "seq_len", 0)
     if not scores:
         return tokens * _logits(shape)
-    width = GRADIENT_COPIES * BYTES[cell.dtype]
+    width, n = BYTES[cell.dtype], len(shape.blocks)
+    taken = tokens * (n * width * shape.hidden + _activations(cell, shape, blocks=1))
     if {"param_second", "param_mix"} & {value for value in cell.config.values() if isinstance(value, str)}:
-        width += FISHER_COPIES * 4
-    layers, n = cell.config.get("layers"), len(shape.blocks)
-    first, last = layers if isinstance(layers, list) and len(layers) == 2 else (min(4, n // 4), n - min(2, n // 4))
-    share = len(range(n)[first:last]) / n
-    return max(tokens * _activations(cell, shape), width * share * shape.block_params())
+        taken += min(max(SUMS_LEAST, SUMS_SHARE * width * shape.params()), 8 * shape.block_params())
+    return taken
 
 
 def _training(cell: ArtifactCell, settings: Mapping[str, Any], shape: Shape) -> float:
@@ -201,13 +182,13 @@ def _training(cell: ArtifactCell, settings: Mapping[str, Any], shape: Shape) -> 
     trained = _number(settings, "r", 8) * widths
     examples = min(_number(settings, "micro_batch", 4), _number(settings, "batch_size", 64))
     tokens = examples * _number(settings, "max_length", 256)
-    return ADAM * trained + tokens * _activations(cell, shape)
+    return ADAM * trained + tokens * _activations(cell, shape, len(shape.blocks))
 
 
-def _activations(cell: ArtifactCell, shape: Shape) -> float:
-    """Bytes that a pass forwards keeps of each token for the pass backwards."""
-    kept = sum(HIDDEN_KEPT * shape.hidden + CHANNELS_KEPT * block.channels for block in shape.blocks)
-    return kept * BYTES[cell.dtype] + _logits(shape)
+def _activations(cell: ArtifactCell, shape: Shape, blocks: int) -> float:
+    """Bytes that a pass forwards keeps of each token for the pass backwards, in so many blocks and behind them."""
+    kept = HIDDEN_KEPT * shape.hidden + CHANNELS_KEPT * max(block.channels for block in shape.blocks)
+    return blocks * kept * BYTES[cell.dtype] + _logits(shape)
 
 
 def _logits(shape: Shape) -> float:

@@ -39,6 +39,7 @@ class Progress:
         self._failed = 0
         self._done = 0
         self._at_work: dict[str, tuple[float, str]] = {}
+        self._start_ups: list[float] = []
         self._seconds = {task: list(values) for task, values in past_seconds.items()}
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
 
@@ -64,7 +65,12 @@ class Progress:
         """Follow an event of a worker."""
         key = event["key"]
         label, task = self._labels[key]
-        if event["event"] == "start":
+        self._at_work.pop(label, None)  # its worker has started up, or died of it
+        if event["event"] == "start-up" and event["seconds"] is None:
+            self._at_work[label] = (time.monotonic(), f"{label} · start-up")
+        elif event["event"] == "start-up":
+            self._start_ups.append(event["seconds"])
+        elif event["event"] == "start":
             self._at_work[key] = (time.monotonic(), f"{label} · {task}")
         elif event["event"] == "progress" and key in self._at_work:
             steps = f"{event['done']}/{event['total']}" if event["total"] else ""
@@ -103,6 +109,7 @@ class Progress:
         table = Table.grid(padding=(0, 1))
         head = f"{self._cached + self._done}/{len(self._labels)} cells · {self._cached} cached · "
         head += f"{self._failed} failed · about {_clock(self.seconds_left())} left"
+        head += f" · a worker starts in {mean(self._start_ups):.1f} s" if self._start_ups else ""
         table.add_row(Text(head, style="bold"))
         for start, what in self._at_work.values():
             table.add_row(Text(f"  {what}  ({_clock(time.monotonic() - start)})", style="dim"))

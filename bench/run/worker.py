@@ -58,6 +58,7 @@ class Worker:
         self.store = Store(job.results)
 
     def run(self) -> None:
+        self._start_up()
         failure = self._artifact()
         subject: Subject | None = None
         for cell in self.job.cells:
@@ -67,6 +68,15 @@ class Worker:
             if subject is None:
                 subject = self._subject()
             self._measure(cell, subject)
+
+    def _start_up(self) -> None:
+        """Import what every job needs, which takes seconds: said before, and afterwards how many."""
+        event = {"event": "start-up", "key": self.job.artifact.key}
+        self.emit(event | {"seconds": None})
+        start = time.perf_counter()
+        import bench.model.checkpoint  # noqa: F401  torch and transformers
+
+        self.emit(event | {"seconds": time.perf_counter() - start})
 
     def _artifact(self) -> Failure | None:
         """Make the checkpoint unless it is there; the reason why the other cells must be skipped, if there is one."""
@@ -81,7 +91,7 @@ class Worker:
         start = time.perf_counter()
         from bench.run.compress import Stages, build
 
-        stages = Stages()
+        stages = Stages(cell.device)
         try:
             built = build(order_of(cell, self.job.plugins), path, stages, self._progress(cell.key))
         except Exception as error:
@@ -104,20 +114,26 @@ class Worker:
     def _measure(self, cell: MeasureCell, subject: Subject) -> None:
         from bench.data.pack import Pack
         from bench.measure import measure
+        from bench.measure.answers import Answers
 
         self.emit({"event": "start", "key": cell.key, "what": cell.task})
         start = time.perf_counter()
+        answers = Answers(subject.path / f"answers.{cell.key}", cell.key)
+
+        def seconds() -> float:
+            return time.perf_counter() - start + answers.earlier_seconds
+
         try:
             [task] = tasks_named(cell.task)
             progress = self._progress(cell.key)
-            got = measure(task, subject, Pack.default(), lambda done, total: progress("", done, total))
-            record = measure_record(
-                self.job, cell, "ok", time.perf_counter() - start, metrics=got.metrics, evidence=got.evidence
-            )
+            got = measure(task, subject, Pack.default(), lambda done, total: progress("", done, total), answers)
+            record = measure_record(self.job, cell, "ok", seconds(), metrics=got.metrics, evidence=got.evidence)
         except Exception as error:
             failure = failure_of(error, "measure")
-            record = measure_record(self.job, cell, status_of(error), time.perf_counter() - start, error=failure)
+            record = measure_record(self.job, cell, status_of(error), seconds(), error=failure)
         self._write(record)
+        if record.status == "ok":
+            answers.done()
 
     def _write(self, record: ArtifactRecord | MeasureRecord, already: bool = False) -> None:
         """Store `record` (unless a good one is there: remaking a lost checkpoint changes no result) and say so."""

@@ -87,11 +87,10 @@ def test_the_vector_score_is_the_loss_change_of_rescaled_rows(whole_members):
 
 def test_without_curvature_the_mixed_score_is_the_first_order_one():
     weight = torch.nn.Parameter(torch.randn(6, 9))
-    weight.grad = torch.randn(6, 9)
-    member = Member(weight, 1)
-    first = saliency(member, "param_first", {})
-    assert torch.equal(saliency(member, "param_mix", {weight: torch.zeros(6, 9)}), first)
-    assert not torch.allclose(saliency(member, "param_mix", {weight: torch.ones(6, 9)}), first)
+    gradient, member = torch.randn(6, 9), Member(weight, 1)
+    first = saliency(member, "param_first", gradient)
+    assert torch.equal(saliency(member, "param_mix", gradient, torch.zeros(6, 9)), first)
+    assert not torch.allclose(saliency(member, "param_mix", gradient, torch.ones(6, 9)), first)
 
 
 def test_nothing_is_left_behind_and_a_broken_loss_is_a_clear_error():

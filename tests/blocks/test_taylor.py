@@ -4,10 +4,11 @@ from typing import get_args
 import pytest
 import torch
 
+from bench.blocks.gradients import backward, taking
 from bench.blocks.groups import attention_members, blocks_of, hidden_members, mlp_members, prune, shape_of
 from bench.blocks.ranking import Ranking
 from bench.blocks.settings import Gradient, Reduction
-from bench.blocks.taylor import combine, derivatives, fold, random_scores, saliency, score_groups, score_hidden
+from bench.blocks.taylor import combine, fold, random_scores, saliency, score_groups, score_hidden, whole_gradient
 from bench.errors import MethodError
 from tests.blocks.context import token_ids
 from tests.tiny import make_model
@@ -89,10 +90,15 @@ def test_vector_scores_never_exceed_element_scores(model):
 
 def test_the_mixed_score_without_fisher_is_the_first_order_one(model):
     members = [*attention_members(blocks_of(model)[1]), *mlp_members(blocks_of(model)[1])]
-    with derivatives(model, [m.weight for m in members], "param_first", IDS):
-        zero = {m.weight: torch.zeros_like(m.weight) for m in members}
-        for member in members:
-            assert torch.equal(saliency(member, "param_mix", zero), saliency(member, "param_first", {}))
+    owner, seen = {member.weight: member for member in members}, []
+
+    def take(weight, gradient):
+        member = owner[weight]
+        mixed = saliency(member, "param_mix", gradient, torch.zeros_like(weight))
+        seen.append(torch.equal(mixed, saliency(member, "param_first", gradient)))
+
+    whole_gradient(model, list(owner), IDS, take)
+    assert seen == [True] * 7
 
 
 def test_the_vector_score_of_a_small_group_is_the_loss_it_costs():
@@ -129,8 +135,11 @@ def test_nothing_is_left_behind(model):
 
 
 def test_gradients_are_freed_when_scoring_fails(model):
-    with pytest.raises(ZeroDivisionError), derivatives(model, [blocks_of(model)[0].q.weight], "param_first", IDS):
-        raise ZeroDivisionError
+    weight = blocks_of(model)[0].q.weight
+    with pytest.raises(ZeroDivisionError), taking(model, [weight], lambda weight, gradient: 1 / 0):
+        backward(model, IDS)
+    assert not weight._post_accumulate_grad_hooks
+    assert not any("forward" in vars(layer) for layer in model.model.layers)
     assert all(p.grad is None and not p.requires_grad for p in model.parameters())
 
 

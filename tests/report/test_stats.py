@@ -1,8 +1,11 @@
 """Paired statistics against closed forms, brute force and simulation."""
 
+import time
+
 import numpy as np
 import pytest
 
+from bench.report import stats
 from bench.report.build import build
 from bench.report.stats import mcnemar, mean_difference, window_difference
 from tests.record.records import accuracy, artifact, perplexity
@@ -30,6 +33,12 @@ def test_every_task_weighs_the_same() -> None:
     assert (found.value, found.low, found.high) == (0.5, 0.5, 0.5)
 
 
+def test_what_cancels_between_tasks_counts_as_no_difference() -> None:
+    tenths = [np.array([1.0] * 3 + [0.0] * 7), np.array([-1.0] * 3 + [0.0] * 7)] * 3
+    found = mean_difference([np.full(10, items.mean()) for items in tenths])
+    assert (found.value, found.low, found.high, found.p) == (pytest.approx(0.0), 0.0, 0.0, 1.0)
+
+
 def test_no_difference_is_found_where_there_is_none() -> None:
     draws = np.random.default_rng(1)
     hits = [mean_difference([draws.integers(-1, 2, 200).astype(float)]).p < 0.05 for _ in range(300)]
@@ -44,6 +53,29 @@ def test_windows_that_hang_together_widen_the_interval() -> None:
     width = [f.high - f.low for f in (window_difference(independent, targets), window_difference(together, targets))]
     assert width[0] == pytest.approx(2 * 1.96 / np.sqrt(512), rel=0.15)
     assert width[1] > 1.8 * width[0]
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 27, 100])
+def test_blocks_of_windows_are_drawn_whole_but_for_the_last(n: int) -> None:
+    draws = np.random.default_rng(4)
+    differences, targets = draws.normal(0, 1, n), draws.integers(1, 9, n).astype(float)
+    length = max(1, round(n ** (1 / 3)))
+    starts = np.random.default_rng(stats.SEED).integers(n, size=(stats.RESAMPLES, -(-n // length)))
+    means = []
+    for row in starts:
+        picks = [(start + i) % n for start in row for i in range(length)][:n]
+        means.append(differences[picks].sum() / targets[picks].sum())
+    found = window_difference(differences, targets)
+    assert (found.low, found.high) == pytest.approx(np.quantile(means, [0.025, 0.975]))
+
+
+def test_full_tasks_are_compared_within_hundredths_of_a_second() -> None:
+    draws = np.random.default_rng(5)
+    tasks = [draws.integers(-1, 2, n).astype(float) for n in (3270, 1838, 10042, 1267, 2376, 1172, 500)]
+    start = time.process_time()
+    mean_difference(tasks)
+    window_difference(draws.normal(0, 1, 2300), np.full(2300, 127.0))
+    assert time.process_time() - start < 0.3
 
 
 def test_the_same_records_give_the_same_numbers() -> None:

@@ -43,6 +43,20 @@ def test_cells_done_cached_and_failed_are_counted() -> None:
     assert progress.failed == 1
 
 
+def test_the_start_up_of_workers_is_shown_while_it_lasts_and_then_its_seconds() -> None:
+    progress = display()
+    assert "start" not in text(progress)
+    progress.on_event({"event": "start-up", "key": "a", "seconds": None})
+    assert "tiny · random · start-up  (0:00)" in text(progress)
+    progress.on_event({"event": "start-up", "key": "a", "seconds": 4.0})
+    assert "· start-up" not in text(progress)
+    progress.on_event({"event": "start-up", "key": "a", "seconds": None})
+    progress.on_event(done("m0", "failed"))  # the worker died before its first cell
+    assert "· start-up" not in text(progress)
+    progress.on_event({"event": "start-up", "key": "a", "seconds": 5.0})
+    assert "a worker starts in 4.5 s" in text(progress)
+
+
 def test_a_checkpoint_made_again_is_not_counted_twice() -> None:
     progress = display({"a"})
     progress.on_event(done("a"))

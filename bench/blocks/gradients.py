@@ -1,0 +1,103 @@
+"""Backward passes that keep no gradient: each weight's is handed over as soon as it is whole, and freed.
+
+What a pass takes beside the weights is then the gradient of one matrix and the activations of one block: those of the
+others are made again on the way back (Chen et al., arXiv 1604.06174). Sums over many passes that cannot be reduced on
+the way are kept for a few layers at a time (`parts`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from bench.model.layers import layers_of
+
+Take = Callable[[nn.Parameter, torch.Tensor], None]
+Progress = Callable[[str, int, int], None]
+
+KEPT_SHARE, KEPT_LEAST = 0.15, 256 * 2**20
+"""What sums over passes may take: this share of the model's bytes, or so many bytes where that is more."""
+
+
+@contextmanager
+def taking(model: PreTrainedModel, weights: Sequence[nn.Parameter], take: Take) -> Iterator[None]:
+    """Within the block `backward` hands the gradient of each of `weights` to `take(weight, gradient)`, and frees it.
+
+    Only `weights` require gradients there; afterwards all flags are as before, and no hook and no gradient is left.
+    """
+
+    def hand_over(weight: nn.Parameter) -> None:
+        gradient, weight.grad = weight.grad, None
+        assert gradient is not None
+        take(weight, gradient)
+
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    hooks = []
+    try:
+        for parameter, _ in flags:
+            parameter.grad = None
+            parameter.requires_grad_(False)
+        for weight in weights:
+            weight.requires_grad_(True)
+            hooks.append(weight.register_post_accumulate_grad_hook(hand_over))
+        with recomputed(model):
+            yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for parameter, flag in flags:
+            parameter.grad = None
+            parameter.requires_grad_(flag)
+
+
+@contextmanager
+def recomputed(model: PreTrainedModel) -> Iterator[None]:
+    """Within the block, the activations of a decoder block are made again on the way back instead of kept."""
+    layers = layers_of(model)
+    for layer in layers:
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def backward(model: PreTrainedModel, ids: torch.Tensor, share: float = 1.0) -> None:
+    """One backward pass of `share` of the mean loss of `ids` [rows, tokens]."""
+    with torch.enable_grad():
+        loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+        (loss * share).backward()
+
+
+def each_row(model: PreTrainedModel, ids: torch.Tensor, progress: Progress) -> None:
+    """A backward pass for each row's own mean loss."""
+    for done, row in enumerate(ids.split(1), start=1):
+        backward(model, row)
+        progress("calibration", done, len(ids))
+
+
+def in_turn(progress: Progress, turn: int, turns: int) -> Progress:
+    """`progress` of one of several passes over the same rows."""
+    return lambda what, done, total: progress(what, turn * total + done, turns * total)
+
+
+def parts(model: PreTrainedModel, weights: Sequence[nn.Parameter], each: int) -> Iterator[list[nn.Parameter]]:
+    """`weights` in turns, so that sums of `each` bytes per number stay within the budget; at least one at a time."""
+    budget = max(KEPT_LEAST, KEPT_SHARE * sum(p.numel() * p.element_size() for p in model.parameters()))
+    part: list[nn.Parameter] = []
+    size = 0
+    for weight in weights:
+        if part and size + each * weight.numel() > budget:
+            yield part
+            part, size = [], 0
+        part.append(weight)
+        size += each * weight.numel()
+    if part:
+        yield part

@@ -1,0 +1,70 @@
+"""The answers of finished forward passes on disk, so that a long task that was cut off goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+Answer = tuple[float, bool]
+"""Log-probability of a continuation in nats, and whether it is the greedy one."""
+
+SAVE_SECONDS = 5.0
+"""At least this long between two lines of the file: what a crash can cost."""
+
+
+class Answers:
+    """Keeps the answers of one measurement in `file`, one line for every few seconds of work.
+
+    A line is a JSON text after its SHA-256, which covers the measurement's key and questions as well. A line that was
+    cut off, damaged or belongs to another measurement does not fit its hash, and is as if it were not there.
+    """
+
+    def __init__(self, file: Path, key: str) -> None:
+        self.file, self.key = file, key
+        self.earlier_seconds = 0.0
+        self._questions = hashlib.sha256()
+        self._open: dict[int, Answer] = {}
+        self._saved = time.monotonic()
+
+    def load(self, questions: Iterable[tuple[list[int], list[int]]]) -> dict[int, Answer]:
+        """What is kept of the answers to these questions (token ids read, token ids scored), by number.
+
+        `earlier_seconds` is then the wall time that they took.
+        """
+        self._questions, self._open = hashlib.sha256(self.key.encode()), {}
+        for question in questions:
+            self._questions.update(json.dumps(question).encode())
+        answers: dict[int, Answer] = {}
+        for line in self.file.read_bytes().split(b"\n") if self.file.is_file() else []:
+            seal, _, body = line.partition(b" ")
+            if seal == self._seal(body):
+                seconds, kept = json.loads(body)
+                self.earlier_seconds += seconds
+                answers |= {number: (logp, greedy) for number, logp, greedy in kept}
+        self._saved = time.monotonic()
+        return answers
+
+    def keep(self, answers: dict[int, Answer]) -> None:
+        """Add answers that are finite; they reach the file once the last line is some seconds old."""
+        self._open |= {number: answer for number, answer in answers.items() if math.isfinite(answer[0])}
+        seconds = time.monotonic() - self._saved
+        if seconds < SAVE_SECONDS:
+            return
+        body = json.dumps([seconds, [[number, *answer] for number, answer in self._open.items()]]).encode()
+        with self.file.open("ab") as file:
+            file.write(b"\n" + self._seal(body) + b" " + body)  # a line that was cut off before does not spoil this one
+        self._open = {}
+        self._saved = time.monotonic()
+
+    def done(self) -> None:
+        """The record is written: nothing is left to go on with."""
+        self.file.unlink(missing_ok=True)
+
+    def _seal(self, body: bytes) -> bytes:
+        line = self._questions.copy()
+        line.update(body)
+        return line.hexdigest().encode()

@@ -1,0 +1,25 @@
+"""Compressing takes hardly more memory than the model: no second copy of it, and never all gradients."""
+
+import pytest
+
+from bench.measure import memory
+from tests.run.peaks import make_model, peaks
+
+SHAPE = {
+    "vocab_size": 256, "hidden_size": 768, "intermediate_size": 4096, "num_hidden_layers": 8, "num_attention_heads": 12,
+    "num_key_value_heads": 12,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["magnitude", "llm_pruner"])
+def test_a_checkpoint_is_made_in_little_more_than_the_models_own_bytes(tmp_path, method):
+    if not memory._reset_high_water():
+        pytest.skip("this kernel cannot reset the high-water mark of memory")
+    size = make_model(tmp_path / "dense", "float32", **SHAPE)
+    found = peaks(tmp_path / "dense", method, "float32", tmp_path / "out")
+    assert found["removed"]["params"] == pytest.approx(0.2, abs=0.005)
+    assert size > 350e6
+    limits = {"load": 1.1, "compress": 1.45, "save": 1.15, "reload": 1.15}
+    shares = {stage: found["peaks"][stage] / size for stage in limits}
+    assert all(shares[stage] <= limit for stage, limit in limits.items()), shares
+    assert shares["load"] > 0.9
