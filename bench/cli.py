@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.errors import Cancelled, LeanboardError, UsageError
+from bench.errors import Cancelled, LeanboardError, UsageError, unknown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,6 +40,10 @@ Only = Annotated[
 ]
 ModelPath = Annotated[
     list[str] | None, typer.Option("--model-path", metavar="ID=DIR", help="Where the weights of a model lie.")
+]
+Weights = Annotated[
+    str | None, typer.Option("--weights", metavar="random", help="Random weights of the same shapes: rows of size, "
+                             "speed and memory, without any of quality, where no weights are at hand.")
 ]
 SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A suite file, or the name of one that comes along.")]
 
@@ -123,12 +127,12 @@ def tasks(as_json: Json = False) -> None:
 @app.command()
 def plan(
     suite: SuiteName, results: Results = Path("results"), only: Only = None, model_path: ModelPath = None,
-    plugins: Plugins = None, offline: Offline = False, as_json: Json = False,
+    weights: Weights = None, plugins: Plugins = None, offline: Offline = False, as_json: Json = False,
 ) -> None:
     """Show every cell of a suite and whether it is finished. Computes nothing."""
     from bench.views import plan_list
 
-    made = _plan(suite, results, only, model_path, plugins, offline)
+    made = _plan(suite, results, only, model_path, weights, plugins, offline)
     for note in made.notes:
         _console(stderr=True).print(f"note: {note}", soft_wrap=True, markup=False)
     _show(plan_list(made), as_json)
@@ -137,7 +141,7 @@ def plan(
 @app.command()
 def run(
     suite: SuiteName, results: Results = Path("results"), only: Only = None, model_path: ModelPath = None,
-    plugins: Plugins = None, offline: Offline = False,
+    weights: Weights = None, plugins: Plugins = None, offline: Offline = False,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Worker processes at a time.")] = 1,
 ) -> None:
     """Run what is not finished of a suite, then print the board and write CSVs, Markdown and plots.
@@ -151,9 +155,10 @@ def run(
     from bench.run.progress import Progress, past_seconds
 
     console = _console()
-    made = _plan(suite, results, only, model_path, plugins, offline)
+    made = _plan(suite, results, only, model_path, weights, plugins, offline)
     for note in made.notes:
         console.print(f"note: {note}", soft_wrap=True, markup=False)
+    made.make_weights(_say)
     with Progress(console, made, past_seconds(results)) as progress:
         try:
             run_jobs(made.open_jobs(), jobs, progress.on_event)
@@ -239,19 +244,26 @@ def doctor(as_json: Json = False) -> None:
 
 
 def _plan(
-    suite: str, results: Path, only: list[str] | None, model_path: list[str] | None, plugins: list[Path] | None,
-    offline: bool,
+    suite: str, results: Path, only: list[str] | None, model_path: list[str] | None, weights: str | None,
+    plugins: list[Path] | None, offline: bool,
 ) -> Plan:
     from bench.registry import load_registry
     from bench.run.plan import make_plan
     from bench.suite import load_suite
 
+    if weights not in (None, "random"):
+        raise unknown("kind of weights", str(weights), ["random"], "--weights")
     return make_plan(
         load_suite(suite), load_registry(plugins or []), results,
         model_paths={key: Path(value) for key, value in _pairs(model_path, "--model-path").items()},
         plugins=[p.resolve() for p in plugins or []], only=_pairs(only, "--only"), offline=_offline(offline),
-        command=["leanboard", *sys.argv[1:]], say=lambda line: typer.echo(line, err=True),
+        command=["leanboard", *sys.argv[1:]], say=_say,
+        random_weights=weights == "random",
     )
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
 
 
 def _pairs(items: list[str] | None, option: str) -> dict[str, str]:

@@ -29,6 +29,12 @@ class TextSource(Strict):
     rows: tuple[int, int] | None = Field(None, description="only rows [first, last), so that others stay unseen")
 
 
+class RandomTokens(Strict):
+    """Token ids by lot in place of a text, for models of random weights, which have no tokenizer."""
+
+    random_tokens: int = Field(gt=0, description="size of the vocabulary that they are drawn from")
+
+
 class SuiteMethod(Strict):
     """A method of the board: its preset, and what the suite changes of it."""
 

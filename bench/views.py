@@ -84,15 +84,22 @@ def task_list() -> Rows:
 
 
 def plan_list(plan: Plan) -> Rows:
-    """Every cell of a plan with its key and whether it is finished."""
+    """Every cell of a plan with its key and whether it is finished; what it takes, by `bench.run.estimate`.
+
+    Memory is that of the worker with all its cells, and stands with the checkpoint.
+    """
     rows = []
     for job in plan.jobs:
+        takes = plan.estimates[job.artifact.key]
         for key, what in [(job.artifact.key, "compress"), *((cell.key, cell.task) for cell in job.cells)]:
-            cell = job.artifact
+            cell, seconds, is_checkpoint = job.artifact, takes.seconds[key], key == job.artifact.key
             rows.append({
                 "model": cell.model, "method": cell.method, "preset": cell.preset, "recovery": cell.recovery_name,
                 "target": cell.target_name, "seed": cell.seed, "what": what, "key": key,
                 "status": "finished" if key in plan.finished else "to do",
+                "memory (GB)": round(takes.memory / 1e9, 2) if is_checkpoint else "",
+                "disk (GB)": round(takes.disk / 1e9, 3) if is_checkpoint else "",
+                "time (s)": "–" if seconds is None else round(seconds, 1),
             })
     return rows
 

@@ -90,6 +90,7 @@ def test_plan_lists_cells_and_computes_nothing(tmp_path: Path) -> None:
         (["run", "llama7b", "--offline"], 2, "--model-path llama-7b=DIR"),
         (["run", "vicuna7b", "--offline"], 2, "--model-path vicuna-7b=DIR"),
         (["run", "llama7b", "--model-path", "llama-7b=nowhere"], 2, "nowhere does not exist"),
+        (["plan", "llama7b", "--weights", "rndom"], 2, "unknown kind of weights 'rndom'; did you mean random?"),
         (["why", "abc", "def"], 2, "abc"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Calibration text: windows of token ids out of random documents of a text column."""
+"""Calibration text: windows of token ids out of random documents of a text column, or of token ids by lot."""
 
 from __future__ import annotations
 
@@ -46,3 +46,10 @@ def sample_windows(
             start = generator.randint(0, len(ids) - seq_len)
             windows.append(ids[start : start + seq_len])
     return torch.tensor(windows, dtype=torch.int64).reshape(n, seq_len)
+
+
+def random_windows(vocab: int, n: int, seq_len: int, seed: int) -> torch.Tensor:
+    """`n` windows of `seq_len` token ids, int64 [n, seq_len], uniform in 0..vocab-1."""
+    import torch
+
+    return torch.randint(vocab, (n, seq_len), generator=torch.Generator().manual_seed(seed))

@@ -1,19 +1,21 @@
-"""Files that are written whole or not at all, one writer at a time, and the hashes of files."""
+"""Files that are written whole or not at all, one writer at a time; JSON files, and the hashes of files."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
-from bench.errors import UsageError
+from bench.errors import DataError, UsageError
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 
@@ -46,6 +48,23 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(work / path.name, path)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        DataError: the file is missing, not JSON or not an object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: not a JSON object")
+    return content
 
 
 def sha256_of(path: Path) -> str:

@@ -9,7 +9,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -45,8 +45,12 @@ def provenance(seconds: float, command: Sequence[str], accelerator: str | None =
 
 def machine_fingerprint(accelerator: str | None) -> str:
     """12 hex digits that stand for the machine in the keys of speed cells: processor, core counts and accelerator."""
-    machine = _machine()
-    parts = [machine["cpu"], machine["physical_cores"], machine["logical_cores"], accelerator]
+    return fingerprint_of({**_machine(), "accelerator": accelerator})
+
+
+def fingerprint_of(machine: Mapping[str, object]) -> str:
+    """The same of the machine that a record names."""
+    parts = [machine.get(name) for name in ("cpu", "physical_cores", "logical_cores", "accelerator")]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
@@ -57,6 +61,14 @@ def accelerator_name() -> str | None:
         return None
     names = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
     return names.splitlines()[0].strip() if names else None
+
+
+@cache
+def accelerator_memory() -> int | None:
+    """Bytes of memory of that GPU; None where `nvidia-smi` does not tell."""
+    totals = _output("nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits")
+    first = totals.splitlines()[0].strip() if totals else ""
+    return int(first) * 2**20 if first.isdecimal() else None
 
 
 def without_user(text: str) -> str:

@@ -14,7 +14,7 @@ from bench.catalogue import ModelRef
 from bench.method import Target
 from bench.registry import MethodEntry
 from bench.run.keys import digest
-from bench.suite import TextSource
+from bench.suite import RandomTokens, TextSource
 from bench.task import Task
 
 
@@ -38,8 +38,8 @@ class ArtifactCell(Cell):
     seed: int
     dtype: str
     device: str
-    calibration: TextSource | None
-    training: TextSource | None
+    calibration: TextSource | RandomTokens | None
+    training: TextSource | RandomTokens | None
     ingredients: dict[str, Any]
 
     @property

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from bench.blocks.recoveries import load_recovery
-from bench.data.calibration import sample_windows
+from bench.data.calibration import random_windows, sample_windows
 from bench.data.pack import Pack
 from bench.data.training import token_examples, training_examples
 from bench.errors import MethodError, UsageError
@@ -30,7 +30,7 @@ from bench.model.load import load_folder
 from bench.model.surgery import kept_of
 from bench.record.schema import Cost
 from bench.run.keys import digest
-from bench.suite import TextSource
+from bench.suite import RandomTokens, TextSource
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -38,14 +38,17 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 TRANSFORMATION = ("compress", "recover", "finalize")
 
+RANDOM_EXAMPLES = 4096
+"""Training examples of random tokens: more than any published recipe sets aside."""
+
 
 @dataclass(frozen=True)
 class Texts:
-    """Where a method's text comes from: the caller's own token ids [N, T], or columns of the data pack."""
+    """Where a method's text comes from: the caller's own token ids [N, T], columns of the data pack, or the lot."""
 
     ids: torch.Tensor | None = None
-    calibration: TextSource | None = None
-    training: TextSource | None = None
+    calibration: TextSource | RandomTokens | None = None
+    training: TextSource | RandomTokens | None = None
 
     def sampler(self, tokenizer: PreTrainedTokenizerBase | None, seed: int) -> Callable[[int, int, int], torch.Tensor]:
         """Calibration windows [n, seq_len] by draw: the same for every method of a run with the same seed."""
@@ -55,13 +58,17 @@ class Texts:
                 return self.ids
             if self.calibration is None:
                 raise MethodError("the method asks for calibration text, but its traits do not say that it needs any")
+            if isinstance(self.calibration, RandomTokens):
+                return random_windows(self.calibration.random_tokens, n, seq_len, seed * 1000 + draw)
             texts = Pack.default().column(self.calibration.data, self.calibration.column)
             texts = texts[slice(*self.calibration.rows)] if self.calibration.rows else texts
             return sample_windows(texts, _needed(tokenizer), n, seq_len, seed=seed * 1000 + draw)
 
         return sample
 
-    def examples(self, tokenizer: PreTrainedTokenizerBase | None) -> Callable[[int, bool], Sequence[Example]]:
+    def examples(
+        self, tokenizer: PreTrainedTokenizerBase | None, seed: int
+    ) -> Callable[[int, bool], Sequence[Example]]:
         """Training examples by maximal length, with or without Compresso's notice."""
 
         def examples(max_length: int, notice: bool) -> Sequence[Example]:
@@ -69,6 +76,9 @@ class Texts:
                 return token_examples(self.ids, max_length)
             if self.training is None:
                 raise MethodError("the method asks for training text, but its traits do not say that it needs any")
+            if isinstance(self.training, RandomTokens):
+                ids = random_windows(self.training.random_tokens, RANDOM_EXAMPLES, max_length, seed)
+                return token_examples(ids, max_length)
             return training_examples(self.training, _needed(tokenizer), max_length, notice=notice)
 
         return examples
@@ -146,7 +156,7 @@ def build(order: Order, out: Path, stages: Stages, on_progress: Progress = lambd
     _check_ids(order.texts.ids, dense.vocab)
     ctx = Context(
         seed=order.seed, device=model.device, target=order.target, tokenizer=tokenizer,
-        sample=order.texts.sampler(tokenizer, order.seed), examples_source=order.texts.examples(tokenizer),
+        sample=order.texts.sampler(tokenizer, order.seed), examples_source=order.texts.examples(tokenizer, order.seed),
         workspace=workspace, on_progress=on_progress,
     )
     with seeded(ctx.derived_seed("global")):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from bench.data.sources import ensure
 from bench.errors import UsageError, unknown
 from bench.measure import ENGINE
 from bench.method import Target
+from bench.random_weights import Recipe, recipe_of, without_quality
 from bench.record.provenance import accelerator_name, machine_fingerprint
 from bench.record.store import Store
 from bench.registry import MethodEntry, Registry, tasks_named
 from bench.run.cells import ArtifactCell, Job, MeasureCell, artifact_ingredients, measure_ingredients
+from bench.run.estimate import Estimate, check_fits, estimates_of, past_seconds
 from bench.run.executors import threads_each
-from bench.suite import FirstOf, RecoveryChoice, Suite, SuiteMethod, TextSource
+from bench.suite import FirstOf, RandomTokens, RecoveryChoice, Suite, SuiteMethod, TextSource
 from bench.task import Task
 
 Say = Callable[[str], None]
@@ -36,6 +39,19 @@ class Plan:
     jobs: list[Job]
     finished: set[str]
     notes: list[str] = field(default_factory=list)
+    recipes: list[Recipe] = field(default_factory=list)
+    estimates: dict[str, Estimate] = field(default_factory=dict)
+    """By key of the checkpoint."""
+
+    def make_weights(self, say: Say) -> None:
+        """Make the random weights that open jobs start from."""
+        for recipe in self.unmade():
+            recipe.make(say)
+
+    def unmade(self) -> list[Recipe]:
+        """Recipes of weights that open jobs start from and that are not there."""
+        needed = {job.artifact.weights for job in self.open_jobs()}
+        return [recipe for recipe in self.recipes if recipe.folder in needed and not recipe.folder.is_dir()]
 
     def open_jobs(self) -> list[Job]:
         """The jobs with something left to do, each with its open cells only."""
@@ -60,6 +76,7 @@ def make_plan(
     offline: bool,
     command: Sequence[str],
     say: Say,
+    random_weights: bool = False,
 ) -> Plan:
     """Resolve `suite` into jobs; what has to be fetched is fetched.
 
@@ -68,35 +85,45 @@ def make_plan(
         plugins: folders that the workers must look for methods in, too.
         only: filters by `FILTERS`; cells that do not fit are left out.
         command: what the user typed, for the records.
+        random_weights: models of the same shapes with random weights instead, measured in size and speed alone.
 
     Raises:
-        UsageError: an unknown name, or a model, data file or setting that cannot be had.
+        UsageError: an unknown name, or a model, data file or setting that cannot be had; what is left to do needs more
+            memory or disk than there is.
     """
     _check_filters(only)
+    suite, left_out = without_quality(suite) if random_weights else (suite, [])
     entrants = [entrant for item in suite.methods for entrant in _Entrant.all_of(item, registry, suite)]
     wanted = [_choices(entry, suite) for entry in suite.tasks]
-    refs = [resolve(name, paths=model_paths, offline=offline, on_progress=say) for name in suite.models]
+    recipes = [recipe_of(name, model_paths, suite.dtype) for name in suite.models] if random_weights else []
+    refs = [recipe.ref() for recipe in recipes] or [
+        resolve(name, paths=model_paths, offline=offline, on_progress=say) for name in suite.models
+    ]
+    tokens = {recipe.id: RandomTokens(random_tokens=recipe.config["vocab_size"]) for recipe in recipes}
     tasks, notes = _choose_tasks(wanted, suite, offline, say)
     _ensure_tasks([task for entrant in entrants for task in entrant.own_tasks], suite, offline, say)
-    _ensure_texts(entrants, suite, offline, say)
+    if not random_weights:
+        _ensure_texts(entrants, suite, offline, say)
     device, accelerator = _device(suite.device)
     jobs = []
-    for ref in refs:
-        for entrant in entrants:
-            for target, seed in entrant.points(suite):
-                artifact = entrant.cell(ref, target, seed, suite, device)
-                if _fits(artifact, only):
-                    mine = {task.id: task for task in [*tasks, *entrant.own_tasks]}.values()
-                    cells = [_measure_cell(artifact, task, accelerator) for task in mine if _asked(task, only)]
-                    jobs.append(Job(
-                        artifact=artifact, cells=cells, results=results, plugins=list(plugins),
-                        command=list(command), accelerator=accelerator,
-                    ))
+    for ref, entrant in product(refs, entrants):
+        for target, seed in entrant.points(suite):
+            artifact = entrant.cell(ref, target, seed, suite, device, tokens.get(ref.id))
+            if _fits(artifact, only):
+                mine = {task.id: task for task in [*tasks, *entrant.own_tasks]}.values()
+                cells = [_measure_cell(artifact, task, accelerator) for task in mine if _asked(task, only)]
+                jobs.append(Job(
+                    artifact=artifact, cells=cells, results=results, plugins=list(plugins), command=list(command),
+                    accelerator=accelerator,
+                ))
     if not any(job.cells for job in jobs):
         raise UsageError(f"--only {' '.join(f'{k}={v}' for k, v in only.items())}: no cell of the suite fits")
     store = Store(results)
-    plan = Plan(jobs, set(), notes)
+    plan = Plan(jobs, set(), left_out + notes, recipes)
     plan.finished = {key for key in plan.all_keys() if store.finished(key)}
+    configs = {recipe.folder: recipe.config for recipe in recipes}
+    plan.estimates = estimates_of(jobs, configs, registry, past_seconds(results, accelerator))
+    check_fits(plan.open_jobs(), plan.estimates, plan.unmade())
     return plan
 
 
@@ -144,15 +171,20 @@ class _Entrant:
         seeds = suite.seeds[:1] if self.entry.cls.traits.deterministic else suite.seeds
         return [(target, seed) for target in targets for seed in seeds]
 
-    def cell(self, ref: ModelRef, target: Target | None, seed: int, suite: Suite, device: str) -> ArtifactCell:
+    def cell(
+        self, ref: ModelRef, target: Target | None, seed: int, suite: Suite, device: str, tokens: RandomTokens | None
+    ) -> ArtifactCell:
+        """The checkpoint to make; `tokens` stand in for the texts of a model of random weights."""
+        calibration = self.calibration and (tokens or self.calibration)
+        training = self.training and (tokens or self.training)
         ingredients = artifact_ingredients(
             ref, self.entry, self.config, self.recovery, target, seed, suite.dtype,
-            _fingerprinted(self.calibration), _fingerprinted(self.training),
+            _fingerprinted(calibration), _fingerprinted(training),
         )
         return ArtifactCell(
             model=ref.id, weights=ref.path, method=self.entry.name, preset=self.item.preset, config=self.config,
             recovery=self.recovery, target=target, seed=seed, dtype=suite.dtype, device=device,
-            calibration=self.calibration, training=self.training, ingredients=ingredients,
+            calibration=calibration, training=training, ingredients=ingredients,
         )
 
 
@@ -160,9 +192,11 @@ def _removes(entry: MethodEntry) -> bool:
     return bool(entry.cls.traits.changes) and entry.cls.traits.track != "peft"
 
 
-def _fingerprinted(source: TextSource | None) -> dict[str, Any] | None:
+def _fingerprinted(source: TextSource | RandomTokens | None) -> dict[str, Any] | None:
     if source is None:
         return None
+    if isinstance(source, RandomTokens):
+        return source.model_dump(mode="json")
     return {**source.model_dump(mode="json"), "fingerprint": Pack.default().fingerprint(source.data)}
 
 

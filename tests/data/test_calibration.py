@@ -1,6 +1,7 @@
 from functools import cache
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -66,3 +67,24 @@ def test_draws_are_those_of_the_published_sampler() -> None:
 def test_no_documents_at_all() -> None:
     with pytest.raises(UsageError, match="only 0 of the 0 documents"):
         sample_windows([], tokenizer(), 1, 4, 0)
+
+
+def test_random_windows_are_those_of_their_seed_over_the_whole_vocabulary() -> None:
+    from bench.run.compress import Texts
+    from bench.suite import RandomTokens
+
+    tokens = RandomTokens(random_tokens=300)
+    texts = Texts(calibration=tokens, training=tokens)
+    sample, again = texts.sampler(None, 0), texts.sampler(None, 0)
+    drawn = sample(64, 32, 0)
+    assert (drawn.shape, drawn.dtype) == ((64, 32), torch.int64)
+    assert set(drawn.flatten().tolist()) <= set(range(300))
+    assert len(set(drawn.flatten().tolist())) > 290
+    assert torch.equal(drawn, again(64, 32, 0))
+    assert not torch.equal(drawn, sample(64, 32, 1))
+    assert not torch.equal(drawn, texts.sampler(None, 1)(64, 32, 0))
+    one, other, same = (texts.examples(None, seed)(8, notice) for seed, notice in ((0, False), (1, False), (0, True)))
+    assert {len(example.input_ids) for example in one} == {8}
+    assert one[0].input_ids == one[0].labels
+    assert one == same
+    assert one != other

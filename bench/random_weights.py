@@ -1,0 +1,124 @@
+"""Random weights in the shape of a model: for size, speed and memory where its weights are not at hand.
+
+Such a checkpoint follows from its recipe alone, so its fingerprint is known before it is made. Nothing here imports
+torch: a process of its own makes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.catalogue import CATALOGUE, ModelRef, run_apart
+from bench.data.files import locked, read_json, replacing
+from bench.errors import DataError, LeanboardError, UsageError, unknown
+from bench.paths import cache_dir
+from bench.registry import tasks_named
+from bench.suite import FirstOf, Suite
+
+VERSION = 1
+SEED = 0
+KINDS = ("size", "generation")
+"""Kinds of tasks that mean something for random weights."""
+SHAPE = {
+    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
+    "vocab_size", "tie_word_embeddings", "rms_norm_eps", "max_position_embeddings", "rope_theta", "rope_parameters",
+    "rope_scaling",
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a checkpoint of random weights is made: fields of a `LlamaConfig`, the dtype, and a seed that is fixed."""
+
+    id: str
+    config: Mapping[str, Any]
+    dtype: str
+
+    @property
+    def fingerprint(self) -> str:
+        content = [VERSION, SEED, self.dtype, self.config]
+        return f"random-{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}"
+
+    @property
+    def folder(self) -> Path:
+        """Where the checkpoint lies once it is made."""
+        return cache_dir() / "models" / self.fingerprint[:23]
+
+    def ref(self) -> ModelRef:
+        """The checkpoint, made or not."""
+        return ModelRef(self.id, self.folder, self.fingerprint, "none")
+
+    def make(self, say: Callable[[str], None]) -> None:
+        """Write the checkpoint unless it is there; it is whole or not there.
+
+        Raises:
+            LeanboardError: the config is no LLaMA's, or the disk refuses.
+        """
+        with locked(self.folder):
+            if self.folder.is_dir():
+                return
+            say(f"{self.id}: drawing random weights (once)")
+            order = json.dumps({"config": self.config, "dtype": self.dtype, "seed": SEED})
+            with replacing(self.folder) as new:
+                problem = run_apart("bench.model.random", order, str(new))
+                if problem is not None:
+                    raise LeanboardError(f"{self.id}: the random weights cannot be made ({problem})")
+
+
+def recipe_of(name: str, paths: Mapping[str, Path], dtype: str) -> Recipe:
+    """The recipe for a model of the catalogue, or for the config.json of a folder (from `paths`, or named itself).
+
+    Raises:
+        UsageError: not a known model or folder, or a config of another family.
+        DataError: config.json is damaged, or lacks a width.
+    """
+    folder = paths.get(name) or Path(name)
+    if name in CATALOGUE and name not in paths:
+        config = dict(CATALOGUE[name].config)
+    elif name not in paths and not any(mark in name for mark in "/\\."):
+        raise unknown("model", name, CATALOGUE)
+    else:
+        config = _shape_in(folder.expanduser() / "config.json")
+    known = name in CATALOGUE or name in paths
+    recipe = Recipe(f"{name if known else folder.resolve().name}-random", config, dtype)
+    return recipe if known else Recipe(f"{recipe.id}-{recipe.fingerprint[7:13]}", config, dtype)
+
+
+def without_quality(suite: Suite) -> tuple[Suite, list[str]]:
+    """`suite` with those of its tasks that mean something for random weights, and a note on the others.
+
+    Raises:
+        UsageError: no task is left, or one is not known.
+    """
+    left_out: dict[str, None] = {}
+
+    def is_kept(entry: str | FirstOf) -> bool:
+        name = entry if isinstance(entry, str) else entry.first_of[0]
+        kept = all(task.spec.kind in KINDS for task in tasks_named(name, where=f"suite {suite.name}: tasks"))
+        left_out.update({} if kept else {name: None})
+        return kept
+
+    methods = [m.model_copy(update={"tasks": [t for t in m.tasks if is_kept(t)]}) for m in suite.methods]
+    kept = [entry for entry in suite.tasks if is_kept(entry)]
+    if not kept and not any(method.tasks for method in methods):
+        raise UsageError(
+            f"suite {suite.name}: tasks: none is left with random weights, on which only tasks of the kinds "
+            f"{' and '.join(KINDS)} are measured"
+        )
+    note = f"random weights have no quality: {', '.join(left_out)} left out"
+    return suite.model_copy(update={"tasks": kept, "methods": methods}), [note] if left_out else []
+
+
+def _shape_in(file: Path) -> dict[str, Any]:
+    config = read_json(file)
+    if config.get("model_type") != "llama":
+        raise UsageError(f"{file}: model_type '{config.get('model_type')}': random weights are made for 'llama' alone")
+    for name in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size"):
+        if not isinstance(config.get(name), int):
+            raise DataError(f"{file}: {name}: missing or not a number")
+    return {name: config[name] for name in sorted(SHAPE & config.keys())}

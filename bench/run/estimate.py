@@ -1,0 +1,221 @@
+"""What a checkpoint will take of this machine, estimated before anything is computed: memory, disk, time. No torch.
+
+Memory is the worker's peak resident size (on CUDA the device's): closed forms of the model's shape and the settings.
+What a decomposition works on and key/value caches are left out. Time has no closed form that would be honest: it is
+what the same cells took before on the same machine, else unknown.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+
+from bench.data.files import read_json
+from bench.errors import DataError, UsageError
+from bench.method import Target, Traits
+from bench.paths import cache_dir
+from bench.random_weights import Recipe
+from bench.record.provenance import accelerator_memory, fingerprint_of, machine_fingerprint
+from bench.record.schema import MeasureRecord
+from bench.record.store import Store
+from bench.registry import Registry
+from bench.run.cells import ArtifactCell, Job
+from bench.run.worker import artifact_path
+from bench.shape import Shape
+
+GB = 10**9
+BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+INTERPRETER = 425_000_000
+"""Resident size of a worker with torch, transformers and a tokenizer; on CUDA it stands for the context, unmeasured."""
+LM_EVAL = 120_000_000
+"""What measuring accuracy imports beside that, measured."""
+SUMS_SHARE, SUMS_LEAST = 0.15, 256 * 2**20
+"""What sums of gradients and of their squares take: a share of the model's bytes, or so many bytes where that is more.
+Gradients themselves are reduced as they come (`bench.blocks.gradients`)."""
+ROWS_AT_ONCE, ROWS_WATCHED = 16, 8
+"""Calibration windows of one pass forwards and backwards, and of one pass forwards alone."""
+HIDDEN_KEPT, CHANNELS_KEPT, LOGITS_KEPT = 10, 4, 4
+"""Vectors of each width that a pass keeps for each token and block; float32 rows of logits for each token. Measured."""
+ADAM = 16
+"""Bytes of a trained number: itself, its gradient and AdamW's two moments, float32."""
+BESIDE_WEIGHTS = 20_000
+"""Bytes of config.json, the model's code and what else is written whatever the size."""
+INDEX = 6
+"""Characters of the manifest for each head and channel that is kept."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of one job: bytes of memory at the peak, bytes of the checkpoint.
+
+    `seconds` by key of a cell: what it took before, None where it was never run on this machine.
+    """
+
+    memory: int
+    disk: int
+    seconds: Mapping[str, float | None]
+
+
+def estimates_of(
+    jobs: Sequence[Job], configs: Mapping[Path, Mapping[str, Any]], registry: Registry, seconds: Mapping[str, float]
+) -> dict[str, Estimate]:
+    """What each job takes, by the key of its checkpoint.
+
+    Args:
+        configs: of weights that are not made yet; others have a config.json.
+        seconds: of cells, from `past_seconds`.
+
+    Raises:
+        DataError: a config.json lacks a width.
+    """
+    found = {}
+    for job in jobs:
+        weights = job.artifact.weights
+        try:
+            shape = Shape.from_json(configs.get(weights) or read_json(weights / "config.json"))
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{weights / 'config.json'}: a width is missing or not a number ({error})") from error
+        found[job.artifact.key] = estimate(job, shape, registry.method(job.artifact.method).cls.traits, seconds)
+    return found
+
+
+def estimate(job: Job, shape: Shape, traits: Traits, seconds: Mapping[str, float]) -> Estimate:
+    """What `job` takes, where `shape` is the dense model's; `seconds` as in `estimates_of`."""
+    cell = job.artifact
+    known = {cell.key: _work_of(cell.ingredients)} | {c.key: f"{cell.model} {c.task}" for c in job.cells}
+    return Estimate(
+        memory=round(max(_stages(job, shape, traits))),
+        disk=round(_disk(cell, shape)),
+        seconds={key: seconds.get(name) for key, name in known.items()},
+    )
+
+
+def past_seconds(results: Path, accelerator: str | None) -> dict[str, float]:
+    """Median seconds of what ended well on this machine: of a task by model, of a checkpoint by how it is made."""
+    here = machine_fingerprint(accelerator)
+    found: dict[str, list[float]] = {}
+    for record in Store(results).read_all()[0]:
+        if record.status == "ok" and fingerprint_of(record.provenance.machine) == here:
+            if isinstance(record, MeasureRecord):
+                name = f"{record.model} {record.task}"
+            else:
+                name = _work_of(record.ingredients)
+            found.setdefault(name, []).append(record.provenance.seconds)
+    return {name: median(values) for name, values in found.items()}
+
+
+def check_fits(jobs: Sequence[Job], estimates: Mapping[str, Estimate], unmade: Sequence[Recipe]) -> None:
+    """Refuse what this machine cannot hold.
+
+    Args:
+        jobs: what is left to do.
+        estimates: by key of the checkpoint.
+        unmade: random weights that are not there yet.
+
+    Raises:
+        UsageError: a checkpoint needs more memory than there is, or all together more disk than is free in the cache.
+    """
+    for job in jobs:
+        need, where, there = estimates[job.artifact.key].memory, "this machine", psutil.virtual_memory().total
+        if job.artifact.device == "cuda":
+            where, there = "the GPU", accelerator_memory() or need
+        if need > there:
+            raise UsageError(
+                f"{job.artifact.label}: needs about {need / GB:.1f} GB of memory, and {where} has {there / GB:.1f}"
+            )
+    new = [job.artifact.key for job in jobs if not artifact_path(job.artifact.key).exists()]
+    disk = sum(estimates[key].disk for key in new)
+    disk += sum(BYTES[recipe.dtype] * Shape.from_json(recipe.config).params() for recipe in unmade)
+    folder = next(path for path in (cache_dir(), *cache_dir().parents) if path.exists())
+    free = shutil.disk_usage(folder).free
+    if disk > free:
+        raise UsageError(
+            f"{cache_dir()}: the checkpoints need about {disk / GB:.1f} GB of disk, and {free / GB:.1f} GB are free"
+        )
+
+
+def _stages(job: Job, shape: Shape, traits: Traits) -> Iterator[float]:
+    """Bytes of memory at the times of a job at which it may hold most."""
+    cell, kinds = job.artifact, {c.kind for c in job.cells}
+    dense = BYTES[cell.dtype] * shape.params()
+    after = dense * (1 - _removed(cell.target, shape))
+    fixed = INTERPRETER + (LM_EVAL if "accuracy" in kinds else 0)
+    yield fixed + dense + _scoring(cell, shape, traits)
+    if "training" in traits.needs:
+        yield fixed + dense + _training(cell, cell.config, shape)
+    if cell.recovery:
+        yield fixed + after + _training(cell, cell.recovery, shape)
+    if "generation" in kinds:
+        yield fixed + after + dense  # the dense twin
+
+
+def _scoring(cell: ArtifactCell, shape: Shape, traits: Traits) -> float:
+    """What calibrating takes beside the model: a pass backwards keeps what each block is given, and one block whole."""
+    if "calibration" not in traits.needs:
+        return 0.0
+    scores = "gradients" in traits.needs
+    rows = min(ROWS_AT_ONCE if scores else ROWS_WATCHED, _number(cell.config, "calibration_samples", ROWS_AT_ONCE))
+    tokens = rows * _number(cell.config, "seq_len", 0)
+    if not scores:
+        return tokens * _logits(shape)
+    width, n = BYTES[cell.dtype], len(shape.blocks)
+    taken = tokens * (n * width * shape.hidden + _activations(cell, shape, blocks=1))
+    if {"param_second", "param_mix"} & {value for value in cell.config.values() if isinstance(value, str)}:
+        taken += min(max(SUMS_LEAST, SUMS_SHARE * width * shape.params()), 8 * shape.block_params())
+    return taken
+
+
+def _training(cell: ArtifactCell, settings: Mapping[str, Any], shape: Shape) -> float:
+    """What training adapters on every projection takes beside the model."""
+    widths = sum(
+        4 * shape.hidden + 2 * shape.head_dim * (block.heads + block.kv_heads) + 3 * (shape.hidden + block.channels)
+        for block in shape.blocks
+    )
+    trained = _number(settings, "r", 8) * widths
+    examples = min(_number(settings, "micro_batch", 4), _number(settings, "batch_size", 64))
+    tokens = examples * _number(settings, "max_length", 256)
+    return ADAM * trained + tokens * _activations(cell, shape, len(shape.blocks))
+
+
+def _activations(cell: ArtifactCell, shape: Shape, blocks: int) -> float:
+    """Bytes that a pass forwards keeps of each token for the pass backwards, in so many blocks and behind them."""
+    kept = HIDDEN_KEPT * shape.hidden + CHANNELS_KEPT * max(block.channels for block in shape.blocks)
+    return blocks * kept * BYTES[cell.dtype] + _logits(shape)
+
+
+def _logits(shape: Shape) -> float:
+    return LOGITS_KEPT * 4 * shape.vocab
+
+
+def _disk(cell: ArtifactCell, shape: Shape) -> float:
+    """The checkpoint with the files of the tokenizer and the manifest."""
+    weights = BYTES[cell.dtype] * shape.params() * (1 - _removed(cell.target, shape))
+    beside = sum(f.stat().st_size for f in cell.weights.glob("*token*"))
+    kept = sum(block.heads + block.channels for block in shape.blocks)
+    return weights + beside + INDEX * kept + BESIDE_WEIGHTS
+
+
+def _removed(target: Target | None, shape: Shape) -> float:
+    """The fraction of the parameters that goes; nothing where the method's own settings decide."""
+    if target is None or target.basis == "group_ratio":
+        return 0.0
+    return target.value * (1.0 if target.basis == "params" else shape.block_params() / shape.params())
+
+
+def _number(settings: Mapping[str, Any], name: str, default: int) -> int:
+    value = settings.get(name)
+    return value if isinstance(value, int) else default
+
+
+def _work_of(ingredients: Mapping[str, Any]) -> str:
+    """What making a checkpoint does, whatever the target and the seed, which change its time little."""
+    work = {name: value for name, value in ingredients.items() if name not in ("target", "seed")}
+    return json.dumps(work, sort_keys=True)

@@ -1,0 +1,250 @@
+"""What a plan says of memory, disk and time, against what running it takes; and what cannot fit is refused."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bench.catalogue import CATALOGUE
+from bench.data.files import read_json
+from bench.errors import UsageError
+from bench.paths import cache_dir
+from bench.record.provenance import fingerprint_of, machine_fingerprint
+from bench.record.store import Store
+from bench.registry import load_registry
+from bench.run import estimate
+from bench.run.plan import Plan, make_plan
+from bench.run.worker import artifact_path
+from bench.shape import Shape
+from bench.suite import load_suite
+from tests.suites import CALIBRATION, environment, leanboard, make_suite
+
+SMOLLM = cache_dir() / "models" / "smollm2-135m"
+METHODS = [{"name": name, "preset": "quick"} for name in ("dense", "random", "llm_pruner", "saap", "lora", "trawl")]
+PEAKS = """
+import os, sys
+from pathlib import Path
+import torch, transformers, peft
+import bench.measure.generation, bench.run.compress
+from bench.measure import memory
+from bench.run.cells import Job
+from bench.run.worker import Worker
+
+memory._reset_high_water = lambda: False  # a reset would hide the peaks before it
+for file in sys.argv[1:]:
+    job = Job.model_validate_json(Path(file).read_text())
+    if not os.fork():  # a worker is a process of its own; the imports are shared, and count in each
+        Worker(job, lambda event: event.get("status", "ok") == "ok" or sys.exit(event["message"])).run()
+        status = Path("/proc/self/status").read_text()
+        [line] = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+        print(int(line.split()[1]) * 1024, flush=True)
+        os._exit(0)
+    assert os.wait()[1] == 0
+"""
+
+
+def planned(root: Path, **changes: Any) -> Plan:
+    return make_plan(
+        load_suite(str(make_suite(root, **changes))), load_registry(), root / "results", model_paths={}, plugins=[],
+        only={}, offline=True, command=["leanboard"], say=lambda line: None,
+    )
+
+
+@pytest.fixture
+def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a tiny model, a pack and a cache of its own."""
+    make_suite(tmp_path)
+    for name, value in environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    return tmp_path
+
+
+def peaks(plan: Plan, root: Path) -> list[int]:
+    """Peak resident bytes of the worker of each job."""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("this platform does not tell the high-water mark of memory")
+    files = [root / f"{job.artifact.key}.json" for job in plan.jobs]
+    for file, job in zip(files, plan.jobs, strict=True):
+        file.write_text(job.model_dump_json())
+    done = subprocess.run([sys.executable, "-c", PEAKS, *files], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [int(line) for line in done.stdout.split()]
+
+
+def compared(plan: Plan, root: Path) -> dict[str, tuple[float, float]]:
+    """Estimated over measured memory and disk, by what makes the checkpoint."""
+    measured = peaks(plan, root)
+    ratios = {}
+    for job, peak in zip(plan.jobs, measured, strict=True):
+        takes = plan.estimates[job.artifact.key]
+        disk = sum(f.stat().st_size for f in artifact_path(job.artifact.key).rglob("*") if f.is_file())
+        ratios[f"{job.artifact.method} {job.artifact.recovery_name}"] = (takes.memory / peak, takes.disk / disk)
+        print(job.artifact.label, f"{takes.memory / 1e6:.0f} {peak / 1e6:.0f} MB", f"{takes.disk} {disk} B")
+    return ratios
+
+
+def test_estimates_of_the_tiny_model(cached: Path) -> None:
+    small = {
+        "llm_pruner": {"seq_len": 16}, "saap": {"seq_len": 16, "round_to": 1},
+        "trawl": {"seq_len": 16, "ranks": [2, 4, 8, 16]},
+    }  # fmt: skip
+    methods = [m | {"config": small.get(m["name"], {}), "recovery": "none"} for m in METHODS]
+    plan = planned(cached, methods=methods, tasks=["size", "generate@hf/b1/p8/n4"], training={"data": CALIBRATION})
+    ratios = compared(plan, cached)
+    assert len(ratios) == len(METHODS)
+    assert {name: r for name, r in ratios.items() if not all(0.75 < x < 1.25 for x in r)} == {}
+
+
+@pytest.mark.skipif(not SMOLLM.is_dir(), reason="smollm2-135m is not in the cache")
+def test_estimates_of_a_real_model(cached: Path) -> None:
+    (cached / "cache" / "models").mkdir(parents=True)
+    (cached / "cache" / "models" / "smollm2-135m").symlink_to(SMOLLM)
+    methods = [m | ({"tasks": ["generate@hf/b1/p8/n4"]} if m["name"] == "dense" else {}) for m in METHODS]
+    plan = planned(
+        cached, models=["smollm2-135m"], methods=methods, recoveries=["none"], training={"data": CALIBRATION},
+        tasks=["size"],
+    )  # fmt: skip
+    ratios = compared(plan, cached)
+    assert {name: r for name, r in ratios.items() if not all(0.75 < x < 1.25 for x in r)} == {}
+
+
+def test_shapes_of_the_catalogue_count_as_published() -> None:
+    counts = {name: Shape.from_json(entry.config).params() for name, entry in CATALOGUE.items()}
+    assert counts == {
+        "smollm2-135m": 134_515_008, "llama-7b": 6_738_415_616, "llama-13b": 13_015_864_320, "vicuna-7b": 6_738_415_616
+    }
+
+
+@pytest.mark.parametrize("kind", ["mha", "gqa-tied", "uneven"])
+def test_a_shape_from_json_is_that_of_the_model(kind: str, tmp_path: Path) -> None:
+    from bench.conformance.tiny import make_checkpoint, make_uneven_checkpoint
+    from bench.model.layers import shape_of
+    from bench.model.load import load_folder
+
+    if kind == "uneven":
+        make_uneven_checkpoint(tmp_path, kv_heads=2, tied=True)
+    elif kind == "mha":
+        make_checkpoint(tmp_path)
+    else:
+        make_checkpoint(tmp_path, kv_heads=2, tied=True)
+    assert Shape.from_json(read_json(tmp_path / "config.json")) == shape_of(load_folder(tmp_path)[0])
+
+
+def test_a_config_without_a_width_is_one_sentence(cached: Path) -> None:
+    file = cached / "tiny" / "config.json"
+    file.write_text(json.dumps({k: v for k, v in read_json(file).items() if k != "hidden_size"}))
+    with pytest.raises(UsageError, match=r"config\.json: a width is missing or not a number \('hidden_size'\)"):
+        planned(cached)
+
+
+def of(plan: Plan, method: str) -> estimate.Estimate:
+    [key] = [job.artifact.key for job in plan.jobs if job.artifact.method == method]
+    return plan.estimates[key]
+
+
+def test_llama_7b_takes_what_its_parameters_say(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against arithmetic by hand: 6.74 G parameters of 2 bytes, adapters of 20 M numbers."""
+    monkeypatch.setattr(estimate, "check_fits", lambda *args: None)
+    monkeypatch.setattr("bench.run.plan.check_fits", lambda *args: None)
+    lora = {"name": "lora", "max_length": 256, "micro_batch": 4}
+    methods = ["dense", "random", "llm_pruner", "lora", {"name": "magnitude", "recovery": lora}]
+    plan = make_plan(
+        load_suite(str(make_suite(
+            cached, models=["llama-7b"], methods=methods, tasks=["size"], dtype="bfloat16",
+            training={"data": CALIBRATION},
+        ))), load_registry(), cached / "results", model_paths={}, plugins=[], only={}, offline=True,
+        command=["leanboard"], say=lambda line: None, random_weights=True,
+    )  # fmt: skip
+    weights, runtime = 2 * 6.738e9, 0.43e9
+    assert of(plan, "dense").memory == pytest.approx(weights + runtime, rel=0.01)
+    assert of(plan, "dense").disk == pytest.approx(weights, rel=0.001)
+    assert of(plan, "random").disk == pytest.approx(0.8 * weights, rel=0.001)
+    scoring = 640 * ((32 + 10) * 4096 * 2 + 4 * 11008 * 2 + 16 * 32000)
+    assert of(plan, "llm_pruner").memory == pytest.approx(weights + runtime + scoring, rel=0.01)
+    adapters = 20e6 * 16
+    activations = 1024 * (32 * (10 * 4096 + 4 * 11008) * 2 + 16 * 32000)
+    assert of(plan, "lora").memory == pytest.approx(weights + runtime + adapters + activations, rel=0.02)
+    assert of(plan, "magnitude").memory == pytest.approx(0.8 * weights + runtime + adapters + activations, rel=0.02)
+
+
+def test_time_is_the_median_of_the_same_machine_else_a_dash(tmp_path: Path) -> None:
+    make_suite(tmp_path, methods=["random"], tasks=["size"])
+    assert leanboard(tmp_path, "run", "suite.yaml").returncode == 0
+    make_suite(tmp_path, methods=["random"], tasks=["size", "piqa/limit4"], seeds=[0, 1])
+
+    def rows() -> list[dict[str, Any]]:
+        done = leanboard(tmp_path, "plan", "suite.yaml", "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    records = {getattr(r, "task", "compress"): r for r in Store(tmp_path / "results").read_all()[0]}
+    first, second = rows()[:3], rows()[3:]
+    assert [row["what"] for row in second] == ["compress", "size@64", "piqa@0shot/limit4"]
+    seconds = [round(records[what].provenance.seconds, 1) for what in ("compress", "size@64")]
+    assert [row["time (s)"] for row in first] == [row["time (s)"] for row in second] == [*seconds, "–"]
+    assert [type(row["memory (GB)"]) for row in second] == [float, str, str]
+    assert 0.3 < second[0]["memory (GB)"] < 0.7
+    for file in (tmp_path / "results").rglob("*.json"):
+        content = json.loads(file.read_text())
+        content["provenance"]["machine"]["cpu"] = "another"
+        file.write_text(json.dumps(content) + "\n")
+    assert {row["time (s)"] for row in rows()} == {"–"}
+
+
+def test_the_machine_of_a_record_has_the_fingerprint_of_the_machine() -> None:
+    from bench.record.provenance import provenance
+
+    assert fingerprint_of(provenance(1.0, ["x"], "a GPU").machine) == machine_fingerprint("a GPU")
+    assert fingerprint_of(provenance(1.0, ["x"]).machine) != machine_fingerprint("a GPU")
+
+
+def test_what_needs_more_memory_than_there_is_is_refused(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = planned(cached, methods=["dense"], tasks=["size"])
+    [need] = [takes.memory for takes in plan.estimates.values()]
+    memory = SimpleNamespace(total=need)
+    monkeypatch.setattr(estimate.psutil, "virtual_memory", lambda: memory)
+    planned(cached, methods=["dense"], tasks=["size"])
+    memory.total -= 1
+    with pytest.raises(UsageError, match=r"^tiny-\w+ · dense · .*: needs about 0.4 GB of memory, and this machine has"):
+        planned(cached, methods=["dense"], tasks=["size"])
+
+
+def test_what_the_gpu_cannot_hold_is_refused_where_it_says_so(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = planned(cached, methods=["dense"], tasks=["size"])
+    job = plan.jobs[0]
+    on_gpu = [job.model_copy(update={"artifact": job.artifact.model_copy(update={"device": "cuda"})})]
+    monkeypatch.setattr(estimate, "accelerator_memory", lambda: 100_000_000)
+    with pytest.raises(UsageError, match=r"needs about 0.4 GB of memory, and the GPU has 0.1"):
+        estimate.check_fits(on_gpu, plan.estimates, [])
+    monkeypatch.setattr(estimate, "accelerator_memory", lambda: None)
+    estimate.check_fits(on_gpu, plan.estimates, [])
+
+
+def test_what_needs_more_disk_than_is_free_is_refused(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = {"methods": ["dense", "random"], "tasks": ["size"]}
+    need = sum(takes.disk for takes in planned(cached, **both).estimates.values())
+    disk = SimpleNamespace(free=need)
+    monkeypatch.setattr(estimate.shutil, "disk_usage", lambda folder: disk)
+    plan = planned(cached, **both)
+    disk.free = need - 1
+    with pytest.raises(UsageError, match=r"cache: the checkpoints need about 0\.0 GB of disk, and") as caught:
+        planned(cached, **both)
+    assert "\n" not in str(caught.value)
+    artifact_path(plan.jobs[0].artifact.key).mkdir(parents=True)  # made already: it takes nothing more
+    planned(cached, **both)
+
+
+def test_refusing_comes_before_anything_is_made(tmp_path: Path) -> None:
+    make_suite(tmp_path, models=["llama-13b"], methods=["dense"], dtype="float32", tasks=["size"])
+    config = tmp_path / "tiny" / "config.json"
+    config.write_text(json.dumps(read_json(config) | {"vocab_size": 10**9}))
+    for verb in ("plan", "run"):
+        done = leanboard(tmp_path, verb, "suite.yaml", "--weights", "random", "--model-path", "llama-13b=tiny")
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+        assert "llama-13b-random · dense · default · seed 0: needs about 256" in done.stderr
+    assert not (tmp_path / "results").exists()
+    assert not list((tmp_path / "cache").glob("models/*"))
