@@ -1,4 +1,4 @@
-"""The committed results, the main job's and the full board's: records are whole, and what is shown is what they give."""
+"""The committed results, of the main job and of the full board: records are whole, and what is shown is what they give."""
 
 from pathlib import Path
 

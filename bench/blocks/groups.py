@@ -16,8 +16,8 @@ from transformers import PreTrainedModel
 
 from bench.errors import MethodError
 from bench.model.layers import Block, blocks_of, embedding_of, final_norm_of, head_of, shape_of
-from bench.model.shape import BlockKept, BlockShape, Kept, Shape
 from bench.model.surgery import kept_of, prune
+from bench.shape import BlockKept, BlockShape, Kept, Shape
 
 __all__ = [
     "Block", "BlockKept", "BlockShape", "Kept", "Member", "Scores", "Shape", "attention_members", "blocks_of",

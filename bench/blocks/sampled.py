@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,8 +14,6 @@ from bench.blocks.gradients import Progress, each_row, in_turn, parts, taking
 from bench.blocks.groups import Member, Scores, shape_of
 from bench.blocks.settings import Importance
 from bench.blocks.taylor import NEED_FISHER, combine, empty_rows, first_order, members_of, reduced, saliency
-
-Sums = dict[nn.Parameter, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -72,6 +70,7 @@ class _Worth:
     """What the rows of one member are worth, float32 [rows]: to the whole batch, and to each row of it, `done` so far.
     """
 
+    member: Member
     vectors: list[torch.Tensor]
     elements: list[torch.Tensor]
     vector: torch.Tensor
@@ -81,44 +80,52 @@ class _Worth:
     @classmethod
     def none_yet(cls, member: Member, n: int) -> _Worth:
         vectors, elements = ([empty_rows(member) for _ in range(n)] for _ in range(2))
-        return cls(vectors, elements, empty_rows(member), empty_rows(member))
+        return cls(member, vectors, elements, empty_rows(member), empty_rows(member))
 
 
 def _gathered(
     model: PreTrainedModel, members: Sequence[Member], ids: torch.Tensor, element: Importance, whole_members: bool,
     progress: Progress,
 ) -> list[_Worth]:  # fmt: skip
-    """The worth of each member, from a backward pass per row for a few layers at a time, whose g and F are summed."""
-    owner, n = {member.weight: i for i, member in enumerate(members)}, len(ids)
-    found = [_Worth.none_yet(member, n) for member in members]
+    """The worth of each member, from a backward pass per row for a few layers at a time."""
+    found = {member.weight: _Worth.none_yet(member, len(ids)) for member in members}
 
     def vector(member: Member, gradient: torch.Tensor) -> torch.Tensor:
         if whole_members:
             return first_order(member, gradient).sum(member.dim)
         return saliency(member, "vectorize", gradient)
 
-    turns = list(parts(model, list(owner), each=8 if element in NEED_FISHER else 4))
+    turns = list(parts(model, list(found), each=8 if element in NEED_FISHER else 4))
     for turn, part in enumerate(turns):
-        mean = {weight: torch.zeros_like(weight, dtype=torch.float32) for weight in part}
-        fisher = {weight: torch.zeros_like(total) for weight, total in mean.items() if element in NEED_FISHER}
+        here = {weight: found[weight] for weight in part}
+        _gather(model, here, ids, element, vector, in_turn(progress, turn, len(turns)))
+    return list(found.values())
 
-        def take(weight: nn.Parameter, gradient: torch.Tensor, mean: Sums = mean, fisher: Sums = fisher) -> None:
-            mine, member = found[owner[weight]], members[owner[weight]]
-            mine.vectors[mine.done].copy_(vector(member, gradient))
-            mine.elements[mine.done].copy_(saliency(member, "param_first", gradient))
-            mine.done += 1
-            gradient = gradient.float()
-            mean[weight].add_(gradient, alpha=1 / n)
-            if weight in fisher:
-                fisher[weight].addcmul_(gradient, gradient, value=1 / n)
 
-        with taking(model, part, take):
-            each_row(model, ids, in_turn(progress, turn, len(turns)))
-        for weight, total in mean.items():
-            mine, member, gradient = found[owner[weight]], members[owner[weight]], total.to(weight.dtype)
-            mine.vector.copy_(vector(member, gradient))
-            mine.element.copy_(saliency(member, element, gradient, fisher.get(weight)))
-    return found
+def _gather(
+    model: PreTrainedModel, found: Mapping[nn.Parameter, _Worth], ids: torch.Tensor, element: Importance,
+    vector: Callable[[Member, torch.Tensor], torch.Tensor], progress: Progress,
+) -> None:  # fmt: skip
+    """Fill in what the members of some weights are worth; g and F are summed over the rows, in float32."""
+    mean = {weight: torch.zeros_like(weight, dtype=torch.float32) for weight in found}
+    fisher = {weight: torch.zeros_like(total) for weight, total in mean.items() if element in NEED_FISHER}
+
+    def take(weight: nn.Parameter, gradient: torch.Tensor) -> None:
+        mine = found[weight]
+        mine.vectors[mine.done].copy_(vector(mine.member, gradient))
+        mine.elements[mine.done].copy_(saliency(mine.member, "param_first", gradient))
+        mine.done += 1
+        gradient = gradient.float()
+        mean[weight].add_(gradient, alpha=1 / len(ids))
+        if weight in fisher:
+            fisher[weight].addcmul_(gradient, gradient, value=1 / len(ids))
+
+    with taking(model, list(found), take):
+        each_row(model, ids, progress)
+    for weight, mine in found.items():
+        gradient = mean[weight].to(weight.dtype)
+        mine.vector.copy_(vector(mine.member, gradient))
+        mine.element.copy_(saliency(mine.member, element, gradient, fisher.get(weight)))
 
 
 def _whole(members: Sequence[torch.Tensor], size: int) -> torch.Tensor:

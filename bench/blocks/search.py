@@ -20,8 +20,8 @@ from bench.blocks.train import causal_loss
 from bench.errors import MethodError
 from bench.method import TARGET_TOLERANCE, Context, Target
 from bench.model.factors import Factors
-from bench.model.shape import FactorShape, Shape
 from bench.model.surgery import factorize
+from bench.shape import FactorShape, Shape
 
 Rank = tuple[int, ...]
 Unit = tuple[Stack, ...]

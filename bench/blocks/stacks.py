@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from bench.blocks.decomposition import AttentionSet, MlpSet, StackMode
 from bench.blocks.groups import blocks_of, shape_of
 from bench.errors import MethodError
-from bench.model.shape import Shape, Slice
+from bench.shape import Shape, Slice
 
 MLP_SETS: dict[MlpSet, tuple[str, ...]] = {
     "gud": ("gate_proj", "up_proj", "down_proj"), "ud": ("up_proj", "down_proj"), "gu": ("gate_proj", "up_proj"),

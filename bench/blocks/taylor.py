@@ -119,8 +119,8 @@ def row_scores(
     elif importance == "param_mix":
         turns = list(parts(model, list(owner), each=4))
         for turn, part in enumerate(turns):
-            fisher = _fisher(model, part, batch, in_turn(progress, turn, len(turns)))
-            whole_gradient(model, part, batch, partial(reduce, fisher=fisher))
+            progress_here = in_turn(progress, turn, len(turns))
+            whole_gradient(model, part, batch, partial(reduce, fisher=_fisher(model, part, batch, progress_here)))
     else:
         whole_gradient(model, list(owner), batch, reduce)
     return rows
@@ -134,12 +134,19 @@ def whole_gradient(model: PreTrainedModel, weights: Sequence[nn.Parameter], ids:
             backward(model, ids)
         return
     for part in parts(model, weights, each=4):
-        sums = {weight: torch.zeros_like(weight, dtype=torch.float32) for weight in part}
-        with taking(model, part, lambda weight, gradient, sums=sums: sums[weight].add_(gradient)):  # type: ignore[misc]
-            for chunk in chunks:
-                backward(model, chunk, len(chunk) / len(ids))
-        for weight, gradient in sums.items():
+        for weight, gradient in _summed(model, part, chunks).items():
             take(weight, gradient)
+
+
+def _summed(
+    model: PreTrainedModel, weights: Sequence[nn.Parameter], chunks: Sequence[torch.Tensor]
+) -> dict[nn.Parameter, torch.Tensor]:
+    """The gradient of the mean loss of a batch in chunks, float32."""
+    sums = {weight: torch.zeros_like(weight, dtype=torch.float32) for weight in weights}
+    with taking(model, weights, lambda weight, gradient: sums[weight].add_(gradient)):
+        for chunk in chunks:
+            backward(model, chunk, len(chunk) / sum(map(len, chunks)))
+    return sums
 
 
 def saliency(

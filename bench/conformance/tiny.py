@@ -10,8 +10,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from bench.model.layers import shape_of
-from bench.model.shape import BlockKept, Kept
 from bench.model.surgery import prune
+from bench.shape import BlockKept, Kept
 
 TEXT = (
     "The quick brown fox jumps over the lazy dog. A model is pruned, its heads and channels are removed, and what is "

@@ -20,7 +20,7 @@ from bench.errors import DataError, LeanboardError
 from bench.model import lean_llama
 from bench.model.adapter import FOLDER, adapter_of
 from bench.model.load import dtype_of, load_folder
-from bench.model.shape import Kept
+from bench.shape import Kept
 
 MANIFEST = "leanboard.json"
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bench.errors import MethodError
-from bench.model.shape import Shape
+from bench.shape import Shape
 
 if TYPE_CHECKING:
     from torch import nn

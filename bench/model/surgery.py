@@ -14,7 +14,7 @@ from bench.errors import MethodError
 from bench.model.factors import Factors
 from bench.model.layers import Block, blocks_of, embedding_of, final_norm_of, head_of, path_of, shape_of
 from bench.model.lean_llama import Bottleneck, LeanLlamaConfig, LeanLlamaForCausalLM
-from bench.model.shape import BlockKept, BlockShape, FactorShape, Kept, Shape, Slice
+from bench.shape import BlockKept, BlockShape, FactorShape, Kept, Shape, Slice
 
 NOT_TAKEN_OVER = (
     "model_type", "architectures", "auto_map", "bottleneck", "factors", "per_layer_config", "transformers_version"

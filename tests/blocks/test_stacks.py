@@ -6,7 +6,7 @@ import torch
 from bench.blocks.groups import Kept, blocks_of, prune, shape_of
 from bench.blocks.stacks import dims, matrices, single_stack, stack, stacks_of, unstack
 from bench.errors import MethodError
-from bench.model.shape import BlockKept, BlockShape, Shape
+from bench.shape import BlockKept, BlockShape, Shape
 from tests.tiny import make_model
 
 SHAPES = {"mha": {}, "gqa": {"heads": 8, "kv_heads": 4}, "gqa-3": {"heads": 6, "kv_heads": 2, "hidden": 96},

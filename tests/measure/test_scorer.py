@@ -12,8 +12,8 @@ from bench.data.pack import Pack
 from bench.errors import LeanboardError
 from bench.measure import accuracy, scorer
 from bench.measure.scorer import PackedLM
-from bench.model.shape import BlockKept, Kept
 from bench.model.surgery import prune
+from bench.shape import BlockKept, Kept
 from tests.measure.test_accuracy import spec
 from tests.model.test_factors import factored
 from tests.packs import make_pack

@@ -69,7 +69,7 @@ def test_a_model_that_is_not_what_its_config_says_is_told() -> None:
 
 
 def test_pruned_models_count_exactly() -> None:
-    from bench.model.shape import BlockKept, Kept
+    from bench.shape import BlockKept, Kept
 
     model = make_model()
     kept = Kept({i: BlockKept((0, 2)[: 2 - i % 2], tuple(range(50 + i))) for i in range(4)})

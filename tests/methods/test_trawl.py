@@ -8,8 +8,8 @@ from bench.blocks.stacks import matrices, stack, stacks_of, unstack
 from bench.blocks.train import causal_loss
 from bench.errors import Cancelled, MethodError, UsageError
 from bench.method import Preset, Target
-from bench.model.shape import Shape
 from bench.registry import load_registry
+from bench.shape import Shape
 from methods.trawl import Trawl
 from tests.blocks.context import make_context, token_ids
 from tests.tiny import make_model

@@ -10,8 +10,8 @@ from bench.measure import size
 from bench.model.checkpoint import load_checkpoint, save_checkpoint
 from bench.model.layers import bottlenecks_of, shape_of
 from bench.model.lean_llama import Bottleneck
-from bench.model.shape import BlockKept, Kept
 from bench.model.surgery import add_bottlenecks, kept_of, prune
+from bench.shape import BlockKept, Kept
 from tests.blocks.context import make_context
 from tests.model.test_checkpoint import IDS, fresh_process
 from tests.tiny import make_model

@@ -13,8 +13,8 @@ from bench.errors import DataError, LeanboardError, UsageError
 from bench.model.checkpoint import load_checkpoint, read_manifest, save_checkpoint
 from bench.model.layers import shape_of
 from bench.model.load import load_dense
-from bench.model.shape import BlockKept, Kept
 from bench.model.surgery import kept_of, prune
+from bench.shape import BlockKept, Kept
 from tests.tiny import make_model, make_tokenizer
 
 ROOT = Path(__file__).parents[2]

@@ -15,8 +15,8 @@ from bench.measure import size
 from bench.model.checkpoint import load_checkpoint, save_checkpoint
 from bench.model.factors import Factors
 from bench.model.layers import blocks_of, shape_of
-from bench.model.shape import BlockKept, FactorShape, Kept, Slice
 from bench.model.surgery import factorize, kept_of, prune
+from bench.shape import BlockKept, FactorShape, Kept, Slice
 from tests.model.test_checkpoint import IDS, fresh_process
 from tests.tiny import make_checkpoint, make_model, make_tokenizer
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from bench.errors import MethodError
 from bench.model.layers import blocks_of, shape_of
-from bench.model.shape import BlockKept, Kept
 from bench.model.surgery import kept_of, prune
+from bench.shape import BlockKept, Kept
 from tests.tiny import make_model
 
 IDS = torch.arange(40).view(2, 20) % 300
