@@ -1,4 +1,4 @@
-"""The committed results, of the main job and of the full board: records are whole, and what is shown is what they give."""
+"""The committed results, of the main job and of the full board: whole records, and nothing shown but what they give."""
 
 from pathlib import Path
 

@@ -99,6 +99,7 @@ def test_estimates_of_the_tiny_model(cached: Path) -> None:
     assert {name: r for name, r in ratios.items() if not all(0.75 < x < 1.25 for x in r)} == {}
 
 
+@pytest.mark.perf
 @pytest.mark.skipif(not SMOLLM.is_dir(), reason="smollm2-135m is not in the cache")
 def test_estimates_of_a_real_model(cached: Path) -> None:
     (cached / "cache" / "models").mkdir(parents=True)
@@ -110,6 +111,12 @@ def test_estimates_of_a_real_model(cached: Path) -> None:
     )  # fmt: skip
     ratios = compared(plan, cached)
     assert {name: r for name, r in ratios.items() if not all(0.75 < x < 1.25 for x in r)} == {}
+
+
+def test_what_gradients_take_is_what_scoring_allows_itself() -> None:
+    from bench.blocks import gradients
+
+    assert (estimate.SUMS_SHARE, estimate.SUMS_LEAST) == (gradients.KEPT_SHARE, gradients.KEPT_LEAST)
 
 
 def test_shapes_of_the_catalogue_count_as_published() -> None:
