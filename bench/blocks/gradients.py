@@ -21,7 +21,7 @@ from bench.model.layers import layers_of
 Take = Callable[[nn.Parameter, torch.Tensor], None]
 Progress = Callable[[str, int, int], None]
 
-KEPT_SHARE, KEPT_LEAST = 0.15, 256 * 2**20
+KEPT_SHARE, KEPT_LEAST = 0.1, 256 * 2**20
 """What sums over passes may take: this share of the model's bytes, or so many bytes where that is more."""
 
 

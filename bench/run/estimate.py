@@ -37,7 +37,7 @@ INTERPRETER = 425_000_000
 """Resident size of a worker with torch, transformers and a tokenizer; on CUDA it stands for the context, unmeasured."""
 LM_EVAL = 120_000_000
 """What measuring accuracy imports beside that, measured."""
-SUMS_SHARE, SUMS_LEAST = 0.15, 256 * 2**20
+SUMS_SHARE, SUMS_LEAST = 0.1, 256 * 2**20
 """What sums of gradients and of their squares take: a share of the model's bytes, or so many bytes where that is more.
 Gradients themselves are reduced as they come (`bench.blocks.gradients`)."""
 ROWS_AT_ONCE, ROWS_WATCHED = 16, 8
