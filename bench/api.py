@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.blocks.recoveries import resolve_recovery
 from bench.catalogue import resolve
 from bench.data.pack import Pack
 from bench.data.sources import fetch
@@ -49,6 +50,7 @@ def compress(
     config: Mapping[str, Any] | None = None,
     target: Target | Mapping[str, Any] | None = None,
     calibration: torch.Tensor | None = None,
+    recovery: Mapping[str, Any] | None = None,
     out: str | Path,
     seed: int = 0,
 ) -> Artifact:
@@ -60,6 +62,7 @@ def compress(
         config: fields of the method's config; the rest keep their defaults.
         target: how much to remove, as a `Target` or its fields; without it the config decides.
         calibration: token ids, int64 [N, T], that the method calibrates and trains on instead of passages of LAMBADA.
+        recovery: training after the method's own work: {"name": "lora", ...} or {"name": "grouped", ...} with settings.
         out: folder for the checkpoint; it must not hold anything else.
         seed: seed of all that is random.
 
@@ -76,17 +79,18 @@ def compress(
     resolved: MethodConfig = validated(entry.cls.Config, dict(config or {}), f"method {method}: config")
     wanted = None if target is None else validated(Target, target, "target")
     ref = resolve(str(model), offline=offline())
-    reads = {"calibration", "training"} & entry.cls.traits.needs
+    after = resolve_recovery(recovery, "recovery")
+    reads = ({"calibration", "training"} & entry.cls.traits.needs) | ({"training"} if after else set())
     if calibration is None and reads:
         fetch([PASSAGES.data], offline=offline())
     texts = Texts(ids=_checked(calibration)) if calibration is not None else Texts(None, PASSAGES, PASSAGES)
     text = PASSAGES.model_dump(mode="json") if calibration is None else {"token_ids": _digest(calibration)}
     ingredients = artifact_ingredients(
-        ref, entry, resolved.model_dump(mode="json"), None, wanted, seed, "float32",
+        ref, entry, resolved.model_dump(mode="json"), after, wanted, seed, "float32",
         text if "calibration" in reads else None, text if "training" in reads else None,
     )
     order = Order(
-        weights=ref.path, method=entry.cls(resolved), recovery=None, target=wanted, seed=seed, dtype="float32",
+        weights=ref.path, method=entry.cls(resolved), recovery=after, target=wanted, seed=seed, dtype="float32",
         device="cpu", texts=texts, ingredients=ingredients,
     )
     built = build(order, out, Stages(order.device))

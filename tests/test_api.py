@@ -8,6 +8,7 @@ import torch
 from bench import Target, compress, evaluate
 from bench.errors import MethodError, UsageError
 from bench.model.load import load_dense
+from bench.registry import load_registry
 from tests.packs import make_pack, tables
 
 IDS = torch.arange(640).view(10, 64) % 300
@@ -42,6 +43,29 @@ def test_a_target_is_reached_and_a_seed_repeats(tiny_mha: Path, tmp_path: Path) 
         assert artifact.achieved["params"] == pytest.approx(0.3, abs=0.005)
         kept.append(artifact.kept)
     assert kept[0] == kept[1] != kept[2]
+
+
+@pytest.mark.parametrize("method", [n for n, m in load_registry().methods.items() if "training" in m.cls.traits.needs])
+def test_methods_that_train_take_the_callers_ids_and_steps(tiny_gqa: Path, tmp_path: Path, method: str) -> None:
+    artifact = compress(tiny_gqa, method, config={"steps": 2}, calibration=IDS, out=tmp_path / "out")
+    assert artifact.cost.optimiser_steps >= 2
+    assert artifact.cost.trainable_parameters > 0
+    assert (artifact.path / "adapter" / "adapter_model.safetensors").exists() == (method in ("lora", "capaboost"))
+
+
+@pytest.mark.parametrize("recovery", ["lora", "grouped"])
+@pytest.mark.parametrize("method", ["saap", "trawl"])
+def test_a_recovery_may_follow(tiny_gqa: Path, tmp_path: Path, method: str, recovery: str) -> None:
+    plain, trained = (
+        compress(tiny_gqa, method, target=Target(value=0.2), calibration=IDS, recovery=after, out=tmp_path / name)
+        for name, after in (("plain", None), ("trained", {"name": recovery, "steps": 2, "holdout": 0}))
+    )
+    assert (plain.cost.optimiser_steps, trained.cost.optimiser_steps) == (0, 2)
+    assert plain.achieved == trained.achieved
+    ids = torch.arange(3, 20)[None]
+    with torch.no_grad():
+        a, b = (load_dense(artifact.path)[0](ids).logits for artifact in (plain, trained))
+    assert not torch.allclose(a, b)
 
 
 def test_the_global_random_state_is_left_as_it_was(tiny_mha: Path, tmp_path: Path) -> None:

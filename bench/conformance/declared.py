@@ -6,6 +6,7 @@ A check gets the trial and gives the sentence that says what was found; it raise
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from bench.blocks.recoveries import resolve_recovery
@@ -13,6 +14,9 @@ from bench.conformance.trial import Trial
 from bench.errors import UsageError
 from bench.method import Preset
 from bench.registry import BUILT_IN
+
+CARD = ("(Paper|Source)", "Faithful", "Published")
+"""What a card of this house begins paragraphs with."""
 
 
 class Failed(Exception):
@@ -67,9 +71,16 @@ def presets(trial: Trial) -> str:
     if trial.entry.origin == BUILT_IN:
         if "quick" not in found:
             raise Failed("a method of this house needs a preset 'quick'")
-        if not (trial.entry.card() or "").startswith("# "):
-            raise Failed("a method of this house needs a card.md that begins with a title")
+        _check_card(trial.entry.card() or "", published=bool(trial.traits.paper))
     return f"valid: {', '.join(found)}"
+
+
+def _check_card(card: str, published: bool) -> None:
+    if not card.startswith("# "):
+        raise Failed("a method of this house needs a card.md that begins with a title")
+    for part in CARD if published else ():
+        if not re.search(rf"^(## |\*\*){part}", card, re.MULTILINE):
+            raise Failed(f"card.md: nothing stands under '{part}', which the card of a published method says")
 
 
 def _refused(trial: Trial, field: str, value: Any) -> None:

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 class CompressoConfig(LoraSettings):
-    """Defaults: the published code's, for its 8 epochs of pruning and 3 of fine-tuning on GPT-4's Alpaca answers."""
+    """Defaults: the published code's, for its 8 epochs of pruning and 3 of fine-tuning on GPT-4's Alpaca answers.
+
+    Only the examples set aside, 500 there, are left to the `paper` preset: a caller's own text may be shorter.
+    """
 
     target_sparsity: float = Field(
         0.3, gt=0, lt=1, description="fraction of the blocks' projections removed, where no target is given"
@@ -30,7 +33,8 @@ class CompressoConfig(LoraSettings):
     ramp: Literal["linear", "cubic"] = Field("linear", description="how it rises")
     finetune_epochs: float = Field(3.0, ge=0, description="passes that train LoRA on after the masks are fixed")
     steps: int | None = Field(
-        None, ge=1, description="optimiser steps in place of epochs, of which the phases above keep their shares"
+        None, ge=1, description="optimiser steps until the masks are fixed, in place of epochs; the phases keep their "
+        "shares, and fine-tuning comes on top with as many examples to each of these as the epochs say"
     )
 
     lr: float = Field(5e-5, gt=0, description="peak learning rate of LoRA while masks are learnt")
@@ -42,7 +46,7 @@ class CompressoConfig(LoraSettings):
     finetune_batch_size: int = Field(8, ge=1, description="examples per optimiser step once they are fixed")
     micro_batch: int = Field(1, ge=1, description="examples per forward pass; changes memory and speed, not the result")
     max_length: int = Field(1024, ge=2, description="tokens of an example at most, the notice not counted")
-    holdout: int = Field(500, ge=0, description="examples set aside to choose the best step by; 0 keeps the last step")
+    holdout: int = Field(0, ge=0, description="examples set aside to choose the best step by; 0 keeps the last step")
     evaluate_every: int = Field(5000, ge=1, description="steps between two looks at the examples set aside")
 
     alpha: float = Field(8.0, gt=0, description="scale of the adapters, divided by r")

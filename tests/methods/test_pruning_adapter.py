@@ -6,13 +6,14 @@ from bench.blocks.gates import Gates, gated
 from bench.blocks.groups import blocks_of, keep_groups, kept_of, prune, shape_of
 from bench.blocks.lora import merge
 from bench.blocks.train import causal_loss, mean_loss
+from bench.data.glue import TEMPLATES, labelled_examples
 from bench.errors import MethodError
-from bench.method import Example, Target
+from bench.method import IGNORED, Example, Target
 from methods.pruning_adapter import PruningAdapter, PruningAdapterConfig
 from methods.pruning_adapter.method import attach, norms_of, parameter_groups, score
 from methods.pruning_adapter.ranking import Queue, adapter_ranks, group_scores, normalised, ranks_of, select
 from tests.blocks.context import make_context, token_ids
-from tests.tiny import make_model
+from tests.tiny import make_model, make_tokenizer
 
 SHAPES = {"mha": {}, "gqa-tied": {"heads": 8, "kv_heads": 4, "tied": True}}
 QUICK = {"n_samples": 4, "steps": 2, "batch_size": 2}
@@ -49,6 +50,21 @@ def guarded(scores, count):
         _, layer, unit = min(choices)
         del left[-layer][-unit]
     return {layer: sorted(units) for layer, units in left.items()}
+
+
+def test_training_on_glue_teaches_the_answer():
+    """Sentences with a question in words; the loss is on the answer alone, and heads are scored by it too."""
+    words, tokenizer = ("good", "bad"), make_tokenizer()
+    table = [{"sentence": f"the model is {words[i % 2]}", "label": 1 - i % 2} for i in range(16)]
+    examples = labelled_examples(table, TEMPLATES["glue_sst2"], tokenizer, 160)
+    assert all(example.labels[0] == IGNORED and example.labels[-1] != IGNORED for example in examples)
+    ctx = make_context(examples=examples)
+    plain = compress(make(), make_context(examples=examples), steps=1, lr=1e-9)
+    tuned = compress(make(), ctx, steps=20, batch_size=8, lr=1e-2)
+    losses = [mean_loss(model, examples, 8, causal_loss, ctx.device) for model in (plain, tuned)]
+    assert losses[1] < 0.5 * losses[0]
+    heads = [score(make(), make_context(examples=e), PruningAdapterConfig(**QUICK), e) for e in (examples, rows(16))]
+    assert not torch.allclose(heads[0].heads[1], heads[1].heads[1])
 
 
 def test_normalisation_is_by_layer_then_over_all():

@@ -1,12 +1,15 @@
 import math
 from dataclasses import replace
+from functools import partial
+from itertools import product
 
 import pytest
 import torch
 
-from bench.blocks.groups import BlockShape, Scores, kept_of, shape_of
-from bench.blocks.ranking import Ranking
+from bench.blocks.groups import BlockShape, Scores, Shape, kept_of, shape_of
+from bench.blocks.ranking import Ranking, to_target
 from bench.blocks.sampled import sample_groups
+from bench.blocks.taylor import random_scores as scores_by_lot
 from bench.errors import MethodError
 from bench.method import Target
 from methods.saap import SAAP, SAAPConfig
@@ -216,6 +219,21 @@ def test_every_search_meets_the_target_and_spares_the_outer_blocks(shape, search
     assert (kept[0], kept[5]) == (whole[0], whole[5])
     widths = {(b.heads, b.channels) for b in shape_of(after).blocks[1:5]}
     assert (len(widths) == 1) == (search == "uniform")
+
+
+@pytest.mark.parametrize("round_to", [1, 32])
+@pytest.mark.parametrize("search", ["asi", "uniform"])
+def test_real_widths_are_met_within_a_quarter_of_a_point(search, round_to):
+    """In closed form: SmolLM2-135M's shape, three key/value heads a layer, scores by lot."""
+    dense = Shape(576, 64, 49152, True, (BlockShape(9, 3, 1536),) * 30)
+    for seed, value in product(range(2), (0.1, 0.2, 0.35, 0.5)):
+        scores = scores_by_lot(dense, range(4, 28), torch.Generator().manual_seed(seed))
+        ranking = Ranking(dense, dense, scores)
+        choose = Budget(ranking, round_to, 0.05).choose
+        if search == "uniform":
+            choose = partial(ranking.module_wise, round_to=round_to)
+        after = dense.after(to_target(dense, Target(value=value), choose))
+        assert abs(dense.removed(after)["params"] - value) <= 0.0025
 
 
 def test_without_a_target_the_config_says_how_much(shape):

@@ -52,9 +52,10 @@ LORA = {"name": "lora", "steps": 2, "holdout": 0}
 
 def test_recoveries_cross_with_what_removes_something(planned: Any) -> None:
     methods = ["dense", "random", {"name": "magnitude", "recovery": "none"}]
-    plan = planned(methods=methods, recoveries=["none", LORA], training={"data": CALIBRATION})
+    grouped = LORA | {"name": "grouped"}
+    plan = planned(methods=methods, recoveries=["none", LORA, grouped], training={"data": CALIBRATION})
     assert [(j.artifact.method, j.artifact.recovery_name) for j in plan.jobs] == [
-        ("dense", "none"), ("random", "none"), ("random", "lora"), ("magnitude", "none")
+        ("dense", "none"), ("random", "none"), ("random", "lora"), ("random", "grouped"), ("magnitude", "none")
     ]
     plain, recovered = plan.jobs[1].artifact, plan.jobs[2].artifact
     assert plain.training is None
