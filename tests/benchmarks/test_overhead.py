@@ -29,6 +29,7 @@ from bench.run.executors import run_jobs
 from bench.run.plan import make_plan
 from bench.run.worker import artifact_path
 from bench.suite import Suite
+from tests.benchmarks.conftest import Limit
 
 pytestmark = pytest.mark.perf
 
@@ -112,7 +113,7 @@ def output(*command: object) -> str:
     return done.stdout.splitlines()[-1]
 
 
-def test_the_harness_adds_little(benchmark: Any, limits: list[Any], ways: dict[str, Way]) -> None:
+def test_the_harness_adds_little(benchmark: Any, limits: list[Limit], ways: dict[str, Way]) -> None:
     benchmark.group = "harness"
     wall, compute = defaultdict(list), defaultdict(list)
     values: dict[str, dict[str, float]] = {}
