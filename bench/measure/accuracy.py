@@ -14,6 +14,7 @@ import re
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import yaml
 from lm_eval.api.instance import Instance
@@ -90,8 +91,22 @@ def build_requests(task: ConfigurableTask, limit: int | None) -> list[Instance]:
 
 def build_task(spec: AccuracyTask, pack: Pack) -> ConfigurableTask:
     """The stock task, reading its data from `pack`."""
+    config = task_config(spec, pack)
+    with TemporaryDirectory() as folder, quiet():
+        file = Path(folder) / f"{spec.name}.yaml"
+        file.write_text(yaml.safe_dump(config), encoding="utf-8")
+        try:
+            return TaskManager(include_defaults=False).load(str(file))["tasks"][spec.name]
+        except Exception as error:  # lm-eval and datasets raise anything here
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            read = ", ".join(config["dataset_kwargs"]["data_files"].values())
+            raise DataError(f"{read}: not as lm-eval's '{spec.lm_eval}' reads it ({reason})") from error
+
+
+def task_config(spec: AccuracyTask, pack: Pack) -> dict[str, Any]:
+    """What lm-eval's task file says: the stock task with its data from `pack`."""
     files = {split: str(pack.path(ref)) for split, ref in spec.splits.items()}
-    config = {
+    return {
         "include": str(stock_yaml(spec.lm_eval)),
         "task": spec.name,
         "dataset_path": "parquet",
@@ -100,15 +115,6 @@ def build_task(spec: AccuracyTask, pack: Pack) -> ConfigurableTask:
         "num_fewshot": 0,
         **{role: None for role, split in SPLITS.items() if split not in files},
     }
-    with TemporaryDirectory() as folder, quiet():
-        file = Path(folder) / f"{spec.name}.yaml"
-        file.write_text(yaml.safe_dump(config), encoding="utf-8")
-        try:
-            return TaskManager(include_defaults=False).load(str(file))["tasks"][spec.name]
-        except Exception as error:  # lm-eval and datasets raise anything here
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            read = ", ".join(files.values())
-            raise DataError(f"{read}: not as lm-eval's '{spec.lm_eval}' reads it ({reason})") from error
 
 
 @lru_cache

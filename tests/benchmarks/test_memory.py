@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tests.benchmarks.conftest import Limit
 from tests.run.peaks import make_model, peaks
 
 pytestmark = pytest.mark.perf
@@ -27,7 +28,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, int]:
     ids=["magnitude", "llm_pruner", "llm_pruner param_mix", "saap"],
 )
 def test_pruning_takes_a_third_more_than_the_model(
-    benchmark: Any, model: Any, tmp_path: Any, method: str, config: Any
+    benchmark: Any, limits: list[Limit], model: Any, tmp_path: Any, method: str, config: Any
 ) -> None:
     folder, size = model
     benchmark.group = "memory"
@@ -36,5 +37,6 @@ def test_pruning_takes_a_third_more_than_the_model(
     )
     shares = {stage: round(peak / size, 2) for stage, peak in found["peaks"].items()}
     benchmark.extra_info.update(bytes=size, shares=shares, seconds=found["seconds"])
-    print(f"{method}: {shares} of {size / 1e9:.2f} GB")
+    what = " ".join([method, *config.values()])
+    limits.append((f"memory: {what}: most in use by size of the model", max(shares.values()), LIMIT, "most"))
     assert max(shares.values()) <= LIMIT, shares
