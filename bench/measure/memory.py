@@ -49,6 +49,17 @@ def peak_memory(device: str) -> Iterator[Peak]:
     peak.bytes = max(0, _resident("VmHWM") - peak.start)
 
 
+@contextmanager
+def set_aside() -> Iterator[None]:
+    """Within the block, collecting garbage passes over all that was there before: of torch's objects it takes 0.2 s."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
 def _give_back() -> None:
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's

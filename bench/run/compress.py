@@ -22,7 +22,7 @@ from bench.data.calibration import random_windows, sample_windows
 from bench.data.pack import Pack
 from bench.data.training import token_examples, training_examples
 from bench.errors import MethodError, UsageError
-from bench.measure.memory import peak_memory
+from bench.measure.memory import peak_memory, set_aside
 from bench.method import TARGET_TOLERANCE, Context, Example, Method, Target
 from bench.model.checkpoint import Manifest, load_checkpoint, save_checkpoint
 from bench.model.layers import shape_of
@@ -148,8 +148,13 @@ def build(order: Order, out: Path, stages: Stages, on_progress: Progress = lambd
     Raises:
         LeanboardError: the method, the target, the text or the disk does not do; `stages.current` says where.
     """
-    workspace = out.with_name(f"{out.name}.{digest(order.ingredients)}.work")
     _import_code_of(order)
+    with set_aside():
+        return _build(order, out, stages, on_progress)
+
+
+def _build(order: Order, out: Path, stages: Stages, on_progress: Progress) -> Built:
+    workspace = out.with_name(f"{out.name}.{digest(order.ingredients)}.work")
     with stages("load"):
         model, tokenizer = load_folder(order.weights, order.dtype, order.device)
     dense = shape_of(model)
