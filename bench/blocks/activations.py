@@ -10,12 +10,11 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from bench.blocks.groups import Scores, blocks_of, shape_of
+from bench.blocks.settings import ROWS_FORWARD
 from bench.errors import MethodError
 
 See = Callable[[int, torch.Tensor], None]
 Progress = Callable[[str, int, int], None]
-
-ROWS_AT_ONCE = 8
 
 
 def watch(
@@ -34,7 +33,7 @@ def watch(
     with ExitStack() as hooks, torch.no_grad():
         for i, module in enumerate(modules):
             hooks.callback(module.register_forward_pre_hook(shown(i)).remove)
-        for done, rows in enumerate(chunks := ids.split(ROWS_AT_ONCE), start=1):
+        for done, rows in enumerate(chunks := ids.split(ROWS_FORWARD), start=1):
             model(input_ids=rows, use_cache=False)
             progress("calibration", done, len(chunks))
 

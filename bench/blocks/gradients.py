@@ -16,13 +16,11 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from bench.blocks.settings import KEPT_LEAST, KEPT_SHARE
 from bench.model.layers import layers_of
 
 Take = Callable[[nn.Parameter, torch.Tensor], None]
 Progress = Callable[[str, int, int], None]
-
-KEPT_SHARE, KEPT_LEAST = 0.1, 256 * 2**20
-"""What sums over passes may take: this share of the model's bytes, or so many bytes where that is more."""
 
 
 @contextmanager

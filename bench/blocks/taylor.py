@@ -32,14 +32,13 @@ from bench.blocks.groups import (
     mlp_members,
     shape_of,
 )
-from bench.blocks.settings import GqaFold, Importance, Reduction
+from bench.blocks.settings import ROWS_BACKWARD, GqaFold, Importance, Reduction
 from bench.errors import MethodError
 
 Fisher = Mapping[nn.Parameter, torch.Tensor]
 
 NEED_GRADIENT = ("vectorize", "param_first", "param_mix")
 NEED_FISHER = ("param_second", "param_mix")
-ROWS_AT_ONCE = 16
 
 
 def score_groups(
@@ -128,7 +127,7 @@ def row_scores(
 
 def whole_gradient(model: PreTrainedModel, weights: Sequence[nn.Parameter], ids: torch.Tensor, take: Take) -> None:
     """Hand the gradient of the mean loss of the batch `ids` to `take`, weight by weight."""
-    chunks = ids.split(ROWS_AT_ONCE)
+    chunks = ids.split(ROWS_BACKWARD)
     if len(chunks) == 1:
         with taking(model, weights, take):
             backward(model, ids)

@@ -88,15 +88,15 @@ def _weights(file: Path, dtype: torch.dtype, device: str) -> Iterator[tuple[str,
 
 
 def _fill(model: PreTrainedModel, state: dict[str, torch.Tensor]) -> None:
-    """Give `model` its weights; of old checkpoints the tables of the rotary embedding are left out.
+    """Give `model` its weights; a tied head is the embedding, and old checkpoints'
+    tables of the rotary embedding are left out.
 
     Raises:
         ValueError: weights are missing, too many or of another size.
     """
-    state = {name: weight for name, weight in state.items() if not name.endswith("rotary_emb.inv_freq")}
-    if model.config.tie_word_embeddings:
-        state["lm_head.weight"] = state.get("model.embed_tokens.weight", torch.empty(0))
-    expected = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+    tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
+    state = {name: w for name, w in state.items() if not name.endswith("rotary_emb.inv_freq") and name not in tied}
+    expected = {name: tuple(weight.shape) for name, weight in model.state_dict().items() if name not in tied}
     for name in sorted(expected.keys() | state.keys()):
         if name not in state:
             raise ValueError(f"{name} is missing")
@@ -104,7 +104,7 @@ def _fill(model: PreTrainedModel, state: dict[str, torch.Tensor]) -> None:
             raise ValueError(f"{name} has no place in the model")
         if tuple(state[name].shape) != expected[name]:
             raise ValueError(f"{name} is {list(state[name].shape)} and not {list(expected[name])}, as config.json says")
-    model.load_state_dict(state, assign=True)
+    model.load_state_dict(state, assign=True, strict=not tied)
     model.tie_weights()
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 
+from bench.blocks.settings import KEPT_LEAST, KEPT_SHARE, ROWS_BACKWARD, ROWS_FORWARD
 from bench.data.files import read_json
 from bench.errors import DataError, UsageError
 from bench.method import Target, Traits
@@ -37,11 +38,6 @@ INTERPRETER = 425_000_000
 """Resident size of a worker with torch, transformers and a tokenizer; on CUDA it stands for the context, unmeasured."""
 LM_EVAL = 120_000_000
 """What measuring accuracy imports beside that, measured."""
-SUMS_SHARE, SUMS_LEAST = 0.1, 256 * 2**20
-"""What sums of gradients and of their squares take: a share of the model's bytes, or so many bytes where that is more.
-Gradients themselves are reduced as they come (`bench.blocks.gradients`)."""
-ROWS_AT_ONCE, ROWS_WATCHED = 16, 8
-"""Calibration windows of one pass forwards and backwards, and of one pass forwards alone."""
 HIDDEN_KEPT, CHANNELS_KEPT, LOGITS_KEPT = 10, 4, 4
 """Vectors of each width that a pass keeps for each token and block; float32 rows of logits for each token. Measured."""
 ADAM = 16
@@ -162,14 +158,14 @@ def _scoring(cell: ArtifactCell, shape: Shape, traits: Traits) -> float:
     if "calibration" not in traits.needs:
         return 0.0
     scores = "gradients" in traits.needs
-    rows = min(ROWS_AT_ONCE if scores else ROWS_WATCHED, _number(cell.config, "calibration_samples", ROWS_AT_ONCE))
+    rows = min(ROWS_BACKWARD if scores else ROWS_FORWARD, _number(cell.config, "calibration_samples", ROWS_BACKWARD))
     tokens = rows * _number(cell.config, "seq_len", 0)
     if not scores:
         return tokens * _logits(shape)
     width, n = BYTES[cell.dtype], len(shape.blocks)
     taken = tokens * (n * width * shape.hidden + _activations(cell, shape, blocks=1))
     if {"param_second", "param_mix"} & {value for value in cell.config.values() if isinstance(value, str)}:
-        taken += min(max(SUMS_LEAST, SUMS_SHARE * width * shape.params()), 8 * shape.block_params())
+        taken += min(max(KEPT_LEAST, KEPT_SHARE * width * shape.params()), 8 * shape.block_params())
     return taken
 
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -98,6 +99,33 @@ def test_a_changed_weight_is_noticed(saved: tuple[Path, torch.Tensor]) -> None:
     save_file(weights, file, metadata={"format": "pt"})
     with pytest.raises(DataError, match="logits differ by"):
         load_checkpoint(saved[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda w: w.pop("model.norm.weight"), "model.norm.weight is missing"),
+        (lambda w: w.pop("model.embed_tokens.weight"), "model.embed_tokens.weight is missing"),
+        (lambda w: w.update(spare=torch.ones(2)), "spare has no place in the model"),
+        (lambda w: w.update({"model.norm.weight": torch.ones(3)}), r"model.norm.weight is \[3\] and not \[64\]"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(saved: tuple[Path, torch.Tensor], change: Any, sentence: str) -> None:
+    file = saved[0] / "model.safetensors"
+    weights = load_file(file)
+    change(weights)
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(DataError, match=rf"the model cannot be loaded \({sentence}"):
+        load_checkpoint(saved[0])
+
+
+def test_old_tables_and_a_head_beside_a_tied_embedding_change_nothing(saved: tuple[Path, torch.Tensor]) -> None:
+    file = saved[0] / "model.safetensors"
+    old = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(8), "lm_head.weight": torch.zeros(320, 64)}
+    save_file(load_file(file) | old, file, metadata={"format": "pt"})
+    model, _ = load_checkpoint(saved[0])
+    with torch.no_grad():
+        assert torch.equal(model(torch.tensor([IDS])).logits, saved[1])
 
 
 def test_a_truncated_weight_file_is_one_sentence(saved: tuple[Path, torch.Tensor]) -> None:

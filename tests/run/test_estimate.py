@@ -116,7 +116,7 @@ def test_estimates_of_a_real_model(cached: Path) -> None:
 def test_what_gradients_take_is_what_scoring_allows_itself() -> None:
     from bench.blocks import gradients
 
-    assert (estimate.SUMS_SHARE, estimate.SUMS_LEAST) == (gradients.KEPT_SHARE, gradients.KEPT_LEAST)
+    assert (estimate.KEPT_SHARE, estimate.KEPT_LEAST) == (gradients.KEPT_SHARE, gradients.KEPT_LEAST)
 
 
 def test_shapes_of_the_catalogue_count_as_published() -> None:
