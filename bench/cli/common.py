@@ -1,0 +1,75 @@
+"""What the verbs share: the application, the options that several take, and how they speak."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PIPE_WIDTH = 160
+
+app = typer.Typer(
+    name="leanboard", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    help="Compress LLaMA-family models with every method under the same conditions, and print one table to believe.",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Results = Annotated[Path, typer.Option("--results", help="Folder of the records and of what is made from them.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
+Plugins = Annotated[
+    list[Path] | None, typer.Option("--plugins", help="Folder or file of methods; may be given several times.")
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="KEY=VALUE", help="Only cells with this model, method, preset, recovery, target, "
+                                                      "seed or task; may be given several times."),
+]
+ModelPath = Annotated[
+    list[str] | None, typer.Option("--model-path", metavar="ID=DIR", help="Where the weights of a model lie.")
+]
+Weights = Annotated[
+    str | None, typer.Option("--weights", metavar="random", help="Random weights of the same shapes: rows of size, "
+                             "speed and memory, without any of quality, where no weights are at hand.")
+]
+SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A suite file, or the name of one that comes along.")]
+
+
+@app.callback()
+def _root(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
+    os.environ["LEANBOARD_DEBUG"] = "1" if debug else ""
+
+
+def say(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+def is_offline(flag: bool) -> bool:
+    from bench.paths import offline
+
+    if flag:
+        os.environ["LEANBOARD_OFFLINE"] = "1"
+    return flag or offline()
+
+
+def show(content: Any, as_json: bool) -> None:
+    """Print rows or a nested description, as JSON or for reading."""
+    if as_json:
+        typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
+        return
+    from bench.views import renderable
+
+    make_console().print(renderable(content))
+
+
+def make_console(stderr: bool = False) -> Console:
+    """As wide as the terminal; a file or pipe, which has no width, gets whole tables."""
+    from rich.console import Console
+
+    console = Console(stderr=stderr)
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(stderr=stderr, width=PIPE_WIDTH)

@@ -1,0 +1,38 @@
+"""`leanboard data`: the local pack of task and calibration data."""
+
+from __future__ import annotations
+
+import typer
+
+from bench.cli.common import Json, Offline, app, is_offline, show
+
+data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The local pack of task and calibration data.")
+app.add_typer(data_app, name="data")
+
+
+@data_app.command("fetch")
+def data_fetch(offline: Offline = False) -> None:
+    """Build the local pack: every file that a task or suite reads, from the first source that has it."""
+    from bench.data.sources import ensure
+    from bench.views import all_data
+
+    missing = ensure(all_data(), offline=is_offline(offline), on_progress=typer.echo)
+    for ref, reason in missing.items():
+        typer.echo(f"{ref}: {reason}", err=True)
+    typer.echo(f"{len(all_data()) - len(missing)} of {len(all_data())} files are here")
+    if missing:
+        raise typer.Exit(1)
+
+
+@data_app.command("verify")
+def data_verify(as_json: Json = False) -> None:
+    """Check every file of the local packs against its manifest. Exit code 1: something is damaged."""
+    from bench.data.pack import Pack
+
+    problems = [str(problem) for problem in Pack.default().verify()]
+    if as_json:
+        show(problems, True)
+    else:
+        typer.echo("\n".join(problems) or "every file is as its manifest says")
+    if problems:
+        raise typer.Exit(1)

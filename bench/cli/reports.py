@@ -1,0 +1,53 @@
+"""Verbs that read records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bench.cli.common import Json, Results, app, make_console, show
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@app.command()
+def report(results: Results = Path("results"), as_json: Json = False) -> None:
+    """Regenerate every CSV, Markdown file and plot from the records."""
+    from bench.registry import task_groups
+    from bench.report import report as make_report
+    from bench.report.tables import print_table
+
+    outcome = make_report(results, task_groups())
+    if as_json:
+        show({"written": [str(p) for p in outcome.written], "problems": [str(p) for p in outcome.problems]}, True)
+        return
+    console = make_console()
+    print_table(outcome.board, console)
+    tell(outcome, console)
+
+
+@app.command()
+def why(
+    a: Annotated[str, typer.Argument(help="Key (or the start of one) or file of a record.")],
+    b: Annotated[str, typer.Argument(help="The same of another.")],
+    results: Results = Path("results"), as_json: Json = False,
+) -> None:
+    """Say which ingredients of two records differ, and so why one was not reused for the other."""
+    from bench.record.store import Store
+
+    store = Store(results)
+    rows = [{"field": f, a: str(left), b: str(right)} for f, left, right in store.why(store.find(a), store.find(b))]
+    if not rows and not as_json:
+        typer.echo("the two records have the same ingredients")
+        return
+    show(rows, as_json)
+
+
+def tell(outcome: Any, console: Console) -> None:
+    for problem in outcome.problems:
+        make_console(stderr=True).print(f"warning: {problem}", soft_wrap=True, markup=False)
+    for path in outcome.written:
+        console.print(f"wrote {path}", soft_wrap=True, markup=False, highlight=False)
