@@ -11,6 +11,7 @@ from tests.suites import leanboard, make_suite, user_seconds
 
 VERBS = [
     "methods", "test-method", "new-method", "models", "tasks", "plan", "run", "report", "why", "doctor", "data",
+    "export",
 ]
 
 
