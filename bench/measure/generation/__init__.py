@@ -30,4 +30,8 @@ def measure(task: Task, spec: GenerationTask, subject: Subject, on_progress: Pro
     if subject.dense is not None:
         entrants = {"dense": Entrant(subject.dense, subject.dtype, subject.device)} | entrants
     session = play(match["backend"], entrants, Workload.parse(task.protocol), spec.rounds, on_progress)
-    return Measurement(metrics_of(task, session), Evidence(samples=samples_of(session), notes=session.notes))
+    least = {"least" if name == "measured" else f"{name}_least": value for name, value in session.least.items()}
+    evidence = Evidence(
+        samples=samples_of(session), machine=session.machine | least, disturbed=session.disturbed, notes=session.notes
+    )
+    return Measurement(metrics_of(task, session), evidence)

@@ -17,6 +17,7 @@ from bench import errors
 from bench.errors import LeanboardError
 from bench.measure.generation.backend import Checkpoint, Workload
 from bench.measure.generation.footprint import Footprint
+from bench.measure.generation.roofline import Probe
 from bench.measure.generation.timing import Generation
 
 ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "PYTHONSAFEPATH": "1"}
@@ -58,6 +59,14 @@ class Apart:
     def memory(self, work: Workload) -> Footprint:
         """Generate once, and measure the peak of memory of that process."""
         return Footprint(**self.ask("memory", work=asdict(work)))
+
+    def probe(self, **arguments: Any) -> Probe:
+        """Try the machine out in that process; the arguments are those of `probe.probe`."""
+        return Probe(**self.ask("probe", **arguments))
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def ask(self, what: str, **arguments: Any) -> Any:
         """What the process answers to a command.

@@ -22,7 +22,7 @@ def metrics_of(task: Task, session: Session) -> list[Metric]:
     `tokens_per_s` counts the new tokens of all sequences over prefill and decoding, `prefill_tokens_per_s` the prompt
     tokens over the prefill, `decode_tokens_per_s` the tokens after the first over decoding. `ttft_ms` is the time to
     the first token, `itl_ms` that between one token and the next. `speedup` is the dense model's time over the
-    subject's in the same round.
+    subject's in the same round, `roofline_speedup` what it could be where memory and arithmetic were all.
     """
     mine, dense = session.rounds["measured"], session.rounds.get("dense")
     metrics = [*_medians(task, session, mine), *_latencies(task, mine)]
@@ -31,6 +31,9 @@ def metrics_of(task: Task, session: Session) -> list[Metric]:
             if all(map(seconds, mine)):
                 value, interval = ratio_of_rounds([*map(seconds, dense)], [*map(seconds, mine)])
                 metrics.append(_metric(task, name, value, "ratio", "higher", len(mine), interval))
+        if session.least:
+            possible = session.least["dense"] / session.least["measured"]
+            metrics.append(_metric(task, "roofline_speedup", possible, "ratio", "none"))
     metrics.append(_metric(task, "cold_start_s", session.cold["measured"], "s", "lower"))
     footprint = session.memory["measured"]
     if footprint.activations is not None and footprint.peak is not None:

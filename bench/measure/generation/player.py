@@ -18,6 +18,7 @@ from typing import Any
 
 from bench.measure.generation.backend import Checkpoint, Workload, load
 from bench.measure.generation.footprint import footprint
+from bench.measure.generation.nvml import Gpu, counter_of, gpu_of
 from bench.measure.generation.timing import Local
 
 Command = dict[str, Any]
@@ -50,21 +51,37 @@ class Stage:
 
     def __init__(self) -> None:
         self._player: Local | None = None
+        self._gpu: Gpu | None = None
 
     def do(self, command: Command) -> Any:
         """The answer to one command; its other fields are arguments."""
-        todo: dict[str, Callable[..., Any]] = {"load": self.load, "generate": self.generate, "memory": self.memory}
+        todo: dict[str, Callable[..., Any]] = {
+            "load": self.load, "generate": self.generate, "memory": self.memory, "probe": self.probe,
+            "processes": self.processes,
+        }
         arguments = {name: value for name, value in command.items() if name != "do"}
         return todo[command["do"]](**arguments)
 
     def load(self, backend: str, checkpoint: dict[str, Any]) -> None:
-        self._player = Local(load(backend, Checkpoint.from_json(checkpoint)))
+        wanted = Checkpoint.from_json(checkpoint)
+        loaded = load(backend, wanted)
+        self._gpu = gpu_of(wanted.device)
+        self._player = Local(loaded, joules=counter_of(self._gpu))
 
     def generate(self, work: dict[str, int]) -> Any:
         return asdict(self.player.generate(Workload(**work)))
 
     def memory(self, work: dict[str, int]) -> Any:
         return asdict(footprint(self.player, Workload(**work)))
+
+    def probe(self, **arguments: Any) -> Any:
+        from bench.measure.generation.probe import probe
+
+        return asdict(probe(**arguments))
+
+    def processes(self) -> list[int]:
+        """Ids of the processes on the GPU; none without one."""
+        return self._gpu.processes() if self._gpu else []
 
     @property
     def player(self) -> Local:

@@ -1,5 +1,6 @@
 """Real processes and tiny models: what is measured, what ends in a sentence, and that the ids are transformers' own."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from bench.measure import measure, memory
 from bench.measure.generation import apart
 from bench.measure.generation.apart import Apart
 from bench.measure.generation.backend import Checkpoint, Workload, load
+from bench.measure.generation.roofline import Probe, least_seconds
 from bench.measure.generation.timing import Local
 from bench.measure.subject import Subject
+from bench.shape import Shape
 from tests.measure.generation.fakes import SPEC, TASK, WORK, values
 
 
@@ -77,6 +80,17 @@ def test_a_real_measurement(tiny_mha: Path, tiny_gqa: Path) -> None:
         )
     )
     assert got["speedup"] == pytest.approx((ratios[1] + ratios[2]) / 2)
+    shapes = [Shape.from_json(json.loads((f / "config.json").read_text())) for f in (tiny_mha, tiny_gqa)]
+    machine = result.evidence.machine
+    tried = Probe(machine["bandwidth"], machine["rate"], 1, 1.0, [])
+    least = [least_seconds(shape, WORK, "float32", tried) for shape in shapes]
+    assert [machine["dense_least"], machine["least"]] == pytest.approx(least)
+    assert got["roofline_speedup"] == pytest.approx(least[0] / least[1])
+    assert machine["foreign_cores"] >= 0
+    disturbed = result.evidence.disturbed
+    assert [note for note in result.evidence.notes if note.startswith("disturbed")] == (
+        [f"disturbed: {disturbed}"] if disturbed else []
+    )
     assert got["cold_start_s"] > max(samples["prefill"])
     assert got["cache_memory"] > 0
     if memory._reset_high_water():
