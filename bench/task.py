@@ -20,7 +20,11 @@ TASK_ID = re.compile(
 )
 ACCURACY = ("0shot", "0shot+notice")
 """Zero-shot, and the same with Compresso's notice (`bench.data.notice`) before each context."""
-GENERATION = re.compile(r"^(?P<backend>hf)/b(?P<batch>[1-9]\d*)/p(?P<prompt>[1-9]\d*)/n(?P<new>[1-9]\d*)$")
+BACKENDS = ("hf",)
+"""What generates: modules of `bench.measure.generation`. `hf` is transformers."""
+GENERATION = re.compile(
+    rf"^(?P<backend>{'|'.join(BACKENDS)})/b(?P<batch>[1-9]\d*)/p(?P<prompt>[1-9]\d*)/n(?P<new>[1-9]\d*)$"
+)
 
 
 class BaseTask(BaseModel):

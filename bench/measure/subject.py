@@ -11,6 +11,8 @@ from bench.errors import UsageError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from bench.measure.scorer import PackedLM
+
 
 class Subject:
     """A checkpoint folder and, once asked for, its model and tokenizer.
@@ -37,9 +39,20 @@ class Subject:
             raise UsageError(f"{self.path}: no tokenizer lies beside the checkpoint; this task needs one")
         return tokenizer
 
-    def dense_twin(self) -> Subject | None:
-        """The dense model as a subject of its own: loaded a second time where the subject is the dense model itself."""
-        return Subject(self.dense, None, self.dtype, self.device) if self.dense else None
+    @cached_property
+    def scorer(self) -> PackedLM:
+        """Of all its accuracy tasks: the check that packing suits the model is made once."""
+        from bench.measure.scorer import PackedLM
+
+        return PackedLM(self.model, self.tokenizer)
+
+    def release(self) -> None:
+        """Let go of the model and give its memory back; it is loaded again when it is asked for."""
+        self.__dict__.pop("scorer", None)
+        if self.__dict__.pop("_loaded", None) is not None:
+            from bench.measure.memory import give_back
+
+            give_back(self.device)
 
     @cached_property
     def _loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
