@@ -10,8 +10,8 @@ import pytest
 from tests.suites import leanboard, make_suite, user_seconds
 
 VERBS = [
-    "methods", "test-method", "new-method", "models", "tasks", "plan", "run", "report", "why", "doctor", "data",
-    "export",
+    "methods", "test-method", "new-method", "models", "tasks", "plan", "run", "retry", "status", "report", "why",
+    "doctor", "data", "export",
 ]
 
 
