@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
@@ -20,11 +21,18 @@ TASK_ID = re.compile(
 )
 ACCURACY = ("0shot", "0shot+notice")
 """Zero-shot, and the same with Compresso's notice (`bench.data.notice`) before each context."""
-BACKENDS = ("hf",)
+BACKENDS = ("hf", "vllm")
 """What generates: modules of `bench.measure.generation`. `hf` is transformers."""
 GENERATION = re.compile(
     rf"^(?P<backend>{'|'.join(BACKENDS)})/b(?P<batch>[1-9]\d*)/p(?P<prompt>[1-9]\d*)/n(?P<new>[1-9]\d*)$"
 )
+
+
+def why_not_here(backend: str) -> str | None:
+    """Why a backend, one of `BACKENDS`, cannot generate in this environment; None where it can."""
+    if backend == "vllm" and find_spec("vllm") is None:
+        return "vLLM is not installed; on a CPU use the one of `tox -e vllm`, with a GPU install leanboard[vllm]"
+    return None
 
 
 class BaseTask(BaseModel):
@@ -89,14 +97,14 @@ class GenerationTask(BaseTask):
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for protocol in value:
             if not GENERATION.match(protocol):
-                raise ValueError(f"'{protocol}' is not hf/b<batch>/p<prompt tokens>/n<new tokens>")
+                raise ValueError(f"'{protocol}' is not <backend>/b<batch>/p<prompt tokens>/n<new tokens>")
         return value
 
     def protocol(self, given: str | None) -> str:
         protocol = given or self.protocols[0]
         if not GENERATION.match(protocol):
             raise UsageError(
-                f"task {self.name}: protocol '{protocol}' is not hf/b<batch>/p<prompt tokens>/n<new tokens>"
+                f"task {self.name}: protocol '{protocol}' is not <backend>/b<batch>/p<prompt tokens>/n<new tokens>"
             )
         return protocol
 

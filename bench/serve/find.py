@@ -93,8 +93,8 @@ def _by_words(row: str, records: list[ArtifactRecord], results: Path) -> Artifac
 def _again(found: Found) -> str:
     """The command that made the checkpoint, for it alone, into a results folder of its own (finished cells stay)."""
     record = found.record
-    words = list(record.provenance.command)
-    for option in ("--only", "--results", "--jobs"):
+    words = ["run" if word == "retry" else word for word in record.provenance.command]
+    for option in ("--code", "--jobs", "--only", "--results"):
         while option in words:
             at = words.index(option)
             del words[at : at + 2]

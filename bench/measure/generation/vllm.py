@@ -14,6 +14,7 @@ from typing import Any
 from bench.data.files import read_json
 from bench.errors import UsageError
 from bench.measure.generation.backend import Checkpoint, Ids, Workload
+from bench.measure.generation.roofline import BYTES
 from bench.measure.memory import meter_of
 from bench.shape import Shape
 from bench.task import why_not_here
@@ -23,7 +24,6 @@ ENVIRONMENT = {
 }
 BLOCK = 128
 """Tokens in a block of the cache: the CPU kernel's own size, and a multiple of the GPU kernels'."""
-BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 def load(checkpoint: Checkpoint) -> Vllm:
@@ -105,10 +105,11 @@ class Vllm:
     def cache_bytes(self) -> int:
         """Whole blocks: their share of the memory that the cache of all layers has."""
         manager = self._core.scheduler.kv_cache_manager
-        blocks = sum(len(ids) for name in self._requests for ids in manager.get_block_ids(name))
+        blocks: int = sum(len(ids) for name in self._requests for ids in manager.get_block_ids(name))
         storages = [tensor.untyped_storage() for tensor in self._runner.kv_caches]
-        reserved = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
-        return blocks * reserved // manager.kv_cache_config.num_blocks
+        reserved: int = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+        total: int = manager.kv_cache_config.num_blocks
+        return blocks * reserved // total
 
     def ids(self, passes: Sequence[list[Any]]) -> Ids:
         names = [name.split("-")[0] for name in self._requests]
