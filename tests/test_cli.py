@@ -10,8 +10,8 @@ import pytest
 from tests.suites import leanboard, make_suite, user_seconds
 
 VERBS = [
-    "methods", "test-method", "new-method", "models", "tasks", "plan", "run", "measure-speed", "report", "why",
-    "doctor", "data",
+    "methods", "test-method", "new-method", "models", "tasks", "plan", "run", "retry", "status", "measure-speed",
+    "report", "why", "doctor", "data",
 ]
 
 
