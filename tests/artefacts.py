@@ -1,7 +1,4 @@
-"""One tiny checkpoint of every kind that Leanboard makes.
-
-Heads have 32 dimensions: vLLM's attention on a CPU knows no fewer.
-"""
+"""One tiny checkpoint of every kind that Leanboard makes; heads have 32 dimensions, as vLLM on a CPU knows no fewer."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -132,7 +132,7 @@ def test_only_filters_cells(planned: Any) -> None:
         ({"methods": ["llm_prunner"]}, "suite tiny: methods: unknown method 'llm_prunner'; did you mean llm_pruner?"),
         ({"tasks": ["pica"]}, "suite tiny: tasks: unknown task 'pica'; did you mean piqa?"),
         ({"tasks": ["wikitext2@0"]}, "task wikitext2: protocol '0' is not a window length"),
-        ({"tasks": ["generate@vllm"]}, "task generate: protocol 'vllm' is not <backend>/b<batch>"),
+        ({"tasks": ["generate@vllm"]}, "task generate: protocol 'vllm' is not hf|vllm/b<batch>"),
         ({"tasks": ["piqa", "hellaswag@5shot"]}, "task hellaswag: protocol '5shot' is not known"),
         ({"targets": [{"basis": "params", "value": 1.2}]}, "suite.yaml: targets.0.value: Input should be less than 1"),
         ({"targets": [{"value": 0}]}, "suite.yaml: targets.0.value: Input should be greater than 0"),

@@ -29,7 +29,9 @@ def measure(task: Task, spec: GenerationTask, subject: Subject, on_progress: Pro
     entrants = {"measured": Entrant(subject.path, subject.dtype, subject.device)}
     if subject.dense is not None:
         entrants = {"dense": Entrant(subject.dense, subject.dtype, subject.device)} | entrants
-    session = play(match["backend"], entrants, Workload.parse(task.protocol), spec.rounds, on_progress)
+    work = Workload(int(match["batch"]), int(match["prompt"]), int(match["new"]))
+    most = int(match["most"]) if match["most"] else None
+    session = play(match["backend"], entrants, work, spec.rounds, most, on_progress)
     least = {"least" if name == "measured" else f"{name}_least": value for name, value in session.least.items()}
     evidence = Evidence(
         samples=samples_of(session), machine=session.machine | least, disturbed=session.disturbed, notes=session.notes

@@ -25,24 +25,19 @@ TAIL = 2000
 
 
 class Apart:
-    """A checkpoint in a fresh process; `with` ends it. A process of our own keeps memory, threads and crashes apart.
+    """A fresh process that a checkpoint is loaded in; `with` ends it. It keeps memory, threads and crashes apart.
 
     Attributes:
         started: seconds on the clock when the process was started; `perf_counter` is the same in every process.
     """
 
-    def __init__(self, backend: str, checkpoint: Checkpoint) -> None:
+    def __init__(self, backend: str) -> None:
         self._log = tempfile.TemporaryFile("w+b")  # noqa: SIM115  open as long as the process
         self.started = time.perf_counter()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.measure.generation.player"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=self._log, env=os.environ | ENVIRONMENT, encoding="utf-8",
+            [sys.executable, "-m", "bench.measure.generation.player", backend], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=self._log, env=os.environ | ENVIRONMENT, encoding="utf-8",
         )
-        try:
-            self.ask("load", backend=backend, checkpoint=checkpoint.to_json())
-        except BaseException:
-            self.end()
-            raise
 
     def __enter__(self) -> Apart:
         return self
@@ -51,6 +46,10 @@ class Apart:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.end()
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Load a checkpoint; its probe is checked where it has one."""
+        self.ask("load", checkpoint=checkpoint.to_json())
 
     def generate(self, work: Workload) -> Generation:
         """Generate once in that process, and time it there."""

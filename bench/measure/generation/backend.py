@@ -14,8 +14,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bench.task import GENERATION
-
 PROMPT_SEED = 20_240_229
 
 Ids = list[list[int]]
@@ -29,13 +27,6 @@ class Workload:
     batch: int
     prompt: int
     new: int
-
-    @classmethod
-    def parse(cls, protocol: str) -> Workload:
-        """Of a protocol such as `hf/b1/p64/n128`."""
-        match = GENERATION.match(protocol)
-        assert match is not None, protocol
-        return cls(int(match["batch"]), int(match["prompt"]), int(match["new"]))
 
     def prompts(self, vocab: int) -> Ids:
         """Random token ids, [batch, prompt]: the same for every model of one vocabulary."""
@@ -124,7 +115,13 @@ class Checkpoint:
         return cls(Path(content["folder"]), content["dtype"], content["device"], Workload(**content["most"]))
 
 
-def load(name: str, checkpoint: Checkpoint) -> Backend:
-    """Load a checkpoint with the backend of that name, one of `bench.task.BACKENDS`."""
-    backend: Backend = import_module(f"bench.measure.generation.{name}").load(checkpoint)
-    return backend
+class Engine(Protocol):
+    """A module of this room."""
+
+    def load(self, checkpoint: Checkpoint) -> Backend: ...
+
+
+def engine(name: str) -> Engine:
+    """The module of a backend, one of `bench.task.BACKENDS`; importing it imports all that it needs."""
+    module: Engine = import_module(f"bench.measure.generation.{name}")
+    return module

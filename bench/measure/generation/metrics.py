@@ -24,7 +24,10 @@ def metrics_of(task: Task, session: Session) -> list[Metric]:
     the first token, `itl_ms` that between one token and the next. `speedup` is the dense model's time over the
     subject's in the same round, `roofline_speedup` what it could be where memory and arithmetic were all.
     """
-    mine, dense = session.rounds["measured"], session.rounds.get("dense")
+    if len(session.rounds) > 1:
+        return _sweep(task, session)
+    [rounds] = session.rounds.values()
+    mine, dense = rounds["measured"], rounds.get("dense")
     metrics = [*_medians(task, session, mine), *_latencies(task, mine)]
     if dense is not None:
         for name, seconds in (("speedup", _total), ("prefill_speedup", _first), ("decode_speedup", _decoding)):
@@ -34,7 +37,7 @@ def metrics_of(task: Task, session: Session) -> list[Metric]:
         if session.least:
             possible = session.least["dense"] / session.least["measured"]
             metrics.append(_metric(task, "roofline_speedup", possible, "ratio", "none"))
-    metrics.append(_metric(task, "cold_start_s", session.cold["measured"], "s", "lower"))
+    metrics.append(_metric(task, "cold_start_s", session.cold, "s", "lower"))
     footprint = session.memory["measured"]
     if footprint.activations is not None and footprint.peak is not None:
         metrics.append(_metric(task, "peak_memory", footprint.peak, "bytes", "lower"))
@@ -46,12 +49,30 @@ def metrics_of(task: Task, session: Session) -> list[Metric]:
 def samples_of(session: Session) -> dict[str, list[float]]:
     """Seconds of each round, by stage, of the subject and (`dense_…`) of its twin; of the subject also each step's."""
     samples: dict[str, list[float]] = {}
-    for name, generations in session.rounds.items():
-        prefix = "" if name == "measured" else f"{name}_"
-        samples[f"{prefix}prefill"] = [g.first for g in generations]
-        samples[f"{prefix}decode"] = [g.decoding for g in generations]
-    samples["step"] = [seconds for g in session.rounds["measured"] for seconds in g.steps]
+    for batch, rounds in session.rounds.items():
+        at = f"@b{batch}" if len(session.rounds) > 1 else ""
+        for name, generations in rounds.items():
+            prefix = "" if name == "measured" else f"{name}_"
+            samples[f"{prefix}prefill{at}"] = [g.first for g in generations]
+            samples[f"{prefix}decode{at}"] = [g.decoding for g in generations]
+        samples[f"step{at}"] = [seconds for g in rounds["measured"] for seconds in g.steps]
     return samples
+
+
+def _sweep(task: Task, session: Session) -> list[Metric]:
+    """The best throughput over all batches, the batch it was seen at, and the speed-up at the largest batch."""
+    rates = {batch: [g.tokens / g.total for g in rounds["measured"]] for batch, rounds in session.rounds.items()}
+    best = max(rates, key=lambda batch: median(rates[batch]))
+    n, interval = len(rates[best]), interval_of_median(rates[best])
+    metrics = [
+        _metric(task, "tokens_per_s", median(rates[best]), "tokens/s", "higher", n, interval),
+        _metric(task, "best_batch", best, "sequences", "none"),
+    ]
+    last = session.rounds[max(session.rounds)]
+    if "dense" in last:
+        value, interval = ratio_of_rounds(*([g.total for g in last[name]] for name in ("dense", "measured")))
+        metrics.append(_metric(task, "speedup", value, "ratio", "higher", len(last["measured"]), interval))
+    return metrics
 
 
 def _medians(task: Task, session: Session, generations: Sequence[Generation]) -> Iterator[Metric]:

@@ -1,7 +1,8 @@
-"""A process that plays one checkpoint: `python -m bench.measure.generation.player`.
+"""A process that plays one checkpoint: `python -m bench.measure.generation.player BACKEND`.
 
-Commands come as JSON lines on standard input, answers go as JSON lines to standard output; the first command is
-`load`. When standard input closes, the process ends at once.
+It imports its engine, which takes seconds, before it is told anything. Commands come as JSON lines on standard input,
+answers go as JSON lines to standard output; the first command is `load`. When standard input closes, the process ends
+at once.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-from bench.measure.generation.backend import Checkpoint, Workload, load
+from bench.measure.generation.backend import Checkpoint, Workload, engine
 from bench.measure.generation.footprint import footprint
 from bench.measure.generation.nvml import Gpu, counter_of, gpu_of
 from bench.measure.generation.timing import Local
@@ -30,7 +32,7 @@ def main() -> None:
     os.dup2(2, 1)  # whatever a library prints joins standard error
     commands: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_read, args=(commands,), daemon=True).start()
-    stage = Stage()
+    stage = Stage(sys.argv[1])
     while True:
         try:
             answer = {"answer": stage.do(json.loads(commands.get()))}
@@ -49,7 +51,10 @@ def _read(commands: queue.Queue[str]) -> None:
 class Stage:
     """The checkpoint, once it is loaded, and what can be asked of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, backend: str) -> None:
+        self._backend = backend
+        with suppress(Exception):  # `load` meets it again, and then it is told
+            engine(backend)
         self._player: Local | None = None
         self._gpu: Gpu | None = None
 
@@ -62,9 +67,9 @@ class Stage:
         arguments = {name: value for name, value in command.items() if name != "do"}
         return todo[command["do"]](**arguments)
 
-    def load(self, backend: str, checkpoint: dict[str, Any]) -> None:
+    def load(self, checkpoint: dict[str, Any]) -> None:
         wanted = Checkpoint.from_json(checkpoint)
-        loaded = load(backend, wanted)
+        loaded = engine(self._backend).load(wanted)
         self._gpu = gpu_of(wanted.device)
         self._player = Local(loaded, joules=counter_of(self._gpu))
 

@@ -10,8 +10,8 @@ import torch
 from bench.measure.generation.roofline import Probe
 from bench.model.load import dtype_of
 
-READ_BYTES = 256 * 2**20
-"""More than any cache holds."""
+READ_BYTES = 128 * 2**20
+"""More than the cache of a few cores, or of a GPU, holds."""
 SIDE = {"cpu": 1024, "cuda": 8192}
 TRIES = 5
 PRODUCTS = 24

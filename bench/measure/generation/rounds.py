@@ -16,6 +16,7 @@ WARM_UP_AGREE = 3
 WARM_UP_SPREAD = 0.05
 WAITED_MOST = 0.1
 FIRST_MOST = 1.2
+GAIN_LEAST = 1.1
 
 Rounds = dict[str, list[Generation]]
 """The generations of each model, round by round."""
@@ -23,9 +24,11 @@ Rounds = dict[str, list[Generation]]
 
 def alternate(
     players: Mapping[str, Player], work: Workload, rounds: int,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None, begun: bool = False,
 ) -> tuple[Rounds, list[str]]:
     """Warm the models up and time `rounds` generations of each, A-B-B-A; also notes on what was not steady.
+
+    `begun`: all have generated this workload before.
 
     Raises:
         LeanboardError: what was timed is not what was meant to be.
@@ -33,7 +36,7 @@ def alternate(
     notes = [
         f"warm-up of the {name} model did not settle within {WARM_UP_MOST} tries"
         for name, player in players.items()
-        if not warm_up(player, work)
+        if not warm_up(player, work, begun)
     ]
     found: Rounds = {name: [] for name in players}
     played: list[Generation] = []
@@ -50,9 +53,49 @@ def alternate(
     return found, notes
 
 
-def warm_up(player: Player, work: Workload) -> bool:
-    """Generate all once, then a few tokens until three successive times agree within 5 %; False where they never do."""
-    player.generate(work)
+def saturate(
+    players: Mapping[str, Player], work: Workload, most: int, rounds: int,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[dict[int, Rounds], list[str]]:
+    """`alternate` at the batch of `work`, twice it and so on up to `most`, until no model's throughput grows by 10 %.
+
+    Returns the rounds by batch. With `most` the batch of `work` itself, that alone is played. All have generated `work`
+    before.
+    """
+    found: dict[int, Rounds] = {}
+    notes: list[str] = []
+    batches = [work.batch]
+    while batches[-1] * 2 <= most:
+        batches.append(batches[-1] * 2)
+    best: dict[str, float] = dict.fromkeys(players, 0.0)
+    for batch in batches:
+        played = len(found) * rounds
+
+        def progress(done: int, total: int, played: int = played) -> None:
+            on_progress(played + done, total * len(batches))
+
+        now = Workload(batch, work.prompt, work.new)
+        found[batch], more = alternate(players, now, rounds, progress, begun=now == work)
+        notes += [f"batch {batch}: {note}" if len(batches) > 1 else note for note in more]
+        rates = {name: throughput(generations) for name, generations in found[batch].items()}
+        if all(rate < GAIN_LEAST * best[name] for name, rate in rates.items()):
+            break
+        best = {name: max(rate, best[name]) for name, rate in rates.items()}
+    return found, notes
+
+
+def throughput(generations: Sequence[Generation]) -> float:
+    """New tokens a second, of all sequences; the median over rounds."""
+    return median(g.tokens / g.total for g in generations)
+
+
+def warm_up(player: Player, work: Workload, begun: bool = False) -> bool:
+    """Generate all once (unless that was done before), then a few tokens until three successive times agree within 5 %.
+
+    False where they never do.
+    """
+    if not begun:
+        player.generate(work)
     few = Workload(work.batch, work.prompt, min(work.new, WARM_UP_NEW))
     seconds: list[float] = []
     for _ in range(WARM_UP_MOST):

@@ -5,7 +5,7 @@ from typing import Any
 
 from bench.measure.generation.backend import Ids, Workload
 from bench.measure.generation.footprint import footprint
-from bench.measure.generation.rounds import alternate
+from bench.measure.generation.rounds import saturate
 from bench.measure.generation.session import Session
 from bench.measure.generation.timing import Local
 from bench.record.schema import Metric
@@ -112,15 +112,17 @@ def local(backend: Fake) -> Local:
     return Local(backend, lambda: backend.machine.now, lambda: backend.machine.now)
 
 
-def session(measured: Fake, dense: Fake | None = None, rounds: int = 4, work: Workload = WORK) -> Session:
+def session(
+    measured: Fake, dense: Fake | None = None, rounds: int = 4, work: Workload = WORK, most: int = 0
+) -> Session:
     """What `session.play` makes of processes, made of fakes."""
     players = {"dense": local(dense)} if dense else {}
     players["measured"] = local(measured)
     for player in players.values():
         player.generate(Workload(work.batch, work.prompt, 1))
     memory = {name: footprint(player, work) for name, player in players.items()}
-    found, notes = alternate(players, work, rounds)
-    return Session(work, found, memory, dict.fromkeys(players, 3.0), notes)
+    found, notes = saturate(players, work, most or work.batch, rounds)
+    return Session(work, found, memory, 3.0, notes)
 
 
 def values(metrics: list[Metric]) -> dict[str, float]:

@@ -231,7 +231,7 @@ def test_a_slow_first_generation_stays_out_of_the_rounds() -> None:
 
 
 def test_without_a_warm_up_a_slow_first_round_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rounds, "warm_up", lambda player, work: True)
+    monkeypatch.setattr(rounds, "warm_up", lambda player, work, begun: True)
     found, notes = rounds.alternate({"m": fakes.local(Compiles(Machine()))}, WORK, 3)
     assert found["m"][0].total > 1000
     assert "the first round of the m model was slower" in notes[0]

@@ -1,5 +1,7 @@
 """What is played when, and how it is timed, on the fake machine."""
 
+from typing import Any
+
 import pytest
 
 from bench.measure.generation import rounds
@@ -66,5 +68,40 @@ def test_energy_is_that_of_the_counter_or_missing() -> None:
     counted = Local(Fake(machine), lambda: machine.now, lambda: 0.0, lambda: 5 * machine.now)
     found = session(Fake(Machine()))
     assert "energy_per_token" not in values(metrics_of(TASK, found))
-    found.rounds["measured"] = rounds.alternate({"m": counted}, WORK, 3)[0]["m"]
+    found.rounds[2]["measured"] = rounds.alternate({"m": counted}, WORK, 3)[0]["m"]
     assert values(metrics_of(TASK, found))["energy_per_token"] == pytest.approx(5 * 16.004 / 8)
+
+
+def test_a_sweep_goes_on_until_no_model_gains() -> None:
+    """Up to 4 sequences cost as much as one; from there on each costs its share."""
+
+    class Wide(Fake):
+        def forward(self, batch: int, length: int) -> Any:
+            self.seconds, seconds = self.seconds * max(1.0, batch / 4) / batch, self.seconds
+            try:
+                return super().forward(batch, length)
+            finally:
+                self.seconds = seconds
+
+    machine = Machine()
+    players = {"dense": Wide(machine, 2.0), "measured": Wide(machine, 1.0)}
+    seen: list[tuple[int, int]] = []
+    found, notes = rounds.saturate(
+        {name: local(fake) for name, fake in players.items()}, Workload(1, 5, 4), 64, 2,
+        lambda done, total: seen.append((done, total)),
+    )
+    assert (list(found), notes) == ([1, 2, 4, 8], [])
+    assert seen == [(i, 14) for i in range(1, 9)]
+    swept = session(players["measured"], players["dense"], work=Workload(1, 5, 4), most=4)
+    got = values(metrics_of(TASK, swept))
+    assert got == {
+        "tokens_per_s": pytest.approx(16 / 8, rel=0.01), "best_batch": 4, "speedup": pytest.approx(2, rel=0.01)
+    }
+    assert {f"{name}@b{batch}" for name in ("step", "decode", "dense_prefill") for batch in (1, 2, 4)} < set(
+        samples_of(swept)
+    )
+
+
+def test_a_sweep_is_bounded() -> None:
+    players = {"measured": local(Fake(Machine(), 0.0))}
+    assert list(rounds.saturate(players, Workload(1, 5, 4), 6, 2)[0]) == [1, 2, 4]

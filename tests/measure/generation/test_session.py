@@ -12,7 +12,7 @@ from bench.errors import DataError, LeanboardError
 from bench.measure import measure, memory
 from bench.measure.generation import apart
 from bench.measure.generation.apart import Apart
-from bench.measure.generation.backend import Checkpoint, Workload, load
+from bench.measure.generation.backend import Checkpoint, Workload, engine
 from bench.measure.generation.roofline import Probe, least_seconds
 from bench.measure.generation.timing import Local
 from bench.measure.subject import Subject
@@ -35,7 +35,7 @@ def test_prompts_are_the_same_each_time() -> None:
 @pytest.mark.parametrize("fixture", ["tiny_mha", "tiny_gqa"])
 def test_ids_are_those_of_transformers_generate(fixture: str, request: pytest.FixtureRequest) -> None:
     work = Workload(2, 9, 12)
-    backend = load("hf", checkpoint(request.getfixturevalue(fixture)))
+    backend = engine("hf").load(checkpoint(request.getfixturevalue(fixture)))
     made = Local(backend).generate(work)
     prompt = torch.tensor(work.prompts(backend.vocab))
     theirs = backend.model.generate(
@@ -48,7 +48,7 @@ def test_ids_are_those_of_transformers_generate(fixture: str, request: pytest.Fi
 
 
 def test_the_transformers_backend_tells_its_cache(tiny_gqa: Path) -> None:
-    backend = load("hf", checkpoint(tiny_gqa))
+    backend = engine("hf").load(checkpoint(tiny_gqa))
     assert backend.cached() == []
     Local(backend).generate(WORK)
     assert backend.cached() == [8, 8]
@@ -106,15 +106,21 @@ def test_without_a_dense_model_there_is_no_speed_up(tiny_gqa: Path) -> None:
 
 
 def test_errors_of_the_process_are_ours(tmp_path: Path, tiny_gqa: Path) -> None:
-    with pytest.raises(DataError, match=r"config\.json"):
-        Apart("hf", checkpoint(tmp_path))
-    with Apart("hf", checkpoint(tiny_gqa)) as player:
+    with Apart("hf") as player:
+        with pytest.raises(DataError, match=r"config\.json"):
+            player.load(checkpoint(tmp_path))
+        player.load(checkpoint(tiny_gqa))  # it goes on
         with pytest.raises(LeanboardError, match="TypeError"):
             player.ask("generate", work=asdict(WORK) | {"beam": 4})
-        assert player.generate(WORK).tokens == 8  # it goes on
+        assert player.generate(WORK).tokens == 8
         player._process.kill()
         with pytest.raises(LeanboardError, match=r"died \(signal SIGKILL\)"):
             player.generate(WORK)
+
+
+def test_an_engine_that_is_not_there_is_told() -> None:
+    with Apart("nothing") as player, pytest.raises(LeanboardError, match="No module named"):
+        player.load(checkpoint(Path("nowhere")))
 
 
 def test_want_of_memory_is_told_as_such() -> None:
