@@ -67,4 +67,7 @@ def _regenerated(results: Path, groups: Sequence[TaskGroup]) -> tuple[Board, lis
 
 def _stale(results: Path, files: dict[Path, bytes]) -> list[Path]:
     """Plots that an earlier board had and this one has not."""
-    return sorted(path for path in (results / "plots").glob("*.quality-vs-*.*") if path not in files)
+    from bench.report.plots import KINDS
+
+    kept = (path for kind in KINDS for path in (results / "plots").glob(f"*.{kind}.*"))
+    return sorted(path for path in kept if path not in files)

