@@ -52,10 +52,11 @@ def _regenerated(results: Path, groups: Sequence[TaskGroup]) -> tuple[Board, lis
     from bench.report.build import build
     from bench.report.markdown import markdown
     from bench.report.plots import plots
+    from bench.report.published import load_published
     from bench.report.tables import board_csv, long_csv, paired_csv
 
     records, problems = Store(results).read_all()
-    board = build(records, groups)
+    board = build(records, groups, load_published(results))
     files = {
         results / "leaderboard.csv": board_csv(board).encode(),
         results / "leaderboard.md": markdown(board).encode(),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from bench.report.board import SMOKE, WORSE, Board, Column, Row
+from bench.report.board import WORSE, Board, Column, Row
 from bench.report.formats import NOTHING, cell_text, escape, title_of
+from bench.report.gates import SMOKE
 from bench.report.paired import Pair
 
 Part = tuple[str, Callable[[Row], str]]
