@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 @app.command()
 def report(results: Results = Path("results"), as_json: Json = False) -> None:
-    """Regenerate every CSV, Markdown file and plot from the records."""
-    from bench.registry import task_groups
+    """Regenerate every CSV, Markdown file, plot and page from the records."""
+    from bench.registry import load_registry, task_groups
     from bench.report import report as make_report
     from bench.report.tables import print_table
 
-    outcome = make_report(results, task_groups())
+    outcome = make_report(results, task_groups(), load_registry().methods)
     if as_json:
         show({"written": [str(p) for p in outcome.written], "problems": [str(p) for p in outcome.problems]}, True)
         return
@@ -49,5 +49,5 @@ def why(
 def tell(outcome: Any, console: Console) -> None:
     for problem in outcome.problems:
         make_console(stderr=True).print(f"warning: {problem}", soft_wrap=True, markup=False)
-    for path in outcome.written:
+    for path in (path for path in outcome.written if path.parent.parent.name != "site"):
         console.print(f"wrote {path}", soft_wrap=True, markup=False, highlight=False)

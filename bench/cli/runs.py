@@ -54,7 +54,7 @@ def run(
 
     Failed cells are tried again; finished ones are never computed twice. Exit code 3: some cells failed.
     """
-    from bench.registry import task_groups
+    from bench.registry import load_registry, task_groups
     from bench.report import report as make_report
     from bench.report.tables import print_table
     from bench.run.executors import run_jobs
@@ -70,7 +70,7 @@ def run(
             run_jobs(made.open_jobs(), jobs, progress.on_event)
         except KeyboardInterrupt:
             raise Cancelled("interrupted; what is finished is kept, run the same command again to go on") from None
-    outcome = make_report(results, task_groups())
+    outcome = make_report(results, task_groups(), load_registry(plugins or []).methods)
     print_table(outcome.board, console)
     tell(outcome, console)
     if progress.failed:

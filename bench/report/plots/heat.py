@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bench.report.board import SMOKE, Board, Column, Row
+from bench.report.board import Board, Column, Row
+from bench.report.gates import SMOKE
 from bench.report.plots.style import INK, QUIET, canvas, plain, settled
 
 LOSS, NONE, GAIN = "#b35806", "#f7f7f7", "#542788"

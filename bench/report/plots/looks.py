@@ -41,6 +41,10 @@ class Look:
     letter: str = ""
 
 
+Looks = Mapping[str, Mapping[Series, Look]]
+"""By model, then by series."""
+
+
 def series_of(identity: Identity) -> Series:
     return Series(identity.method, identity.preset, identity.recovery)
 
