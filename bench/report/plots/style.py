@@ -24,7 +24,7 @@ def canvas(width: float, height: float) -> tuple[Any, Any]:
 def settled(figure: Any) -> Any:
     """`figure` with its layout done, once and for all."""
     figure.get_layout_engine().execute(figure)
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)  # a placeholder would have every save draw twice
     return figure
 
 
