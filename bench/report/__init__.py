@@ -25,7 +25,7 @@ class ReportResult:
 
 
 def report(results: Path, groups: Sequence[TaskGroup]) -> ReportResult:
-    """Write `leaderboard.csv` and `.md`, `long.csv`, `paired.csv` and `plots/` under `results`; plots of old boards go.
+    """Write the tables (`leaderboard`, `long`, `paired`, `reproduction`) and `plots/`; plots of old boards go.
 
     Raises:
         LeanboardError: the file system refuses.
@@ -53,7 +53,8 @@ def _regenerated(results: Path, groups: Sequence[TaskGroup]) -> tuple[Board, lis
     from bench.report.markdown import markdown
     from bench.report.plots import plots
     from bench.report.published import load_published
-    from bench.report.tables import board_csv, long_csv, paired_csv
+    from bench.report.tables import board_csv, long_csv, paired_csv, reproduction_csv
+    from bench.report.verdicts import reproduction
 
     records, problems = Store(results).read_all()
     board = build(records, groups, load_published(results))
@@ -62,6 +63,8 @@ def _regenerated(results: Path, groups: Sequence[TaskGroup]) -> tuple[Board, lis
         results / "leaderboard.md": markdown(board).encode(),
         results / "long.csv": long_csv(board).encode(),
         results / "paired.csv": paired_csv(board).encode(),
+        results / "reproduction.csv": reproduction_csv(board).encode(),
+        results / "reproduction.md": reproduction(board).encode(),
     }
     return board, problems, files | {results / "plots" / name: content for name, content in plots(board).items()}
 

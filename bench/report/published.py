@@ -111,6 +111,12 @@ class Published:
         return rounded(self.value / self.protocol.scale)
 
     @property
+    def rounding(self) -> float:
+        """Half a unit of the last digit that was printed, in our unit."""
+        decimals = len(repr(self.value).partition(".")[2]) if self.value % 1 else 0
+        return 0.5 * 10.0**-decimals / self.protocol.scale
+
+    @property
     def metric_id(self) -> str:
         return self.protocol.id
 
