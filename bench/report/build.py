@@ -134,8 +134,9 @@ def _row(
     cells = {id_: _cell(found[id_], lost[id_]) for id_ in sorted(found.keys() | lost.keys())}
     made = [run.artifact for _, run in sorted(seeds.items()) if run.artifact is not None]
     measured = [measure for _, run in sorted(seeds.items()) for _, measure in sorted(run.measures.items())]
+    is_whole = all(m.status == "ok" for m in measured) and not any(run.stale for run in seeds.values())
     bad = sorted({status_text(artifact) for artifact in made if artifact.status != "ok"})
-    status = ", ".join(bad) or ("ok" if all(measure.status == "ok" for measure in measured) else "incomplete")
+    status = ", ".join(bad) or ("ok" if is_whole else "incomplete")
     trouble = [f"compressing, {_trouble(artifact)}" for artifact in made if artifact.error]
     trouble += [f"{m.task}, {_trouble(m)}" for m in measured if m.error and m.status != "skipped"]
     return Row(identity, len(seeds), status, cells, missing, tuple(dict.fromkeys(trouble)))
@@ -173,6 +174,8 @@ def _values(run: Run, known: Mapping[str, list[str]]) -> tuple[dict[str, Metric]
             values |= {metric.id: _timed(metric, record.evidence.samples) for metric in metrics_of(record)}
         else:
             failures |= dict.fromkeys(known.get(record.task) or [record.task], status_text(record))
+    for task, engine in run.stale.items():
+        failures |= dict.fromkeys(known.get(task) or [task], f"stale:{engine}")
     return values, {id_: text for id_, text in failures.items() if id_ not in values}
 
 

@@ -44,8 +44,8 @@ RANKS = (
     "*Rank*: an interval, among the rows of one model that were asked for the same target and had the same recovery "
     "(or trained as many numbers): from 1 plus the rows that are significantly better, to all but those that are "
     "significantly worse, at 5 % after Holm's correction for all pairs of the group. Rows whose intervals overlap may "
-    "be ties. A single task is tested by McNemar's exact test, means and perplexities by the paired bootstrap. A row of "
-    "one seed stands for that checkpoint, not for the method."
+    "be ties. A single task is tested by McNemar's exact test, means and perplexities by the paired bootstrap. A row "
+    "of one seed stands for that checkpoint, not for the method."
 )
 
 

@@ -129,9 +129,14 @@ def comparison_cells(c: Comparison) -> list[str]:
     delta = NOTHING if c.delta is None else f"{'+' if c.delta > 0 else ''}{number(c.delta, unit)}"
     verdict = f"off by {delta}" if c.state == "off" else c.state + f": {c.why}" * bool(c.why)
     return [
-        escape(c.published.row.method), f"`{c.published.metric_id}`", number(c.published.number, unit), ours, delta,
+        escape(c.published.row.method), metric_of(c), number(c.published.number, unit), ours, delta,
         escape(verdict), escape(c.published.source),
     ]
+
+
+def metric_of(c: Comparison) -> str:
+    """Our metric id, or where we have none the metric's name as printed."""
+    return escape(c.published.metric) if c.published.protocol.why else f"`{c.published.metric_id}`"
 
 
 def _unit(metric: str) -> str:
@@ -162,7 +167,7 @@ def reproduction(board: Board) -> str:
     """The text of `reproduction.md`: every published number of the methods of this board's tables."""
     mine = [c for c in board.published if c.published.row.of]
     states = ("reproduced", "off", "not comparable", "not run")
-    methods = list(dict.fromkeys(c.published.row.of for c in mine))
+    methods = sorted({c.published.row.of for c in mine})
     lines = ["# Reproduction report", "", (
         "Every published number of the methods and controls here, made by `leanboard report` from `published/*.yaml` "
         "and the records. *Reproduced*: the published number lies in our 95 % interval, or is ours as far as it was "
@@ -189,7 +194,7 @@ def _reproduced(about: Sequence[Comparison]) -> list[list[str]]:
         who = [escape(text) or NOTHING for text in (row.method, row.model, row.ratio, row.finetuned)]
         _, metric, theirs, ours, delta, verdict, _ = comparison_cells(same[0])
         if len(same) > 1:
-            metric = ", ".join(f"`{c.published.metric_id}`" for c in same)
+            metric = ", ".join(metric_of(c) for c in same)
             theirs = ", ".join(number(c.published.number, _unit(c.published.metric_id)) for c in same)
         lines.append([*who, metric, theirs, ours, delta, verdict])
     return lines
