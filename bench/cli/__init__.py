@@ -8,7 +8,7 @@ import traceback
 
 import typer
 
-from bench.cli import data, methods, reports, runs  # noqa: F401  (importing them is what makes the verbs known)
+from bench.cli import data, methods, records, reports, runs  # noqa: F401  (importing them is what makes the verbs known)
 from bench.cli.common import app
 from bench.errors import LeanboardError
 

@@ -14,13 +14,26 @@ if TYPE_CHECKING:
 
 
 @app.command()
-def report(results: Results = Path("results"), as_json: Json = False) -> None:
+def report(
+    results: Results = Path("results"), as_json: Json = False,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit code 1 where any byte differs.")] = False,
+) -> None:
     """Regenerate every CSV, Markdown file, plot and page from the records."""
     from bench.registry import load_registry, task_groups
+    from bench.report import check as differing
     from bench.report import report as make_report
     from bench.report.tables import print_table
 
-    outcome = make_report(results, task_groups(), load_registry().methods)
+    groups, methods = task_groups(), load_registry().methods
+    if check:
+        paths = [str(path) for path in differing(results, groups, methods)]
+        if as_json:
+            show(paths, True)
+        else:
+            lines = [f"{path}: not what the records give" for path in paths]
+            typer.echo("\n".join(lines) or "every file is what the records give")
+        raise typer.Exit(1 if paths else 0)
+    outcome = make_report(results, groups, methods)
     if as_json:
         show({"written": [str(p) for p in outcome.written], "problems": [str(p) for p in outcome.problems]}, True)
         return

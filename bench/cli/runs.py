@@ -58,14 +58,14 @@ def run(
     from bench.report import report as make_report
     from bench.report.tables import print_table
     from bench.run.executors import run_jobs
-    from bench.run.progress import Progress, past_seconds
+    from bench.run.progress import Progress
 
     console = make_console()
     made = planned(suite, results, only, model_path, weights, plugins, offline)
     for note in made.notes:
         console.print(f"note: {note}", soft_wrap=True, markup=False)
     made.make_weights(say)
-    with Progress(console, made, past_seconds(results)) as progress:
+    with Progress(console, made, jobs) as progress:
         try:
             run_jobs(made.open_jobs(), jobs, progress.on_event)
         except KeyboardInterrupt:

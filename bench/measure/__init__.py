@@ -21,7 +21,7 @@ CPU_TOKENS, GPU_TOKENS = 1024, 8192
 
 ENGINE: dict[str, str] = {
     "accuracy": f"accuracy/2 lm-eval/0.4 packed/cpu{CPU_TOKENS}/gpu{GPU_TOKENS}",
-    "perplexity": "perplexity/1",
+    "perplexity": "perplexity/2",
     "generation": "generation/1",
     "size": "size/1",
 }

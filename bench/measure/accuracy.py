@@ -27,7 +27,7 @@ from bench.data.pack import Pack
 from bench.errors import DataError, UsageError
 from bench.measure import Measurement, Progress
 from bench.measure.answers import Answers
-from bench.measure.scorer import PackedLM, quiet
+from bench.measure.scorer import quiet
 from bench.measure.subject import Subject
 from bench.paths import cache_dir
 from bench.record.schema import Evidence, Metric
@@ -49,7 +49,7 @@ def measure(
         LeanboardError: the model's log-probabilities are not finite, or a continuation cannot be scored.
     """
     stock = build_task(spec, pack)
-    lm = PackedLM(subject.model, subject.tokenizer, on_progress, answers)
+    lm = subject.scorer.following(on_progress, answers)
     items = score(stock, lm, task.limit, notice=task.protocol.endswith("+notice"))
     missing = [metric for metric in spec.metrics if metric not in items]
     if missing:

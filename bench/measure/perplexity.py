@@ -84,8 +84,10 @@ def window_losses(model: PreTrainedModel, rows: torch.Tensor) -> list[float]:
         hidden = model.base_model(rows, use_cache=False).last_hidden_state[:, :-1]
         for start in range(0, targets.shape[1], step):
             logits = head(hidden[:, start : start + step]).float()
-            nll = F.cross_entropy(logits.transpose(1, 2), targets[:, start : start + step], reduction="none")
-            total += nll.double().sum(dim=1).cpu()
+            wanted = targets[:, start : start + step]
+            # With the vocabulary on another axis than the last, torch sums exponentials coarsely: 1e-4 nats too low.
+            nll = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none")
+            total += nll.view(len(rows), -1).double().sum(dim=1).cpu()
     return [float(loss) for loss in total]
 
 

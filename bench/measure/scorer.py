@@ -36,29 +36,30 @@ PROBE = 8
 
 
 class PackedLM(HFLM):  # type: ignore[misc]
-    """Scores continuations with a decoder; `notes` holds what the reader of the results must know.
+    """Scores continuations with a decoder; `notes` holds what the reader of the results must know."""
 
-    With `kept`, the answers of finished batches are kept there, and batches that it has are not computed again. What is
-    in a batch depends on the requests alone. Answers of lm-eval's own backend are not kept.
-    """
-
-    def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
-        on_progress: Progress = lambda done, total: None, kept: Answers | None = None,
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         with quiet():
             super().__init__(
                 pretrained=model, tokenizer=tokenizer, batch_size=STOCK_BATCH, softmax_dtype="float32"
             )
         self.notes: list[str] = []
-        self._kept = kept
+        self._kept: Answers | None = None
         self._on_progress: Progress = lambda done, total: None
         self._done = self._total = 0
         self._budget = CPU_TOKENS if self.device.type == "cpu" else GPU_TOKENS
         obstacle = self._obstacle()
         if obstacle:
             self.notes.append(f"scored by lm-eval's own backend: {obstacle}")
-        self._on_progress = on_progress
+
+    def following(self, on_progress: Progress, kept: Answers | None = None) -> PackedLM:
+        """This scorer, for a task of its own.
+
+        The answers of finished batches are kept in `kept`, and batches that it has are not computed again: what is in a
+        batch depends on the requests alone. Answers of lm-eval's own backend are not kept.
+        """
+        self._on_progress, self._kept = on_progress, kept
+        return self
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[Answer]:
         """The answer to each request.

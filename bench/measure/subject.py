@@ -11,6 +11,8 @@ from bench.errors import UsageError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from bench.measure.scorer import PackedLM
+
 
 class Subject:
     """A checkpoint folder and, once asked for, its model and tokenizer.
@@ -36,6 +38,13 @@ class Subject:
         if tokenizer is None:
             raise UsageError(f"{self.path}: no tokenizer lies beside the checkpoint; this task needs one")
         return tokenizer
+
+    @cached_property
+    def scorer(self) -> PackedLM:
+        """Of all its accuracy tasks: the check that packing suits the model is made once."""
+        from bench.measure.scorer import PackedLM
+
+        return PackedLM(self.model, self.tokenizer)
 
     def dense_twin(self) -> Subject | None:
         """The dense model as a subject of its own: loaded a second time where the subject is the dense model itself."""

@@ -28,7 +28,7 @@ class ReportResult:
 
 
 def report(results: Path, groups: Sequence[TaskGroup], methods: Methods | None = None) -> ReportResult:
-    """Write `leaderboard.csv` and `.md`, `long.csv`, `paired.csv`, `plots/` and `site/` under `results`.
+    """Write the tables (`leaderboard`, `long`, `paired`, `reproduction`), `plots/` and `site/` under `results`.
 
     What an earlier board had and this one has not goes. The site shows the cards of `methods`.
 
@@ -62,7 +62,8 @@ def _regenerated(
     from bench.report.plots import plots
     from bench.report.published import load_published
     from bench.report.site import site
-    from bench.report.tables import board_csv, long_csv, paired_csv
+    from bench.report.tables import board_csv, long_csv, paired_csv, reproduction_csv
+    from bench.report.verdicts import reproduction
 
     records, problems = Store(results).read_all()
     board = build(records, groups, load_published(results))
@@ -71,6 +72,8 @@ def _regenerated(
         results / "leaderboard.md": markdown(board).encode(),
         results / "long.csv": long_csv(board).encode(),
         results / "paired.csv": paired_csv(board).encode(),
+        results / "reproduction.csv": reproduction_csv(board).encode(),
+        results / "reproduction.md": reproduction(board).encode(),
     }
     files |= {results / "plots" / name: content for name, content in plots(board).items()}
     files |= {results / "site" / name: content for name, content in site(board, current(records)[0], methods).items()}

@@ -26,6 +26,7 @@ from bench.report.paired import pairs
 from bench.report.published import Published, known_dense
 from bench.report.rank import Ranking, Standings
 from bench.report.reproduction import compare
+from bench.report.stats import median_interval
 from bench.task import TaskGroup
 
 
@@ -63,7 +64,7 @@ def build(
         groups=tuple(groups), notes=tuple(notes + text_notes(records)), long=long_frame(records),
         headlines=headlines, gates=gates, signals=signals,
     )
-    board = _compared(replace(board, published=tuple(compare(published, board.rows))), runs)
+    board = _compared(replace(board, published=tuple(compare(published, board.rows, gates))), runs)
     return replace(board, cards=cards_of(board, runs))
 
 
@@ -133,8 +134,9 @@ def _row(
     cells = {id_: _cell(found[id_], lost[id_]) for id_ in sorted(found.keys() | lost.keys())}
     made = [run.artifact for _, run in sorted(seeds.items()) if run.artifact is not None]
     measured = [measure for _, run in sorted(seeds.items()) for _, measure in sorted(run.measures.items())]
+    is_whole = all(m.status == "ok" for m in measured) and not any(run.stale for run in seeds.values())
     bad = sorted({status_text(artifact) for artifact in made if artifact.status != "ok"})
-    status = ", ".join(bad) or ("ok" if all(measure.status == "ok" for measure in measured) else "incomplete")
+    status = ", ".join(bad) or ("ok" if is_whole else "incomplete")
     trouble = [f"compressing, {_trouble(artifact)}" for artifact in made if artifact.error]
     trouble += [f"{m.task}, {_trouble(m)}" for m in measured if m.error and m.status != "skipped"]
     return Row(identity, len(seeds), status, cells, missing, tuple(dict.fromkeys(trouble)))
@@ -169,10 +171,21 @@ def _values(run: Run, known: Mapping[str, list[str]]) -> tuple[dict[str, Metric]
         values |= {metric.id: metric for metric in metrics_of(run.artifact)}
     for record in records:
         if record.status == "ok":
-            values |= {metric.id: metric for metric in metrics_of(record)}
+            values |= {metric.id: _timed(metric, record.evidence.samples) for metric in metrics_of(record)}
         else:
             failures |= dict.fromkeys(known.get(record.task) or [record.task], status_text(record))
+    for task, engine in run.stale.items():
+        failures |= dict.fromkeys(known.get(task) or [task], f"stale:{engine}")
     return values, {id_: text for id_, text in failures.items() if id_ not in values}
+
+
+def _timed(metric: Metric, samples: Mapping[str, Sequence[float]]) -> Metric:
+    """A speed-up with the interval of the ratios of its rounds, in which the dense model and this one took turns."""
+    parts = [samples.get(name, ()) for name in ("dense_prefill", "dense_decode", "prefill", "decode")]
+    if ".speedup@" not in metric.id or not all(len(part) == metric.n for part in parts):
+        return metric
+    ratios = [(a + b) / (c + d) for a, b, c, d in zip(*parts, strict=True)]
+    return metric.model_copy(update={"interval": median_interval(ratios)})
 
 
 def _group_means(

@@ -111,7 +111,7 @@ def _reloaded(runs: Mapping[Identity, Mapping[int, Run]]) -> Tick:
 
 def _reproduced(method: str, board: Board) -> Tick:
     title = "published numbers reproduced"
-    mine = [comparison for comparison in board.published if comparison.published.of == method]
+    mine = [comparison for comparison in board.published if comparison.published.row.of == method]
     done = [comparison for comparison in mine if comparison.state in ("reproduced", "off")]
     if not mine:
         return Tick(title, None, "none are known")

@@ -18,8 +18,8 @@ from bench.report.stats import Array, Drawn, block_length, resample_items, resam
 class Scores:
     """One row, one metric: for each seed the bits of its items (1 right), or the losses of its windows in nats.
 
-    `values` is [seeds, items]; `targets` are the windows' target counts, None for items. `data` fingerprints the text
-    that was read: rows are paired only where it is the same.
+    `values` is [seeds, items]; `targets` are the windows' target counts, None for items. `data` says what
+    was read, and by which engine: rows are paired only where it is the same.
     """
 
     seeds: tuple[int, ...]
@@ -67,8 +67,8 @@ def bits_of(text: str) -> Array:
 
 
 def data_of(record: MeasureRecord) -> str:
-    """Fingerprint of the files that were read, from the ingredients of the key."""
-    return json.dumps(record.ingredients.get("data"), sort_keys=True)
+    """What was read, and by which engine, from the ingredients of the key."""
+    return json.dumps([record.ingredients.get("data"), record.ingredients.get("engine")], sort_keys=True)
 
 
 def evidence_of(

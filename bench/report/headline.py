@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -104,13 +105,13 @@ def bases_of(
             yield basis, "" if signal is not None and signal.has_signal else why
 
 
-def preference(column: Column) -> tuple[bool, int, int, str]:
-    """Among equals WikiText-2 comes first, then the longest window, then the longest text."""
+def preference(column: Column) -> tuple[bool, float, int, str]:
+    """Among equals WikiText-2 comes first, then the most windows (all of the text is most), then the longest."""
     window = re.match(r"\d+", column.protocol)
     limit = re.search(r"/limit(\d+)", column.protocol)
     return (
-        not column.name.startswith("wikitext2."), -int(window[0] if window else 0),
-        -int(limit[1]) if limit else -(10**18), column.id,
+        not column.name.startswith("wikitext2."), -float(limit[1]) if limit else -math.inf,
+        -int(window[0] if window else 0), column.id,
     )
 
 

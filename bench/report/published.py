@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bench.errors import UsageError
+from bench.report.stats import rounded
 from bench.yamlfile import read_yaml, validated
 
 HERE = Path(__file__).resolve().parents[2] / "results" / "published"
@@ -48,9 +49,10 @@ class Counterpart(Strict):
 
 
 class PublishedRow(Strict):
-    """A line of a published table. `ours` is missing where no row of ours could be the same; `why` then says so.
+    """A line of a published table, with the method's and the model's names as printed.
 
-    `known` marks the dense model's scores that a dense run of ours has to reproduce.
+    `of` is the method of ours that it is about, `ours` the row of ours to compare it with; where no row could be the
+    same, `why` says so. `known` marks the dense model's scores that a dense run of ours has to reproduce.
     """
 
     method: str
@@ -58,6 +60,7 @@ class PublishedRow(Strict):
     params: str = ""
     ratio: str = ""
     finetuned: str = ""
+    of: str = ""
     ours: Counterpart | None = None
     known: bool = False
     why: str = ""
@@ -76,10 +79,9 @@ class PublishedTable(Strict):
 
 
 class PublishedFile(Strict):
-    """The schema of one file; `of` names the method that it is about, where it is about one of ours."""
+    """The schema of one file."""
 
     about: str
-    of: str = ""
     metrics: dict[str, Protocol]
     tables: list[PublishedTable]
 
@@ -98,7 +100,6 @@ class Published:
     """One published number. `value` is as printed, `number` in our unit, `metric_id` that of our measurement of it."""
 
     file: str
-    of: str
     row: PublishedRow
     metric: str
     value: float
@@ -107,7 +108,13 @@ class Published:
 
     @property
     def number(self) -> float:
-        return self.value / self.protocol.scale
+        return rounded(self.value / self.protocol.scale)
+
+    @property
+    def rounding(self) -> float:
+        """Half a unit of the last digit that was printed, in our unit."""
+        decimals = len(repr(self.value).partition(".")[2]) if self.value % 1 else 0
+        return 0.5 * 10.0**-decimals / self.protocol.scale
 
     @property
     def metric_id(self) -> str:
@@ -131,7 +138,7 @@ def load_published(results: Path) -> list[Published]:
     for path in sorted(folder.glob("*.yaml")):
         content = validated(PublishedFile, read_yaml(path), path)
         found += [
-            Published(path.stem, content.of, row, metric, value, content.metrics[metric], table.source)
+            Published(path.stem, row, metric, value, content.metrics[metric], table.source)
             for table in content.tables for row in table.rows for metric, value in row.values.items()
         ]
     _no_contradiction(found, folder)

@@ -142,7 +142,8 @@ class Ranking:
             keys = [self.key(row, basis) for row in rows]
             usual = max(keys, key=keys.count)
             alike = [row for row, key in zip(rows, keys, strict=True) if key == usual]
-            apart = dict.fromkeys((row for row in rows if row not in alike), "measured on other data than the others")
+            others = [row for row in rows if row not in alike]
+            apart = dict.fromkeys(others, "other data or another engine than the others")
             if len(alike) == 1:
                 apart[alike.pop()] = "nothing to compare it with"
             found |= {row: Standing(basis.metric, group, reason=reason) for row, reason in apart.items()}

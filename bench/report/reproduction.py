@@ -10,6 +10,7 @@ from typing import Literal
 
 from bench.report.board import Cell, Row
 from bench.report.frame import Identity
+from bench.report.gates import DenseCheck, DenseGate
 from bench.report.published import Counterpart, Published
 from bench.report.stats import rounded
 
@@ -21,8 +22,8 @@ class Comparison:
     """A published number and ours, in the unit of our metric id.
 
     `row` is the row of ours that comes nearest, None where none does. `delta` is ours minus theirs, `low` and `high`
-    our 95 % interval; all None unless the protocols match. `why` names what differs ('window 128 ≠ 2048') or what is
-    not run.
+    our 95 % interval (None for counts); all None unless the protocols match. Reproduced: theirs lies in our interval,
+    or is ours as far as it was printed. `why` names what differs ('window 128 ≠ 2048') or what is not run.
     """
 
     published: Published
@@ -35,12 +36,30 @@ class Comparison:
     why: str = ""
 
 
-def compare(published: Sequence[Published], rows: Sequence[Row]) -> list[Comparison]:
-    """Each published number against the board's rows."""
+def compare(
+    published: Sequence[Published], rows: Sequence[Row], gates: Mapping[str, DenseGate]
+) -> list[Comparison]:
+    """Each published number against the board's rows; the known dense scores as the gates found them."""
     found: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         found.setdefault((row.identity.model, row.identity.method), []).append(row)
-    return [_compared(number, found) for number in published]
+    checks = {(model, check.metric): check for model, gate in gates.items() for check in gate.checks}
+    return [_gated(number, checks, found) or _compared(number, found) for number in published]
+
+
+def _gated(
+    number: Published, checks: Mapping[tuple[str, str], DenseCheck], rows: Mapping[tuple[str, str], Sequence[Row]]
+) -> Comparison | None:
+    """A known dense score that a gate was able to check."""
+    ours = number.row.ours
+    check = checks.get((ours.model, number.metric_id)) if ours and number.row.known else None
+    if ours is None or check is None or check.ours is None or check.stderr is None:
+        return None
+    reach = 2 * check.stderr
+    return Comparison(
+        number, "reproduced" if check.ok else "off", rows[ours.model, ours.method][0].identity, check.ours,
+        rounded(check.ours - reach), rounded(check.ours + reach), rounded(check.ours - number.number),
+    )
 
 
 def _compared(number: Published, rows: Mapping[tuple[str, str], Sequence[Row]]) -> Comparison:
@@ -60,11 +79,10 @@ def _compared(number: Published, rows: Mapping[tuple[str, str], Sequence[Row]]) 
         return Comparison(number, state, row.identity, why=lost or other or f"{number.metric_id} was not measured")
     low, high = interval(cell)
     value = float(cell.value)
+    delta = rounded(value - number.number)
     is_in = low is not None and high is not None and low <= number.number <= high
-    return Comparison(
-        number, "reproduced" if is_in else "off", row.identity, value, low, high, rounded(value - number.number),
-        "" if low is not None else "our value has no interval",
-    )
+    is_same = is_in or abs(delta) <= number.rounding
+    return Comparison(number, "reproduced" if is_same else "off", row.identity, value, low, high, delta)
 
 
 def interval(cell: Cell) -> tuple[float | None, float | None]:

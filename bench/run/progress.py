@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from pathlib import Path
 from statistics import mean
 from types import TracebackType
 from typing import Any
@@ -14,8 +12,6 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from bench.record.schema import MeasureRecord
-from bench.record.store import Store
 from bench.run.plan import Plan
 
 GUESS = {"compress": 5.0, "accuracy": 7.0, "perplexity": 20.0, "generation": 40.0, "size": 2.0}
@@ -25,8 +21,9 @@ GUESS = {"compress": 5.0, "accuracy": 7.0, "perplexity": 20.0, "generation": 40.
 class Progress:
     """A live line on a terminal; elsewhere one line for every cell that ends."""
 
-    def __init__(self, console: Console, plan: Plan, past_seconds: Mapping[str, list[float]]) -> None:
+    def __init__(self, console: Console, plan: Plan, workers: int) -> None:
         self._console = console
+        self._workers = workers
         self._labels: dict[str, tuple[str, str]] = {}
         self._kinds = {"compress": "compress"}
         for job in plan.jobs:
@@ -40,7 +37,9 @@ class Progress:
         self._done = 0
         self._at_work: dict[str, tuple[float, str]] = {}
         self._start_ups: list[float] = []
-        self._seconds = {task: list(values) for task, values in past_seconds.items()}
+        past = {key: seconds for takes in plan.estimates.values() for key, seconds in takes.seconds.items()}
+        self._past = {key: seconds for key, seconds in past.items() if seconds is not None}
+        self._seconds: dict[str, list[float]] = {}
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Progress:
@@ -93,17 +92,21 @@ class Progress:
         self._console.print(line, soft_wrap=True)
 
     def seconds_left(self) -> float:
-        """Estimate: what the same task took before, else a guess by its kind, scaled by how wrong the guesses were."""
-        known = {task: mean(values) for task, values in self._seconds.items() if task in self._kinds}
-        guessed = sum(GUESS[self._kinds[task]] for task in known)
-        scale = sum(known.values()) / guessed if guessed else 1.0
+        """Estimate: what the same work took before, else the same task in this run, else a guess scaled by those."""
+        seen = {task: mean(values) for task, values in self._seconds.items()}
+        known = [(self._past[key], self._guess(key)) for key in self._past if key in self._labels]
+        known += [(seconds, GUESS[self._kinds[task]]) for task, seconds in seen.items()]
+        scale = sum(seconds for seconds, _ in known) / sum(guess for _, guess in known) if known else 1.0
         now = time.monotonic()
         left = 0.0
         for key in self._open:
-            task = self._labels[key][1]
             spent = now - self._at_work[key][0] if key in self._at_work else 0.0
-            left += max(0.0, known.get(task, GUESS[self._kinds[task]] * scale) - spent)
-        return left
+            seconds = self._past.get(key) or seen.get(self._labels[key][1]) or self._guess(key) * scale
+            left += max(0.0, seconds - spent)
+        return left / self._workers
+
+    def _guess(self, key: str) -> float:
+        return GUESS[self._kinds[self._labels[key][1]]]
 
     def _render(self) -> Table:
         table = Table.grid(padding=(0, 1))
@@ -114,16 +117,6 @@ class Progress:
         for start, what in self._at_work.values():
             table.add_row(Text(f"  {what}  ({_clock(time.monotonic() - start)})", style="dim"))
         return table
-
-
-def past_seconds(results: Path) -> dict[str, list[float]]:
-    """Seconds that each kind of cell took in the records of `results`, by what the progress display calls it."""
-    seconds: dict[str, list[float]] = {}
-    for record in Store(results).read_all()[0]:
-        if record.status == "ok":
-            what = record.task if isinstance(record, MeasureRecord) else "compress"
-            seconds.setdefault(what, []).append(record.provenance.seconds)
-    return seconds
 
 
 def _clock(seconds: float) -> str:

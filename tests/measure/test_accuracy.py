@@ -136,12 +136,12 @@ def test_the_size_of_batches_does_not_matter(
 
 
 def test_scoring_by_lm_evals_own_backend_is_noted(
-    pack: Pack, subject: Subject, monkeypatch: pytest.MonkeyPatch
+    pack: Pack, tiny_mha: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = Task(spec("arc_easy"), "0shot", 3)
-    packed = measure(task, subject, pack)
+    packed = measure(task, Subject(tiny_mha), pack)
     monkeypatch.setattr(PackedLM, "_obstacle", lambda self: "the reason")
-    stock = measure(task, subject, pack)
+    stock = measure(task, Subject(tiny_mha), pack)
     assert packed.evidence.notes == []
     assert stock.evidence.notes == ["scored by lm-eval's own backend: the reason"]
     assert stock.evidence.items == packed.evidence.items
@@ -165,3 +165,14 @@ def test_data_of_another_form_is_one_sentence(tmp_path: Path) -> None:
     pack = Pack([make_pack(tmp_path, {"arc_easy/test": [{"text": "x"}, {"text": "y"}]})])
     with pytest.raises(DataError, match=r"test\.parquet: not as lm-eval's 'arc_easy' reads it"):
         accuracy.build_task(spec("arc_easy"), pack)
+
+
+def test_whether_packing_suits_the_model_is_asked_once_for_all_tasks(
+    tiny_mha: Path, pack: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    subject = Subject(tiny_mha)
+    monkeypatch.setattr(PackedLM, "_obstacle", lambda self: asked.append(1))
+    for task in (Task(spec("arc_easy"), "0shot", 2), Task(spec("piqa"), "0shot", 2)):
+        measure(task, subject, pack)
+    assert asked == [1]

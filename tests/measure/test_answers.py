@@ -117,7 +117,7 @@ class Scoring:
     def __init__(self, kept: Answers | None, cut_after: int | None = None) -> None:
         self.model, self.batches, self.seen = make_model(kv_heads=2), 0, [0]
         self.cut_after = cut_after
-        lm = PackedLM(self.model, make_tokenizer(), self._progress, kept)
+        lm = PackedLM(self.model, make_tokenizer()).following(self._progress, kept)
         self.model.model.register_forward_pre_hook(self._count)
         self.answers = lm.loglikelihood(REQUESTS)
 

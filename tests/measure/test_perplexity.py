@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from bench.data.pack import Pack
 from bench.errors import LeanboardError, UsageError
@@ -53,6 +54,20 @@ def test_value_is_that_of_the_definition(
     assert result.evidence.windows is not None
     assert result.evidence.windows.nll == pytest.approx(nll, rel=1e-5)
     assert result.evidence.windows.targets == [length - 1] * len(nll)
+
+
+def test_a_large_vocabulary_is_summed_as_finely_as_float32_can() -> None:
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(
+        vocab_size=50_000, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
+    )).eval()
+    with torch.no_grad():
+        model.lm_head.weight *= 100
+        rows = torch.randint(50_000, (3, 40))
+        logits = model(rows).logits[:, :-1].double()
+    exact = F.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten(), reduction="none").view(3, -1).mean(dim=1)
+    found = torch.tensor(perplexity.window_losses(model, rows), dtype=torch.float64) / 39
+    assert (found - exact).abs().max() < 5e-6
 
 
 def test_standard_error_is_the_delta_method_over_windows(pack: Pack, tiny_mha: Path) -> None:

@@ -160,7 +160,7 @@ def test_a_model_that_does_not_heed_the_mask_is_scored_by_lm_eval_and_noted(name
     model = ignoring(name).to(dtype)
     requests = ask(("The fox", " jumps"), ("The fox", " runs away"))
     seen: list[tuple[int, int]] = []
-    lm = PackedLM(model, make_tokenizer(), lambda done, total: seen.append((done, total)))
+    lm = PackedLM(model, make_tokenizer()).following(lambda done, total: seen.append((done, total)))
     assert_same(lm.loglikelihood(requests), stock(model, requests), 1e-4 if dtype == torch.float32 else 0.3)
     assert len(lm.notes) == 1
     assert "scored by lm-eval's own backend: with common beginnings computed once" in lm.notes[0]

@@ -3,11 +3,23 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bench.record.schema import RECORD, MeasureRecord
 from bench.record.store import AnyRecord, Store
-from bench.report.plots.looks import KNOWN
+from bench.report.published import Counterpart, Protocol, Published, PublishedRow
 from bench.task import TaskGroup
-from tests.record.records import accuracy, artifact, failed, failed_artifact, perplexity, size, speed
+from tests.record.records import (
+    accuracy,
+    artifact,
+    failed,
+    failed_artifact,
+    perplexity,
+    scored,
+    size,
+    speed,
+    windowed,
+)
 
 PAIR = TaskGroup(name="pair", kind="group", description="two tasks", members=("piqa.acc", "hellaswag.acc_norm"))
 
@@ -42,13 +54,16 @@ def five_hundred() -> list[AnyRecord]:
     records = []
     for model in ("one", "two"):
         records += cells("dense", 12.0, model=model)
-        for i, method in enumerate(["random", "magnitude", *KNOWN[:7]]):
+        for i, method in enumerate(METHODS):
             for removed in (0.2, 0.3, 0.4, 0.5):
                 who = {"target": f"params={removed}", "removed": removed, "model": model}
                 records += cells(method, 13.0 + i + 40 * removed, ratio=1 + removed, **who)
     return records
 
 
+METHODS = (
+    "random", "magnitude", "llm_pruner", "saap", "compresso", "trawl", "capaboost", "pruning_adapter", "lora"
+)
 SCRIPT = """"><script>window.hit=1</script><img src=x onerror="window.hit=1">'{{7*7}}`</td>\n"""
 KEPT = {"key", "artifact", "status", "kind", "id", "direction", "created"}
 """Fields that are not free text: the schema takes no other than what they are for."""
@@ -77,3 +92,50 @@ def store(results: Path, records: list[AnyRecord]) -> Path:
     for record in records:
         Store(results).write(record)
     return results
+
+
+def text_losses(shift: float = 0.0, *, windows: int = 64, noise: float = 0.02, seed: int = 0) -> list[float]:
+    """Mean losses of the windows of one text, harder and easier ones, each `shift` nats higher for a worse model."""
+    hard = np.random.default_rng(0).normal(3.0, 0.5, windows)
+    return [float(x) for x in hard + shift + np.random.default_rng([1, seed]).normal(0, noise, windows)]
+
+
+def answers(share: float, n: int = 200, seed: int = 0) -> str:
+    """Bits of `n` questions of which about `share` is right; a better model has right nearly all a worse one has."""
+    ease = np.random.default_rng(2).random(n)
+    own = np.random.default_rng([3, seed]).random(n)
+    return "".join("1" if right else "0" for right in np.where(own < 0.1, own * 10, ease) < share)
+
+
+def known(scores: dict[str, float], model: str = "tiny") -> list[Published]:
+    """Known dense scores by metric id."""
+    found = []
+    for metric, value in scores.items():
+        name, _, protocol = metric.partition("@")
+        task, _, kind = name.partition(".")
+        row = PublishedRow(method="dense", model=model, of="dense", ours=Counterpart(model=model, method="dense"),
+                           known=True, values={metric: value})
+        how = Protocol(task=task, metric=kind, protocol=protocol)
+        found.append(Published("file", row, metric, value, how, "a page"))
+    return found
+
+
+PPL = "wikitext2.ppl_token@128/limit64"
+KNOWN = known({PPL: 20.0})
+
+
+def dense(ppl: float = 20.0, **who: object) -> list[AnyRecord]:
+    """A dense run that gives the known perplexity (or another)."""
+    made = artifact("dense", **{"preset": "default", "target": "none", "removed": 0.0} | who)
+    losses = np.array(text_losses())
+    return [made, windowed(made, "wikitext2@128/limit64", list(losses - losses.mean() + np.log(ppl)))]
+
+
+def row(method: str, shift: float, *, share: float | None = None, seed: int = 0, **who: object) -> list[AnyRecord]:
+    """A checkpoint whose losses are `shift` nats above the dense model's, and perhaps its answers to piqa."""
+    made = artifact(method, seed=seed, **who)
+    noise = sum(map(ord, method)) + 1000 * seed
+    measured = [windowed(made, "wikitext2@128/limit64", text_losses(shift, seed=noise))]
+    if share is not None:
+        measured.append(scored(made, "piqa@0shot/limit200", answers(share, seed=noise)))
+    return [made, *measured]

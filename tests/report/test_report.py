@@ -13,7 +13,7 @@ from tests.record.records import artifact, failed_artifact
 from tests.report.boards import PAIR, cells, five_hundred, smollm, store
 from tests.suites import user_seconds
 
-FILES = ["leaderboard.csv", "leaderboard.md", "long.csv", "paired.csv"]
+FILES = ["leaderboard.csv", "leaderboard.md", "long.csv", "paired.csv", "reproduction.csv", "reproduction.md"]
 RUN = """
 import sys, pathlib
 from bench.report import report

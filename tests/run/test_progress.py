@@ -1,7 +1,6 @@
 """The progress display counts what happens and learns how long things take."""
 
 import io
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,14 +10,15 @@ from rich.console import Console
 from bench.run.progress import GUESS, Progress
 
 
-def plan(finished: set[str]) -> Any:
+def plan(finished: set[str], past: dict[str, float]) -> Any:
     cells = [SimpleNamespace(key=f"m{i}", task=f"task{i}", kind="accuracy") for i in range(3)]
     job = SimpleNamespace(artifact=SimpleNamespace(key="a", label="tiny · random"), cells=cells)
-    return SimpleNamespace(jobs=[job], finished=finished)
+    seconds = {key: past.get(key) for key in ("a", *(cell.key for cell in cells))}
+    return SimpleNamespace(jobs=[job], finished=finished, estimates={"a": SimpleNamespace(seconds=seconds)})
 
 
-def display(finished: set[str] = frozenset(), past: dict[str, list[float]] | None = None) -> Progress:
-    return Progress(Console(file=io.StringIO(), width=120), plan(set(finished)), past or {})
+def display(finished: set[str] = frozenset(), past: dict[str, float] | None = None, workers: int = 1) -> Progress:
+    return Progress(Console(file=io.StringIO(), width=120), plan(set(finished), past or {}), workers)
 
 
 def done(key: str, status: str = "ok", seconds: float = 1.0) -> dict[str, Any]:
@@ -68,18 +68,15 @@ def test_time_left_is_guessed_then_scaled_then_known() -> None:
     progress = display()
     progress.on_event(done("a", seconds=2 * GUESS["compress"]))
     assert progress.seconds_left() == pytest.approx(2 * 3 * GUESS["accuracy"])
-    progress.on_event(done("m0", seconds=100.0))
-    past = display({"a", "m0"}, {"task1": [10.0, 30.0], "task2": [5.0]})
+    past = display({"a", "m0"}, {"m1": 20.0, "m2": 5.0})
     assert past.seconds_left() == pytest.approx(25.0)
+    assert display({"a", "m0"}, {"m1": 20.0, "m2": 5.0}, workers=2).seconds_left() == pytest.approx(12.5)
+    assert display({"a"}, {"m0": 3 * GUESS["accuracy"]}).seconds_left() == pytest.approx(9 * GUESS["accuracy"])
 
 
-def test_past_seconds_come_from_good_records(tmp_path: Path) -> None:
-    from bench.record.store import Store
-    from bench.run.progress import past_seconds
-    from tests.record.records import artifact, failed_artifact, perplexity
-
-    made = artifact("random")
-    for record in (made, perplexity(made, 20.0), failed_artifact("broken")):
-        Store(tmp_path).write(record)
-    seconds = past_seconds(tmp_path)
-    assert {task: len(values) for task, values in seconds.items()} == {"compress": 1, perplexity(made, 20.0).task: 1}
+def test_what_this_run_showed_of_a_task_counts_for_its_other_checkpoints() -> None:
+    progress = display({"a"})
+    progress._labels["other"] = ("tiny · dense", "task0")
+    progress._open.add("other")
+    progress.on_event(done("m0", seconds=30.0))
+    assert progress.seconds_left() == pytest.approx(30.0 + 2 * GUESS["accuracy"] * 30.0 / GUESS["accuracy"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bench.report.board import Board
 from bench.report.plots.looks import Looks, series_of
 from bench.report.site.index import rank_tip
-from bench.report.site.names import mark_of, number_of, row_href, variant
+from bench.report.site.names import mark_of, number_of, published_line, row_href, variant
 
 if TYPE_CHECKING:
     from bench.registry import MethodEntry
@@ -35,7 +35,7 @@ def method_page(
     return {
         "method": method, "traits": entry.cls.traits if entry is not None else None, "lines": lines,
         "card": _rendered(text) if text else None, "ticks": card.ticks if card else (),
-        "published": [c for c in board.published if c.published.of == method],
+        "published": [published_line(c) for c in board.published if c.published.row.of == method],
     }
 
 

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from bench.record.store import safe_name
 from bench.report.board import Cell
-from bench.report.formats import writer
+from bench.report.formats import number, writer
 from bench.report.frame import Identity
 from bench.report.plots.looks import Look
 from bench.report.plots.style import INK
+from bench.report.reproduction import Comparison
+from bench.report.verdicts import unit_of
 
 SHAPES = {
     "o": "M8 2.6a5.4 5.4 0 1 1 0 10.8a5.4 5.4 0 1 1 0-10.8z", "D": "M8 1.6L14.4 8L8 14.4L1.6 8z",
@@ -80,10 +82,25 @@ def number_of(cell: Cell | None, unit: str) -> Number:
         low, high, error, kind = cell.value, cell.value, "", ""
     parts = [f"{cell.value:.6g} {unit}".strip(), kind, f"n = {cell.n:,}" * (cell.n > 1)]
     parts += [f"{cell.seeds} seeds" * (cell.seeds > 1), *dict.fromkeys(cell.lost)]
-    value, *ends = (f"{number:.8g}" for number in (cell.value, low, high))
+    value, *ends = (f"{x:.8g}" for x in (cell.value, low, high))
     return Number(write(cell.value) + suffix, error, "; ".join(filter(None, parts)), value, *ends)
 
 
 def variant(identity: Identity) -> str:
     """What tells a row from others of its method, in small print: preset and recovery."""
     return " · ".join([identity.preset, *[f"+ {identity.recovery}"] * (identity.recovery != "none")])
+
+
+def published_line(comparison: Comparison) -> dict[str, str]:
+    """A published number beside ours, in the unit it is read in."""
+    theirs = comparison.published
+    unit = unit_of(theirs.metric_id)
+    bounds = f"{number(comparison.low, unit)}–{number(comparison.high, unit)}" if comparison.low is not None else ""
+    delta = number(comparison.delta, unit)
+    return {
+        "metric": theirs.metric if theirs.protocol.why else theirs.metric_id,
+        "name": ", ".join(filter(None, (theirs.row.method, theirs.row.model, theirs.row.ratio))),
+        "source": theirs.source, "theirs": number(theirs.number, unit), "ours": number(comparison.ours, unit),
+        "interval": bounds, "delta": f"+{delta}" if (comparison.delta or 0.0) > 0 else delta.replace("-", "−"),
+        "verdict": f"{comparison.state}: {comparison.why}" if comparison.why else comparison.state,
+    }

@@ -12,7 +12,7 @@ from bench.report.formats import number, title_of, writer
 from bench.report.frame import Run, status_text
 from bench.report.plots.looks import Look, Series, series_of
 from bench.report.site.index import rank_tip
-from bench.report.site.names import mark_of, method_href, number_of, row_href, variant
+from bench.report.site.names import mark_of, method_href, number_of, published_line, row_href, variant
 
 STRIP = 56
 """Height of the drawing of what is left of each layer, in units of the picture; a layer is 10 wide."""
@@ -41,7 +41,9 @@ def row_page(
         "is_worse": WORSE in row.notes, "facts": list(_facts(board, row, dense)),
         "scores": _scores(board, row, dense, {id_: s.text for id_, s in ranked.items() if s.is_ranked}),
         "layers": _layers(made, whole), "pairs": [_pair(p) for p in board.pairs if p.row == row.identity],
-        "published": [c for c in board.published if c.row == row.identity and c.state != "not run"],
+        "published": [
+            published_line(c) for c in board.published if c.row == row.identity and c.state != "not run"
+        ],
         "costs": [_cost(artifact) for artifact in made if artifact.cost], "seeds": [_seed(a, row) for a in made],
         "failures": list(_failures(runs)), "remarks": row.notes,
     }
