@@ -10,7 +10,8 @@ import pytest
 from tests.suites import leanboard, make_suite, user_seconds
 
 VERBS = [
-    "methods", "test-method", "new-method", "models", "tasks", "plan", "run", "report", "why", "doctor", "data",
+    "methods", "test-method", "new-method", "models", "tasks", "plan", "run", "report", "compare", "why", "doctor",
+    "data",
 ]
 
 

@@ -43,6 +43,39 @@ def report(
 
 
 @app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A row's name, MODEL/METHOD/PRESET/RECOVERY/TARGET or parts of it; the start "
+                                          "of its checkpoint's key; or a results folder.")],
+    b: Annotated[str, typer.Argument(help="Another row, or another results folder.")],
+    results: Results = Path("results"), as_json: Json = False,
+) -> None:
+    """Compare two rows, or the rows that two results folders share: paired, task by task, and how their keys differ."""
+    from dataclasses import asdict
+
+    from bench.registry import task_groups
+    from bench.report import compare as comparing
+
+    groups, folders = task_groups(), [Path(side) for side in (a, b) if (Path(side) / "runs").is_dir()]
+    only: dict[str, list[str]] = {}
+    if len(folders) == 2:
+        trees = [comparing.Tree(folder, groups) for folder in folders]
+        pairs, only["only in A"], only["only in B"] = comparing.compare_trees(trees[0], trees[1], groups)
+    else:
+        pairs = [comparing.compare_rows(comparing.Tree(results, groups), a, b, groups)]
+    if as_json:
+        tests = [{**asdict(pair), "tests": [{**asdict(t), "verdict": t.verdict} for t in pair.tests]} for pair in pairs]
+        show({"rows": tests, **only}, True)
+        return
+    for pair in pairs:
+        fields = [{"what differs": field, "A": str(x), "B": str(y)} for field, x, y in pair.keys]
+        sides = {"row": pair.a} if pair.a == pair.b else {"A": pair.a, "B": pair.b}
+        show({**sides, "measured on both": comparing.table(pair) or "nothing", "keys": fields or "the same"}, False)
+        typer.echo()
+    if only:
+        show({side: ", ".join(names) or "no row" for side, names in only.items()}, False)
+
+
+@app.command()
 def why(
     a: Annotated[str, typer.Argument(help="Key (or the start of one) or file of a record.")],
     b: Annotated[str, typer.Argument(help="The same of another.")],
