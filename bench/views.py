@@ -104,6 +104,20 @@ def plan_list(plan: Plan) -> Rows:
     return rows
 
 
+def status_lines(notices: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What each run says of itself, for reading."""
+    lines = []
+    for run in notices:
+        state = "at work" if run["alive"] else "ended without a word: run the same command again to go on"
+        lines.append(f"{' '.join(run['command'])} (process {run['pid']}, since {run['started']}): {state}")
+        counts = f"{run['cached'] + run['done']}/{run['cells']} cells, {run['cached']} cached, {run['failed']} failed"
+        lines.append(f"  {counts}" + (f", about {run['seconds_left']} s left" if run["alive"] else ""))
+        word = "in flight" if run["alive"] else "lost"
+        lines += [f"  {word}: {cell['what']} ({cell['seconds']} s)" for cell in run["at_work"]]
+        lines += [f"  failed: {failure}" for failure in run["failures"]]
+    return lines
+
+
 def all_data() -> list[str]:
     """Every file of the data pack that some task or suite reads."""
     import tasks

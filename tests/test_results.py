@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.record.check import check_records
 from bench.record.store import Store
 from bench.registry import load_registry, task_groups
 from bench.report import check
@@ -20,6 +21,10 @@ def test_every_committed_record_can_be_read(results: Path) -> None:
     records, problems = Store(results).read_all()
     assert problems == []
     assert records
+
+
+def test_committed_records_hold_what_they_say(results: Path) -> None:
+    assert check_records(results) == []
 
 
 def test_committed_records_come_from_a_clean_checkout(results: Path) -> None:

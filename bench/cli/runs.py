@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,7 +29,20 @@ from bench.cli.reports import tell
 from bench.errors import Cancelled, UsageError, unknown
 
 if TYPE_CHECKING:
+    from bench.run.cells import Job
+    from bench.run.executors.attendant import Limits
     from bench.run.plan import Plan
+
+Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Worker processes at a time.")]
+Executor = Annotated[
+    str, typer.Option("--executor", help="local: worker processes; ray: a Ray cluster; inline: this process.")
+]
+TimeLimit = Annotated[
+    float | None, typer.Option("--time-limit", min=0.1, metavar="SECONDS", help="What one cell may take of time.")
+]
+MemoryLimit = Annotated[
+    float | None, typer.Option("--memory-limit", min=0.1, metavar="GB", help="What a worker may hold of memory.")
+]
 
 
 @app.command()
@@ -47,34 +62,58 @@ def plan(
 @app.command()
 def run(
     suite: SuiteName, results: Results = Path("results"), only: Only = None, model_path: ModelPath = None,
-    weights: Weights = None, plugins: Plugins = None, offline: Offline = False,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Worker processes at a time.")] = 1,
+    weights: Weights = None, plugins: Plugins = None, offline: Offline = False, jobs: Jobs = 1,
+    executor: Executor = "local", time_limit: TimeLimit = None, memory_limit: MemoryLimit = None,
 ) -> None:
     """Run what is not finished of a suite, then print the board and write CSVs, Markdown and plots.
 
     Failed cells are tried again; finished ones are never computed twice. Exit code 3: some cells failed.
     """
-    from bench.registry import load_registry, task_groups
-    from bench.report import report as make_report
-    from bench.report.tables import print_table
-    from bench.run.executors import run_jobs
-    from bench.run.progress import Progress
+    from bench.run.interrupt import interruptible
 
-    console = make_console()
-    made = planned(suite, results, only, model_path, weights, plugins, offline)
-    for note in made.notes:
-        console.print(f"note: {note}", soft_wrap=True, markup=False)
-    made.make_weights(say)
-    with Progress(console, made, jobs) as progress:
-        try:
-            run_jobs(made.open_jobs(), jobs, progress.on_event)
-        except KeyboardInterrupt:
-            raise Cancelled("interrupted; what is finished is kept, run the same command again to go on") from None
-    outcome = make_report(results, task_groups(), load_registry(plugins or []).methods)
-    print_table(outcome.board, console)
-    tell(outcome, console)
-    if progress.failed:
-        raise typer.Exit(3)
+    limits = limits_of(time_limit, memory_limit, executor)
+    with tidily(), interruptible():
+        made = planned(suite, results, only, model_path, weights, plugins, offline)
+        carry_out(made, made.open_jobs(), results, jobs, executor, limits)
+
+
+@app.command()
+def retry(
+    suite: SuiteName,
+    code: Annotated[str, typer.Option("--code", help="Statuses or error codes, such as oom,timeout.")],
+    results: Results = Path("results"), only: Only = None, model_path: ModelPath = None,
+    weights: Weights = None, plugins: Plugins = None, offline: Offline = False, jobs: Jobs = 1,
+    executor: Executor = "local", time_limit: TimeLimit = None, memory_limit: MemoryLimit = None,
+) -> None:
+    """Run the cells of a suite whose last record has one of these codes, and what was skipped for want of them.
+
+    Exit code 3: some cells failed again.
+    """
+    from bench.run.interrupt import interruptible
+    from bench.run.retry import failed_with
+
+    limits = limits_of(time_limit, memory_limit, executor)
+    with tidily(), interruptible():
+        made = planned(suite, results, only, model_path, weights, plugins, offline)
+        chosen = failed_with(made.open_jobs(), set(code.split(",")))
+        if not chosen:
+            say(f"no record of the suite has the code {code.replace(',', ' or ')}")
+            return
+        carry_out(made, chosen, results, jobs, executor, limits)
+
+
+@app.command()
+def status(results: Results = Path("results"), as_json: Json = False) -> None:
+    """Say what runs are at work on a results folder, here or on machines that share it, and how far they are."""
+    from bench.run.status import running
+    from bench.views import status_lines
+
+    found = running(results)
+    if as_json:
+        show(found, True)
+        return
+    for line in status_lines(found) or [f"no run is at work on {results}"]:
+        typer.echo(line)
 
 
 @app.command()
@@ -86,6 +125,52 @@ def doctor(as_json: Json = False) -> None:
     show([finding.row() for finding in findings], as_json)
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
+
+
+def carry_out(
+    made: Plan, chosen: list[Job], results: Path, workers: int, executor: str, limits: Limits
+) -> None:
+    from bench.registry import load_registry, task_groups
+    from bench.report import report as make_report
+    from bench.report.tables import print_table
+    from bench.run.executors import run_jobs
+    from bench.run.progress import Progress
+    from bench.run.status import Notice
+
+    console = make_console()
+    for note in made.notes:
+        console.print(f"note: {note}", soft_wrap=True, markup=False)
+    made.make_weights(say)
+    memory = {key: takes.memory for key, takes in made.estimates.items()}
+    asked = {key for job in chosen for key in (job.artifact.key, *(cell.key for cell in job.cells))}
+    with Progress(console, made, workers, asked) as progress, Notice(results, typed(), progress) as notice:
+        run_jobs(chosen, workers, notice.on_event, executor=executor, limits=limits, memory=memory)
+    outcome = make_report(results, task_groups(), load_registry().methods)
+    print_table(outcome.board, console)
+    tell(outcome, console)
+    if progress.failed:
+        raise typer.Exit(3)
+
+
+@contextmanager
+def tidily() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Cancelled("interrupted; what is finished is kept, run the same command again to go on") from None
+
+
+def limits_of(seconds: float | None, gigabytes: float | None, executor: str) -> Limits:
+    from bench.run.executors import check_executor
+    from bench.run.executors.attendant import GB, Limits
+
+    limits = Limits(seconds, None if gigabytes is None else round(gigabytes * GB))
+    check_executor(executor, limits)
+    return limits
+
+
+def typed() -> list[str]:
+    return ["leanboard", *sys.argv[1:]]
 
 
 def planned(
@@ -102,7 +187,7 @@ def planned(
         load_suite(suite), load_registry(plugins or []), results,
         model_paths={key: Path(value) for key, value in pairs(model_path, "--model-path").items()},
         plugins=[p.resolve() for p in plugins or []], only=pairs(only, "--only"), offline=is_offline(offline),
-        command=["leanboard", *sys.argv[1:]], say=say,
+        command=typed(), say=say,
         random_weights=weights == "random",
     )
 

@@ -88,6 +88,9 @@ def _accuracy(metric: Metric, bits: str | None) -> Iterator[str]:
         yield f"{metric.id} has no items as its evidence"
         return
     n, value = len(bits), bits.count("1") / len(bits)
+    limit = metric.id.rpartition("/limit")[2]
+    if limit.isdecimal() and n > int(limit):
+        yield f"{metric.id} has {n} items, over its limit"
     error = math.sqrt(value * (1 - value) / (n - 1)) if n > 1 else None
     yield from _same(metric, value, n, error, f"{n} items")
 

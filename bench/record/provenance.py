@@ -64,6 +64,15 @@ def accelerator_name() -> str | None:
 
 
 @cache
+def accelerator_ids() -> list[str]:
+    """What `CUDA_VISIBLE_DEVICES` calls each NVIDIA GPU that this process may use."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [] if given == "-1" else [gpu for gpu in given.split(",") if gpu]
+    return (_output("nvidia-smi", "--query-gpu=index", "--format=csv,noheader") or "").split()
+
+
+@cache
 def accelerator_memory() -> int | None:
     """Bytes of memory of that GPU; None where `nvidia-smi` does not tell."""
     totals = _output("nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits")

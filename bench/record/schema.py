@@ -89,10 +89,13 @@ class Cost(Strict):
 
 
 class Failure(Strict):
+    """Why a cell did not end well; `peak_memory_bytes` is the worker's resident size at most, where memory was why."""
+
     stage: str
     code: str
     message: str
     traceback: str = ""
+    peak_memory_bytes: int | None = None
 
 
 class Provenance(Strict):

@@ -42,15 +42,15 @@ class Store:
         return folder / record.artifact / f"{task}.{record.key}.json"
 
     def write(self, record: AnyRecord) -> Path:
-        """Write `record`, in place of an older record of the same key.
+        """Write `record`, in place of an older record of the same key; a good one gives way to none but a good one.
 
         Raises:
             RecordError: the file there is damaged or not ours (it is left as it is), or the record is not JSON.
             LeanboardError: the file system refuses.
         """
         path = self.path_of(record)
-        if path.exists():
-            self._read(path)
+        if path.exists() and self._read(path).status == "ok" != record.status:
+            return path
         try:
             text = render(record)
         except (TypeError, ValueError) as error:

@@ -131,7 +131,7 @@ def _row(
             columns.setdefault(id_, Column(id_, "", "none", "other"))
     for id_ in missing:
         columns.setdefault(id_, Column(id_, "fraction", "higher", "mean"))
-    cells = {id_: _cell(found[id_], lost[id_]) for id_ in sorted(found.keys() | lost.keys())}
+    cells = {id_: cell_of(found[id_], lost[id_]) for id_ in sorted(found.keys() | lost.keys())}
     made = [run.artifact for _, run in sorted(seeds.items()) if run.artifact is not None]
     measured = [measure for _, run in sorted(seeds.items()) for _, measure in sorted(run.measures.items())]
     is_whole = all(m.status == "ok" for m in measured) and not any(run.stale for run in seeds.values())
@@ -203,11 +203,11 @@ def _group_means(
             if absent and mean.is_whole:
                 missing[mean.id] = absent
             elif not absent:
-                found.append(_mean(mean.id, [values[part] for part in mean.parts]))
+                found.append(mean_of_metrics(mean.id, [values[part] for part in mean.parts]))
     return found, missing
 
 
-def _mean(id_: str, members: Sequence[Metric]) -> Metric:
+def mean_of_metrics(id_: str, members: Sequence[Metric]) -> Metric:
     """The unweighted mean of several tasks under one protocol.
 
     Raises:
@@ -224,7 +224,7 @@ def _mean(id_: str, members: Sequence[Metric]) -> Metric:
     )
 
 
-def _cell(metrics: Sequence[Metric], lost: Sequence[str]) -> Cell:
+def cell_of(metrics: Sequence[Metric], lost: Sequence[str]) -> Cell:
     """One number out of those of the seeds.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from statistics import mean
 from types import TracebackType
 from typing import Any
@@ -21,7 +22,8 @@ GUESS = {"compress": 5.0, "accuracy": 7.0, "perplexity": 20.0, "generation": 40.
 class Progress:
     """A live line on a terminal; elsewhere one line for every cell that ends."""
 
-    def __init__(self, console: Console, plan: Plan, workers: int) -> None:
+    def __init__(self, console: Console, plan: Plan, workers: int, asked: Collection[str] | None = None) -> None:
+        """`asked`: keys of the cells that are run, where those are not all that is open in `plan`."""
         self._console = console
         self._workers = workers
         self._labels: dict[str, tuple[str, str]] = {}
@@ -31,10 +33,11 @@ class Progress:
             for cell in job.cells:
                 self._labels[cell.key] = (job.artifact.label, cell.task)
                 self._kinds[cell.task] = cell.kind
-        self._open = {key for key in self._labels if key not in plan.finished}
-        self._cached = len(self._labels) - len(self._open)
-        self._failed = 0
+        self._open = {key for key in self._labels if key not in plan.finished and (asked is None or key in asked)}
+        self._cached = sum(key in plan.finished for key in self._labels)
+        self._total = self._cached + len(self._open)
         self._done = 0
+        self._failures: list[str] = []
         self._at_work: dict[str, tuple[float, str]] = {}
         self._start_ups: list[float] = []
         past = {key: seconds for takes in plan.estimates.values() for key, seconds in takes.seconds.items()}
@@ -58,7 +61,7 @@ class Progress:
     @property
     def failed(self) -> int:
         """Cells that did not end as ok."""
-        return self._failed
+        return len(self._failures)
 
     def on_event(self, event: dict[str, Any]) -> None:
         """Follow an event of a worker."""
@@ -69,6 +72,8 @@ class Progress:
             self._at_work[label] = (time.monotonic(), f"{label} · start-up")
         elif event["event"] == "start-up":
             self._start_ups.append(event["seconds"])
+        elif event["event"] == "wait":
+            self._at_work[key] = (time.monotonic(), f"{label} · {task} · another run is at it")
         elif event["event"] == "start":
             self._at_work[key] = (time.monotonic(), f"{label} · {task}")
         elif event["event"] == "progress" and key in self._at_work:
@@ -84,7 +89,8 @@ class Progress:
         self._open.discard(key)
         self._done += 1
         ok = event["status"] == "ok"
-        self._failed += not ok
+        if not ok:
+            self._failures.append(f"{label} · {task}: {event['status']}: {event['message']}")
         if ok:
             self._seconds.setdefault(task, []).append(event["seconds"])
         line = Text(f"{'✓' if ok else '✗'} {label} · {task}", style="" if ok else "red")
@@ -105,13 +111,23 @@ class Progress:
             left += max(0.0, seconds - spent)
         return left / self._workers
 
+    def snapshot(self) -> dict[str, Any]:
+        """All of this in plain data: counts, seconds left, what is at work (and for how many seconds), what failed."""
+        now = time.monotonic()
+        return {
+            "cells": self._total, "cached": self._cached, "done": self._done, "failed": self.failed,
+            "seconds_left": round(self.seconds_left()),
+            "at_work": [{"what": what, "seconds": round(now - start)} for start, what in self._at_work.values()],
+            "failures": self._failures,
+        }
+
     def _guess(self, key: str) -> float:
         return GUESS[self._kinds[self._labels[key][1]]]
 
     def _render(self) -> Table:
         table = Table.grid(padding=(0, 1))
-        head = f"{self._cached + self._done}/{len(self._labels)} cells · {self._cached} cached · "
-        head += f"{self._failed} failed · about {_clock(self.seconds_left())} left"
+        head = f"{self._cached + self._done}/{self._total} cells · {self._cached} cached · "
+        head += f"{self.failed} failed · about {_clock(self.seconds_left())} left"
         head += f" · a worker starts in {mean(self._start_ups):.1f} s" if self._start_ups else ""
         table.add_row(Text(head, style="bold"))
         for start, what in self._at_work.values():

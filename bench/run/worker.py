@@ -11,18 +11,21 @@ import os
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import LeanboardError
+from bench.catalogue import check_checkpoint
+from bench.data.files import locked
+from bench.errors import DataError
 from bench.paths import cache_dir
-from bench.record.provenance import provenance, without_user
-from bench.record.schema import ArtifactRecord, Failure, MeasureRecord, Status
+from bench.record.claims import claim
+from bench.record.schema import ArtifactRecord, Failure, MeasureRecord
 from bench.record.store import Store
 from bench.registry import load_registry, tasks_named
 from bench.run.cells import ArtifactCell, Job, MeasureCell
+from bench.run.outcome import artifact_record, done, failure_of, measure_record, status_of
 
 if TYPE_CHECKING:
     from bench.measure.subject import Subject
@@ -60,14 +63,33 @@ class Worker:
     def run(self) -> None:
         self._start_up()
         failure = self._artifact()
-        subject: Subject | None = None
-        for cell in self.job.cells:
-            if failure is not None:
+        if failure is not None:
+            for cell in self.job.cells:
                 self._write(measure_record(self.job, cell, "skipped", 0.0, error=failure))
-                continue
-            if subject is None:
-                subject = self._subject()
-            self._measure(cell, subject)
+            return
+        subject = self._subject()
+        todo = {cell.key: partial(self._measure, cell, subject) for cell in self.job.cells}
+        elsewhere = [key for key, do in todo.items() if not self._alone(key, do)]
+        for key in elsewhere:  # other runs were at these
+            self._alone(key, todo[key], wait=True)
+
+    def _alone(self, key: str, do: Callable[[], object], wait: bool = False) -> bool:
+        """Do the cell of `key` unless another run has done it; False where one is at it now.
+
+        With `wait` that one is waited for, and whatever it came to stands.
+        """
+        before = self.store.load(key)
+        if wait:
+            self.emit({"event": "wait", "key": key})
+        with claim(self.job.results, key, wait=wait) as mine:
+            if not mine:
+                return False
+            after = self.store.load(key)
+            if after is not None and (after.status == "ok" or after != before):
+                self._tell(after)
+            else:
+                do()
+        return True
 
     def _start_up(self) -> None:
         """Import what every job needs, which takes seconds: said before, and afterwards how many."""
@@ -80,29 +102,48 @@ class Worker:
 
     def _artifact(self) -> Failure | None:
         """Make the checkpoint unless it is there; the reason why the other cells must be skipped, if there is one."""
+        key = self.job.artifact.key
+        if not self.store.finished(key) and not self._alone(key, self._compress):
+            self._alone(key, self._compress, wait=True)
+        record = self.store.load(key)
+        error = record.error if record is not None else None
+        if error is None and not self._is_whole():  # it was lost or damaged, or made on another machine
+            error = self._compress()
+        return error and Failure(stage=error.stage, code="artifact_failed", message=error.message)
+
+    def _is_whole(self) -> bool:
         from bench.model.checkpoint import MANIFEST
+
+        path = artifact_path(self.job.artifact.key)
+        try:
+            check_checkpoint(path)
+        except DataError:
+            return False
+        return (path / MANIFEST).exists()
+
+    def _compress(self) -> Failure | None:
+        """Make the checkpoint and record how; the reason why that failed."""
+        from bench.run.compress import Stages, build
 
         cell = self.job.artifact
         path = artifact_path(cell.key)
-        recorded = self.store.finished(cell.key)
-        if recorded and (path / MANIFEST).exists():
-            return None
-        self.emit({"event": "start", "key": cell.key, "what": "compress"})
-        start = time.perf_counter()
-        from bench.run.compress import Stages, build
-
-        stages = Stages(cell.device)
-        try:
-            built = build(order_of(cell, self.job.plugins), path, stages, self._progress(cell.key))
-        except Exception as error:
-            failure = failure_of(error, stages.current)
-            self._write(artifact_record(self.job, status_of(error), time.perf_counter() - start, error=failure))
-            return Failure(stage=failure.stage, code="artifact_failed", message=failure.message)
-        record = artifact_record(
-            self.job, "ok", time.perf_counter() - start,
-            achieved=built.manifest.achieved, widths=built.widths, cost=built.cost,
-        )
-        self._write(record, already=recorded)
+        with locked(path):
+            already = self.store.finished(cell.key)
+            if already and self._is_whole():  # another run made it meanwhile
+                return None
+            self.emit({"event": "start", "key": cell.key, "what": "compress"})
+            start = time.perf_counter()
+            stages = Stages(cell.device)
+            try:
+                built = build(order_of(cell, self.job.plugins), path, stages, self._progress(cell.key))
+            except Exception as error:
+                failure = failure_of(error, stages.current)
+                self._write(artifact_record(self.job, status_of(error), time.perf_counter() - start, error=failure))
+                return failure
+            self._write(artifact_record(
+                self.job, "ok", time.perf_counter() - start,
+                achieved=built.manifest.achieved, widths=built.widths, cost=built.cost,
+            ), already)
         return None
 
     def _subject(self) -> Subject:
@@ -139,10 +180,11 @@ class Worker:
         """Store `record` (unless a good one is there: remaking a lost checkpoint changes no result) and say so."""
         if not already:
             self.store.write(record)
-        self.emit({
-            "event": "done", "key": record.key, "status": record.status, "seconds": record.provenance.seconds,
-            "message": record.error.message if record.error else "",
-        })
+        self._tell(record)
+
+    def _tell(self, record: ArtifactRecord | MeasureRecord) -> None:
+        message = record.error.message if record.error else ""
+        self.emit(done(record.key, record.status, message, record.provenance.seconds))
 
     def _progress(self, key: str) -> Callable[[str, int, int], None]:
         last = 0.0
@@ -166,47 +208,6 @@ def order_of(cell: ArtifactCell, plugins: list[Path]) -> Any:
     return Order(
         weights=cell.weights, method=method, recovery=cell.recovery, target=cell.target, seed=cell.seed,
         dtype=cell.dtype, device=cell.device, texts=texts, ingredients=cell.ingredients,
-    )
-
-
-def status_of(error: BaseException) -> Status:
-    """How a record calls what `error` did to its cell."""
-    name = type(error).__name__
-    if isinstance(error, MemoryError) or name == "OutOfMemoryError" or "not enough memory" in str(error).lower():
-        return "oom"
-    return "interrupted" if name == "Cancelled" else "failed"
-
-
-def failure_of(error: BaseException, stage: str) -> Failure:
-    """What a record keeps of an error: for one of ours the sentence is enough to the user, the traceback stays."""
-    code = type(error).__name__ if isinstance(error, LeanboardError) else f"exception.{type(error).__name__}"
-    message = str(error).strip() or type(error).__name__
-    trace = "".join(traceback.format_exception(error))
-    return Failure(
-        stage=stage, code=code, message=without_user(message.splitlines()[0]), traceback=without_user(trace)
-    )
-
-
-def _common(job: Job, status: Status, seconds: float) -> dict[str, Any]:
-    cell = job.artifact
-    return {
-        "status": status, "model": cell.model, "method": cell.method, "preset": cell.preset,
-        "recovery": cell.recovery_name, "target": cell.target_name, "seed": cell.seed,
-        "provenance": provenance(seconds, job.command, job.accelerator),
-    }
-
-
-def artifact_record(job: Job, status: Status, seconds: float, **content: Any) -> ArtifactRecord:
-    """The record of the job's checkpoint."""
-    cell = job.artifact
-    return ArtifactRecord(key=cell.key, ingredients=cell.ingredients, **_common(job, status, seconds), **content)
-
-
-def measure_record(job: Job, cell: MeasureCell, status: Status, seconds: float, **content: Any) -> MeasureRecord:
-    """The record of one measurement of the job."""
-    return MeasureRecord(
-        key=cell.key, ingredients=cell.ingredients, artifact=job.artifact.key, task=cell.task,
-        **_common(job, status, seconds), **content,
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.record.schema import RECORD, MeasureRecord
+from bench.record.schema import RECORD, ArtifactRecord, MeasureRecord
 from bench.record.store import AnyRecord, Store
 from bench.report.published import Counterpart, Protocol, Published, PublishedRow
 from bench.task import TaskGroup
@@ -50,15 +50,28 @@ def smollm() -> list[AnyRecord]:
 
 
 def five_hundred() -> list[AnyRecord]:
-    """More than five hundred records of two models."""
-    records = []
+    """More than five hundred records of two models, with windows and items as in a real board."""
+    records: list[AnyRecord] = []
     for model in ("one", "two"):
-        records += cells("dense", 12.0, model=model)
+        dense = cells("dense", 12.0, model=model)
+        records += [*dense, *evidence(dense[0], 0.0)]
         for i, method in enumerate(METHODS):
-            for removed in (0.2, 0.3, 0.4, 0.5):
+            for removed in (0.2, 0.3, 0.4):
                 who = {"target": f"params={removed}", "removed": removed, "model": model}
-                records += cells(method, 13.0 + i + 40 * removed, ratio=1 + removed, **who)
+                made = cells(method, 13.0 + i + 40 * removed, ratio=1 + removed, **who)
+                records += [*made, *evidence(made[0], 0.1 * i + removed)]
     return records
+
+
+def evidence(made: AnyRecord, shift: float) -> list[AnyRecord]:
+    """Windows and items of a checkpoint, worse by `shift` than the dense model."""
+    assert isinstance(made, ArtifactRecord)
+    noise = sum(map(ord, made.method))
+    return [
+        windowed(made, "wikitext2@128/limit64", text_losses(shift, seed=noise)),
+        *(scored(made, f"{task}@0shot/limit500", answers(0.8 - 0.1 * shift, 500, seed=noise + i))
+          for i, task in enumerate(("piqa", "arc_easy", "boolq", "winogrande", "lambada_openai"))),
+    ]
 
 
 METHODS = (

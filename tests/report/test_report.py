@@ -14,6 +14,14 @@ from tests.report.boards import PAIR, cells, five_hundred, smollm, store
 from tests.suites import user_seconds
 
 FILES = ["leaderboard.csv", "leaderboard.md", "long.csv", "paired.csv", "reproduction.csv", "reproduction.md"]
+KNOWN_DENSE = """
+about: a test
+metrics: {piqa: {task: piqa, metric: acc, protocol: 0shot/limit500}}
+tables:
+  - source: measured before
+    rows:
+      - {method: dense, model: One, of: dense, ours: {model: one, method: dense}, known: true, values: {piqa: 0.8}}
+"""
 RUN = """
 import sys, pathlib
 from bench.report import report
@@ -115,6 +123,12 @@ def test_a_report_of_five_hundred_records_takes_less_than_five_seconds(tmp_path:
     records = five_hundred()
     assert len(records) >= 500
     results = store(tmp_path / "results", records)
+    (results / "published").mkdir()
+    (results / "published" / "known.yaml").write_text(KNOWN_DENSE)
     assert user_seconds(tmp_path, "report", times=2) < 5
     assert len(list((results / "plots").iterdir())) == 2 * 2 * 5
+    assert len(list((results / "site" / "rows").iterdir())) == 2 * 28
     assert len((results / "paired.csv").read_text().splitlines()) > 200
+    one = (results / "leaderboard.md").read_text().partition("## two")[0]
+    assert "Dense gate **passed**" in one
+    assert "1 of 9" in one.partition("### Ranks")[2]

@@ -7,13 +7,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from textwrap import dedent, indent
 from typing import Any
 
 import psutil
 import pytest
 
 from bench.record.store import Store
+from tests.run.bad import write_plugins
 from tests.suites import environment, leanboard, make_suite
 
 TASKS = ["size", "wikitext2@128/limit2"]
@@ -26,18 +26,6 @@ BAD_METHODS = {
     "lies": "",
     "returns_nothing": "return None",
 }
-PLUGIN = """
-from bench.method import Method, Traits
-
-class Bad(Method):
-    name = "{name}"
-    version = "1"
-    traits = Traits(title="{name}", track="pruning", changes={{"shapes"}})
-
-    def compress(self, model, ctx):
-{body}
-        return model
-"""
 
 
 def records(root: Path) -> dict[str, Any]:
@@ -50,11 +38,7 @@ def records(root: Path) -> dict[str, Any]:
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which a small sweep has run, its bad plug-ins included."""
     root = tmp_path_factory.mktemp("sweep")
-    plugins = root / "plugins"
-    plugins.mkdir()
-    for name, body in BAD_METHODS.items():
-        source = PLUGIN.format(name=name, body=indent(dedent(body) or "pass", " " * 8))
-        (plugins / f"{name}.py").write_text(source)
+    plugins = write_plugins(root / "plugins", BAD_METHODS)
     (plugins / "broken.py").write_text("import a_package_that_is_not_there\n")
     make_suite(root, methods=["dense", *BAD_METHODS, "random"], tasks=[*TASKS, SPEED])
     done = leanboard(root, "run", "suite.yaml", "--plugins", "plugins", "--jobs", "2")
@@ -133,10 +117,10 @@ def test_a_lost_checkpoint_is_made_again_without_touching_its_record(swept: Path
     assert [r.status for r in after.values() if getattr(r, "task", "") == "wikitext2@64/limit2"] == ["ok"]
 
 
-def start(root: Path) -> subprocess.Popen[str]:
+def start(root: Path, *arguments: str) -> subprocess.Popen[str]:
     """Start a run as a terminal would: a job in the background of a shell would have SIGINT ignored."""
     return subprocess.Popen(
-        [sys.executable, "-m", "bench.cli", "run", "suite.yaml"], cwd=root, env=environment(root),
+        [sys.executable, "-m", "bench.cli", "run", "suite.yaml", *arguments], cwd=root, env=environment(root),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )

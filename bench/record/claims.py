@@ -1,0 +1,57 @@
+"""Who is at which cell: a lock for each key, so that no two runs on one file system do the same cell.
+
+The locks lie under `<results>/.leanboard/`, which git ignores. They are the file system's own (`filelock`), so one that
+a killed process held is free again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from bench.errors import LeanboardError
+
+POLL_SECONDS = 0.2
+
+
+def private_folder(results: Path, name: str) -> Path:
+    """A folder for what concerns running alone, beside the records; made where it is missing.
+
+    Raises:
+        LeanboardError: the file system refuses.
+    """
+    folder = results / ".leanboard" / name
+    ignore = results / ".leanboard" / ".gitignore"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not ignore.exists():
+            ignore.write_text("*\n", encoding="ascii")
+    except OSError as error:
+        raise LeanboardError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    return folder
+
+
+@contextmanager
+def claim(results: Path, key: str, *, wait: bool = False) -> Iterator[bool]:
+    """Hold the cell of `key` against other processes, here and on machines that share the file system.
+
+    Yields False where another holds it and `wait` is not given.
+
+    Raises:
+        LeanboardError: the file system refuses.
+    """
+    lock = FileLock(private_folder(results, "locks") / f"{key}.lock")
+    try:
+        lock.acquire(timeout=-1 if wait else 0, poll_interval=POLL_SECONDS)
+    except Timeout:
+        yield False
+        return
+    except OSError as error:
+        raise LeanboardError(f"{lock.lock_file}: cannot be locked: {error.strerror or error}") from error
+    try:
+        yield True
+    finally:
+        lock.release()

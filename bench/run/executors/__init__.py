@@ -1,0 +1,87 @@
+"""Where jobs run: `inline` in this process, `local` in processes of this machine, `ray` on the nodes of a cluster.
+
+All three run the same worker, and tell what happens by the same events; `local` and `ray` survive its death.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+
+from bench.errors import UsageError, unknown
+from bench.record.store import Store
+from bench.run.cells import Job
+from bench.run.executors.attendant import Limits, record_skipped
+from bench.run.outcome import Event
+
+EXECUTORS = ("local", "inline", "ray")
+NO_LIMITS = Limits()
+
+
+def run_jobs(
+    jobs: list[Job],
+    workers: int,
+    on_event: Callable[[Event], None],
+    *,
+    executor: str = "local",
+    limits: Limits = NO_LIMITS,
+    memory: Mapping[str, int] | None = None,
+) -> None:
+    """Run `jobs`; speed cells afterwards, alone and on this machine, so that nothing disturbs the clock.
+
+    On KeyboardInterrupt every worker is ended and the cells in flight get an `interrupted` record.
+
+    Args:
+        workers: at a time, with `local`; Ray's nodes take as many as they have room for.
+        memory: estimated bytes of each job, by key of its checkpoint; what does not fit together waits.
+    """
+    needs = memory or {}
+    if executor == "inline":
+        from bench.run.executors.inline import run_inline
+
+        run_inline(jobs, on_event)
+        return
+    from bench.run.executors.local import run_local
+
+    if executor == "local" and workers == 1:
+        run_local(jobs, 1, on_event, limits=limits, memory=needs)
+        return
+    without_speed = [_with_kinds(job, speed=False) for job in jobs]
+    if executor == "ray":
+        from bench.run.executors.on_ray import run_on_ray
+
+        run_on_ray(without_speed, on_event, limits=limits, memory=needs)
+    else:
+        run_local(without_speed, workers, on_event, limits=limits, memory=needs)
+    ready = []
+    for job in (_with_kinds(job, speed=True) for job in jobs):
+        if Store(job.results).finished(job.artifact.key):
+            ready.append(job)
+        else:
+            record_skipped(job, "the checkpoint could not be made", on_event)
+    run_local([job for job in ready if job.cells], 1, on_event, limits=limits, memory=needs)
+
+
+def check_executor(name: str, limits: Limits) -> None:
+    """Refuse what cannot be run that way, before anything is planned.
+
+    Raises:
+        UsageError: no such executor, Ray is not installed, or limits without a process to end.
+    """
+    if name not in EXECUTORS:
+        raise unknown("executor", name, EXECUTORS, "--executor")
+    if name == "ray" and find_spec("ray") is None:
+        raise UsageError("--executor ray: Ray is not installed; pip install 'leanboard[ray]'")
+    if name == "inline" and limits != NO_LIMITS:
+        raise UsageError("--executor inline: runs in this process, which no limit can end; use --executor local")
+
+
+def threads_each(workers: int) -> int:
+    """Compute threads of a worker: `OMP_NUM_THREADS` where the user set it, else an equal share of the cores."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdecimal() and int(given) else max(1, (os.cpu_count() or 1) // workers)
+
+
+def _with_kinds(job: Job, *, speed: bool) -> Job:
+    return job.model_copy(update={"cells": [c for c in job.cells if (c.kind == "generation") == speed]})

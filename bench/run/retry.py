@@ -1,0 +1,30 @@
+"""Choosing failed cells by how they failed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from bench.record.store import Store
+from bench.run.cells import Job
+
+
+def failed_with(jobs: list[Job], codes: Collection[str]) -> list[Job]:
+    """Of `jobs` the cells whose last record has one of `codes` as its status or as the code of its error.
+
+    With a checkpoint go the tasks that were skipped for want of it, or that it never came to.
+    """
+    chosen = []
+    for job in jobs:
+        artifact = bool(_codes(job, job.artifact.key) & set(codes))
+        wanted = {*codes, "skipped", "none"} if artifact else set(codes)
+        cells = [cell for cell in job.cells if _codes(job, cell.key) & wanted]
+        if artifact or cells:
+            chosen.append(job.model_copy(update={"cells": cells}))
+    return chosen
+
+
+def _codes(job: Job, key: str) -> set[str]:
+    record = Store(job.results).load(key)
+    if record is None:
+        return {"none"}
+    return {record.status, record.error.code} if record.error is not None else {record.status}
