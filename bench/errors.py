@@ -12,6 +12,10 @@ class LeanboardError(Exception):
 
     exit_code = 1
 
+    def __str__(self) -> str:
+        """One line, whatever the names in it hold."""
+        return " ".join(super().__str__().splitlines())
+
 
 class UsageError(LeanboardError):
     """What the user gave (suite, option, path, name) cannot be used."""
@@ -25,6 +29,10 @@ class DataError(UsageError):
 
 class RecordError(LeanboardError):
     """A file under `results/` is not a record of ours, or is damaged."""
+
+
+class ProtocolMismatch(LeanboardError):
+    """Numbers of two protocols would share a column, a cell or a mean."""
 
 
 class MethodError(LeanboardError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
@@ -20,7 +21,7 @@ TASK_ID = re.compile(
 )
 ACCURACY = ("0shot", "0shot+notice")
 """Zero-shot, and the same with Compresso's notice (`bench.data.notice`) before each context."""
-BACKENDS = ("hf",)
+BACKENDS = ("hf", "vllm")
 """What generates: modules of `bench.measure.generation`. `hf` is transformers."""
 GENERATION = re.compile(
     rf"^(?P<backend>{'|'.join(BACKENDS)})/b(?P<batch>[1-9]\d*)(?:-(?P<most>[1-9]\d*))?"
@@ -28,6 +29,13 @@ GENERATION = re.compile(
 )
 GENERATION_TEXT = f"{'|'.join(BACKENDS)}/b<batch>/p<prompt tokens>/n<new tokens>"
 """`b1-64` is a sweep: batches 1, 2, 4, … until the throughput grows no more, 64 at most."""
+
+
+def why_not_here(backend: str) -> str | None:
+    """Why a backend, one of `BACKENDS`, cannot generate in this environment; None where it can."""
+    if backend == "vllm" and find_spec("vllm") is None:
+        return "vLLM is not installed; on a CPU use the one of `tox -e vllm`, with a GPU install leanboard[vllm]"
+    return None
 
 
 class BaseTask(BaseModel):

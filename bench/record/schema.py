@@ -20,6 +20,10 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 METRIC_ID = re.compile(r"^(?P<task>[a-z0-9_]+)\.(?P<metric>[a-z0-9_]+)(?:@(?P<protocol>[a-z0-9_./+-]+))?$")
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -102,11 +106,14 @@ class Failure(Strict):
     code: str
     message: str
     traceback: str = ""
-    peak_memory_bytes: int | None = None
+    peak_memory_bytes: int | None = Field(None, exclude_if=_is_none)
 
 
 class Provenance(Strict):
-    """Where and with what a record was made."""
+    """Where and with what a record was made.
+
+    `remote_code`: SHA-256 of the model's own code, where the user allowed it to be run (see `bench.foreign`).
+    """
 
     created: str = Field(description="UTC, ISO 8601")
     seconds: Finite
@@ -115,6 +122,7 @@ class Provenance(Strict):
     dirty: bool | None
     packages: dict[str, str]
     machine: dict[str, str | int | float | None]
+    remote_code: str | None = Field(None, exclude_if=_is_none)
 
 
 class BaseRecord(Strict):

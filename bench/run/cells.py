@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict
 
 from bench.catalogue import ModelRef
 from bench.method import Target
+from bench.record.keys import digest
 from bench.registry import MethodEntry
-from bench.run.keys import digest
 from bench.suite import RandomTokens, TextSource
 from bench.task import Task
 
@@ -84,6 +84,7 @@ class Job(Cell):
     plugins: list[Path] = []
     command: list[str]
     accelerator: str | None = None
+    remote_code: str | None = None
 
 
 def artifact_ingredients(

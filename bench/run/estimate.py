@@ -1,8 +1,8 @@
 """What a checkpoint will take of this machine, estimated before anything is computed: memory, disk, time. No torch.
 
-Memory is the peak resident size of the worker and the processes it starts (on CUDA the device's): closed forms of the
-model's shape and the settings. What a decomposition works on and key/value caches are left out. Time has no closed form
-that would be honest: it is what the same cells took before on the same machine, else unknown.
+Memory is the peak resident size of the worker and what it starts (on CUDA the device's): closed forms of the model's
+shape and the settings. What a decomposition works on and key/value caches are left out. Time has no closed form that
+would be honest: it is what the same cells took before on the same machine, else unknown.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from bench.run.keys import digest
+from bench.record.keys import digest
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
 VALUES = st.recursive(
@@ -52,7 +52,7 @@ def test_what_is_not_json_is_refused(value: object) -> None:
 def test_a_key_is_the_same_in_every_process() -> None:
     """Committed records are found again by their keys: this one must never change without a new key schema."""
     assert digest({"b": [1, 2.5, None], "a": {"y": "é", "x": True}}) == "2a7f73f444fffbb3"
-    code = "from bench.run.keys import digest; print(digest({'a': 1, 'b': {'c': 2, 'd': 3}}))"
+    code = "from bench.record.keys import digest; print(digest({'a': 1, 'b': {'c': 2, 'd': 3}}))"
     keys = {
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
                        env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)}).stdout
