@@ -14,7 +14,8 @@ from bench.report.verdicts import cards, evidence, is_ranked, opening, published
 Part = tuple[str, Callable[[Row], str]]
 
 KEY_NAMES = (
-    "removed.params", "params.stored", "generate.tokens_per_s", "generate.speedup", "cost.seconds", "cost.peak_memory",
+    "removed.params", "params.stored", "generate.tokens_per_s", "generate.speedup", "generate.roofline_speedup",
+    "cost.seconds", "cost.peak_memory",
 )
 GENERAL = (
     "↑ higher is better, ↓ lower is better, – not measured. Below a name stands its protocol: numbers of two protocols "
