@@ -42,6 +42,7 @@ def cell_text(cell: Cell | None, unit: str) -> str:
         text += f" ± {write(cell.stderr)}{suffix}"
     else:
         text += suffix
+    text += " disturbed" * cell.is_disturbed
     return f"{text}, {lost}" if lost else text
 
 

@@ -35,7 +35,8 @@ FOOTNOTES = {
     "mean": "A *mean* is unweighted over all tasks of its group, and exists only where every one was measured under "
     "that protocol.",
     "generate": "Generation: `hf/b1/p64/n128` is transformers, batch 1, 64 prompt tokens, 128 new tokens; *speed-up* "
-    "is the dense model's time over this one's, measured in turn on the same machine.",
+    "is the dense model's time over this one's, measured in turn on the same machine; *possible* is what the machine's "
+    "measured bandwidth and arithmetic would allow; *disturbed*: others used the machine meanwhile.",
     "cost": "*compressing* is the wall time of compression and recovery, without loading and saving; its peak memory "
     "is what it took beyond the loaded model.",
 }
