@@ -95,6 +95,8 @@ def test_plan_lists_cells_and_computes_nothing(tmp_path: Path) -> None:
         (["run", "llama7b", "--model-path", "llama-7b=nowhere"], 2, "nowhere does not exist"),
         (["plan", "llama7b", "--weights", "rndom"], 2, "unknown kind of weights 'rndom'; did you mean random?"),
         (["why", "abc", "def"], 2, "abc"),
+        (["export", "nothing", "--to", "out"], 2, "'nothing' is neither the start of a key nor a row of results"),
+        (["export", "random", "--to", "out", "--format", "onnx"], 2, "--format: unknown format 'onnx'"),
     ],
 )
 def test_errors_are_one_sentence(tmp_path: Path, arguments: list[str], code: int, sentence: str) -> None:
