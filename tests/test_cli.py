@@ -12,8 +12,8 @@ from tests.suites import leanboard, make_suite, user_seconds
 
 OLD_RECORDS = Path(__file__).parent / "data" / "old_records"
 VERBS = [
-    "methods", "test-method", "new-method", "models", "tasks", "plan", "run", "retry", "status", "report", "check", "gc",
-    "why", "doctor", "data",
+    "methods", "test-method", "new-method", "models", "tasks", "plan", "run", "retry", "status", "report", "check",
+    "gc", "why", "doctor", "data",
 ]
 
 
