@@ -93,8 +93,8 @@ def evidence(board: Board, model: str) -> list[str]:
     lines: list[str] = []
     if checks:
         rows = [
-            [f"`{c.metric}`", _plus_minus(c.ours, c.stderr, _unit(c.metric)), number(c.known.number, _unit(c.metric)),
-             MARKS[c.ok], escape(c.known.source)] for c in checks
+            [f"`{c.metric}`", _plus_minus(c.ours, c.stderr, unit), number(c.known.number, unit), MARKS[c.ok],
+             escape(c.known.source)] for c in checks for unit in [unit_of(c.metric)]
         ]
         lines += ["### The dense model's known scores", ""]
         lines += grid(["metric", "ours", "known", "within 2 standard errors", "source"], rows)
@@ -124,7 +124,7 @@ def published(board: Board, model: str) -> list[str]:
 
 def comparison_cells(c: Comparison) -> list[str]:
     """What is said of one published number: name, metric, theirs, ours, Δ, verdict, source."""
-    unit = _unit(c.published.metric_id)
+    unit = unit_of(c.published.metric_id)
     ours = number(c.ours, unit) + (f" ({number(c.low, unit)}–{number(c.high, unit)})" if c.low is not None else "")
     delta = NOTHING if c.delta is None else f"{'+' if c.delta > 0 else ''}{number(c.delta, unit)}"
     verdict = f"off by {delta}" if c.state == "off" else c.state + f": {c.why}" * bool(c.why)
@@ -139,7 +139,8 @@ def metric_of(c: Comparison) -> str:
     return escape(c.published.metric) if c.published.protocol.why else f"`{c.published.metric_id}`"
 
 
-def _unit(metric: str) -> str:
+def unit_of(metric: str) -> str:
+    """The unit that numbers of a metric id are read in."""
     name = metric.split("@")[0].partition(".")[2]
     if metric.startswith(("params.", "macs.", "bytes.")):
         return {"params": "parameters", "macs": "MACs", "bytes": "bytes"}[metric.partition(".")[0]]
@@ -195,6 +196,6 @@ def _reproduced(about: Sequence[Comparison]) -> list[list[str]]:
         _, metric, theirs, ours, delta, verdict, _ = comparison_cells(same[0])
         if len(same) > 1:
             metric = ", ".join(metric_of(c) for c in same)
-            theirs = ", ".join(number(c.published.number, _unit(c.published.metric_id)) for c in same)
+            theirs = ", ".join(number(c.published.number, unit_of(c.published.metric_id)) for c in same)
         lines.append([*who, metric, theirs, ours, delta, verdict])
     return lines

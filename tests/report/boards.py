@@ -1,14 +1,25 @@
 """Boards of synthetic records."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from bench.record.schema import MeasureRecord
+from bench.record.schema import RECORD, ArtifactRecord, MeasureRecord
 from bench.record.store import AnyRecord, Store
 from bench.report.published import Counterpart, Protocol, Published, PublishedRow
 from bench.task import TaskGroup
-from tests.record.records import accuracy, artifact, perplexity, scored, size, speed, windowed
+from tests.record.records import (
+    accuracy,
+    artifact,
+    failed,
+    failed_artifact,
+    perplexity,
+    scored,
+    size,
+    speed,
+    windowed,
+)
 
 PAIR = TaskGroup(name="pair", kind="group", description="two tasks", members=("piqa.acc", "hellaswag.acc_norm"))
 
@@ -36,6 +47,58 @@ def smollm() -> list[AnyRecord]:
         *cells("dense", 20.0), *cells("random", 300.0), *cells("magnitude", 900.0, ratio=1.15),
         *cells("llm_pruner", 45.0, ratio=1.18), *cells("llm_pruner", 32.0, recovery="lora", ratio=1.18),
     ]
+
+
+def five_hundred() -> list[AnyRecord]:
+    """More than five hundred records of two models, with windows and items as in a real board."""
+    records: list[AnyRecord] = []
+    for model in ("one", "two"):
+        dense = cells("dense", 12.0, model=model)
+        records += [*dense, *evidence(dense[0], 0.0)]
+        for i, method in enumerate(METHODS):
+            for removed in (0.2, 0.3, 0.4):
+                who = {"target": f"params={removed}", "removed": removed, "model": model}
+                made = cells(method, 13.0 + i + 40 * removed, ratio=1 + removed, **who)
+                records += [*made, *evidence(made[0], 0.1 * i + removed)]
+    return records
+
+
+def evidence(made: AnyRecord, shift: float) -> list[AnyRecord]:
+    """Windows and items of a checkpoint, worse by `shift` than the dense model."""
+    assert isinstance(made, ArtifactRecord)
+    noise = sum(map(ord, made.method))
+    return [
+        windowed(made, "wikitext2@128/limit64", text_losses(shift, seed=noise)),
+        *(scored(made, f"{task}@0shot/limit500", answers(0.8 - 0.1 * shift, 500, seed=noise + i))
+          for i, task in enumerate(("piqa", "arc_easy", "boolq", "winogrande", "lambada_openai"))),
+    ]
+
+
+METHODS = (
+    "random", "magnitude", "llm_pruner", "saap", "compresso", "trawl", "capaboost", "pruning_adapter", "lora"
+)
+SCRIPT = """"><script>window.hit=1</script><img src=x onerror="window.hit=1">'{{7*7}}`</td>\n"""
+KEPT = {"key", "artifact", "status", "kind", "id", "direction", "created"}
+"""Fields that are not free text: the schema takes no other than what they are for."""
+
+
+def hostile() -> list[AnyRecord]:
+    """Records with a script in every field that may hold any text."""
+    records = [*cells("dense", 20.0), *cells("random", 60.0), *cells("saap", 40.0, ratio=1.4, removed=0.3)]
+    records += [failed_artifact("wanda_sp"), failed(artifact("lora"), "piqa@0shot"), artifact("lora")]
+    return [RECORD.validate_python(_with_script(record.model_dump(), record.method)) for record in records]
+
+
+def _with_script(value: Any, method: str) -> Any:
+    if isinstance(value, dict):
+        return {
+            name: item if name in KEPT or name in ("items", "samples") else
+            f"{method} {SCRIPT}" if name == "method" else _with_script(item, method)
+            for name, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_with_script(item, method) for item in value]
+    return SCRIPT if isinstance(value, str) else value
 
 
 def store(results: Path, records: list[AnyRecord]) -> Path:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from matplotlib.path import Path
     from matplotlib.transforms import Bbox
 
-    from bench.report.plots import Point
+    from bench.report.plots.scatter import Point
 
 DISTANCES = (9, 13, 18, 26, 36, 48, 64, 84)
 """Points between a label and what it names; from `FAR` on a thin line leads there."""
@@ -57,7 +57,7 @@ def place_labels(figure: Any, axes: Any, points: Sequence[Point], colours: Seque
 def _write(axes: Any, point: Point, colour: str, offset: tuple[int, int]) -> None:
     arrow = {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 5}
     axes.annotate(
-        point.label, (point.x, point.y), xytext=offset, textcoords="offset points", color=colour, zorder=5,
+        point.label, (point.at, point.y), xytext=offset, textcoords="offset points", color=colour, zorder=5,
         ha=ALIGN[_sign(offset[0])][0], va=ALIGN[_sign(offset[1])][1],
         arrowprops=arrow if max(map(abs, offset)) >= FAR else None,
     )
@@ -67,7 +67,7 @@ def marker_box(axes: Any, point: Point) -> Bbox:
     """What a point's marker covers, in pixels."""
     from matplotlib.transforms import Bbox
 
-    centre = axes.transData.transform((point.x, point.y))
+    centre = axes.transData.transform((point.at, point.y))
     return Bbox([centre, centre]).padded(MARKER * axes.figure.dpi / 72)
 
 
@@ -90,7 +90,7 @@ def _spots(axes: Any, point: Point, size: tuple[float, float]) -> Iterator[Spot]
     from matplotlib.path import Path
     from matplotlib.transforms import Bbox
 
-    x, y = axes.transData.transform((point.x, point.y))
+    x, y = axes.transData.transform((point.at, point.y))
     scale = axes.figure.dpi / 72
     for distance in DISTANCES:
         for side_x, side_y in SIDES:
