@@ -29,6 +29,7 @@ BOOKKEEPING = {
     "transformers_version", "use_cache",
 }
 HUB_FILES = ["*.safetensors", "*.json", "tokenizer.model"]
+CODE_REFUSED = "the model would run code of its own, which is refused without --trust-remote-code"
 WHAT_TO_DO = "give a folder with config.json, *.safetensors and the tokenizer's files: --model-path {id}=DIR"
 
 
@@ -66,13 +67,15 @@ class ModelRef:
     """A checkpoint on this machine: `path` a folder that transformers loads.
 
     `id` is the catalogue's, or for other folders the folder's name and the start of the fingerprint.
-    `fingerprint` hashes the weights and the config, `tokenizer_fingerprint` the tokenizer ("none" without one).
+    `fingerprint` hashes the weights and the config, `tokenizer_fingerprint` the tokenizer ("none" without one),
+    `remote_code` the model's own code, where that was run.
     """
 
     id: str
     path: Path
     fingerprint: str
     tokenizer_fingerprint: str
+    remote_code: str | None = None
 
 
 SMOLLM2_135M = {
@@ -131,6 +134,7 @@ def resolve(
     *,
     paths: Mapping[str, Path] | None = None,
     offline: bool,
+    trust_remote_code: bool = False,
     on_progress: Callable[[str], None] = _quiet,
 ) -> ModelRef:
     """The checkpoint of a catalogue id or a local folder, fetched once where it has to be.
@@ -155,12 +159,17 @@ def resolve(
         if given is None and not any(mark in id_or_path for mark in "/\\."):
             raise unknown("model", id_or_path, CATALOGUE)
         raise UsageError(f"model {id_or_path}: the folder {folder} does not exist")
+    remote_code = None
+    if trust_remote_code:
+        from bench.foreign import plain_twin
+
+        folder, remote_code = plain_twin(folder, on_progress)
     config, weights = check_checkpoint(folder)
     on_progress(f"{name}: fingerprint of {folder}")
     fingerprint = _fingerprint(config, weights)
     if given is None and entry is None:
         name = f"{name}-{fingerprint[:6]}"
-    return ModelRef(name, folder, fingerprint, _tokenizer_fingerprint(folder))
+    return ModelRef(name, folder, fingerprint, _tokenizer_fingerprint(folder), remote_code)
 
 
 def is_here(entry: CatalogueEntry) -> bool:
@@ -183,7 +192,7 @@ def check_checkpoint(folder: Path) -> tuple[dict[str, Any], list[Path]]:
         needs = "would run code of its own (auto_map)" if "auto_map" in config else "is not of the LLaMA family"
         raise UsageError(f"{folder / 'config.json'}: model_type '{family}' {needs}; known are {', '.join(FAMILIES)}")
     if family != "lean_llama" and "auto_map" in config:
-        raise UsageError(f"{folder / 'config.json'}: auto_map: the model would run code of its own, which is refused")
+        raise UsageError(f"{folder / 'config.json'}: auto_map: {CODE_REFUSED}")
     weights = _weight_files(folder)
     for path in weights:
         _check_safetensors(path)
@@ -222,7 +231,7 @@ def run_apart(module: str, *arguments: str) -> str | None:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
-        [sys.executable, "-m", module, *arguments], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-P", "-m", module, *arguments], env=environment, capture_output=True, text=True, check=False
     )
     return None if done.returncode == 0 else (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
 
@@ -270,7 +279,11 @@ def _weight_files(folder: Path) -> list[Path]:
         shards = read_json(index).get("weight_map")
         if not isinstance(shards, dict) or not shards:
             raise DataError(f"{index}: weight_map: no shards are listed")
-        paths = [folder / str(name) for name in sorted(set(shards.values()))]
+        names = sorted(set(map(str, shards.values())))
+        for name in names:
+            if Path(name).name != name or not name.endswith(".safetensors"):
+                raise DataError(f"{index}: weight_map: '{name}' is not the name of a safetensors file beside it")
+        paths = [folder / name for name in names]
     else:
         paths = sorted(folder.glob("*.safetensors"))
     if not paths:

@@ -12,6 +12,10 @@ class LeanboardError(Exception):
 
     exit_code = 1
 
+    def __str__(self) -> str:
+        """One line, whatever the names in it hold."""
+        return " ".join(super().__str__().splitlines())
+
 
 class UsageError(LeanboardError):
     """What the user gave (suite, option, path, name) cannot be used."""

@@ -26,6 +26,8 @@ def read_yaml(file: Path) -> Any:
         raise UsageError(f"{file}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from error
+    except RecursionError:
+        raise UsageError(f"{file}: not valid YAML (nested too deeply)") from None
 
 
 def validated(schema: type[T] | TypeAdapter[T], data: Any, where: str | Path) -> T:

@@ -12,8 +12,8 @@ from tests.suites import leanboard, make_suite, user_seconds
 
 OLD_RECORDS = Path(__file__).parent / "data" / "old_records"
 VERBS = [
-    "methods", "test-method", "new-method", "models", "tasks", "plan", "run", "retry", "status", "report", "compare",
-    "check", "gc", "why", "doctor", "data",
+    "methods", "test-method", "new-method", "models", "tasks", "plan", "run", "retry", "status", "measure-speed",
+    "report", "compare", "check", "gc", "why", "doctor", "data", "export",
 ]
 
 
@@ -179,3 +179,18 @@ def test_doctor_reports_what_it_found(tmp_path: Path) -> None:
     assert findings["torch"]["ok"]
     assert findings["memory"]["found"].endswith("cores")
     assert done.returncode == (0 if all(row["ok"] for row in findings.values()) else 1)
+
+
+def test_speed_of_two_folders(tmp_path: Path, tiny_mha: Path, tiny_gqa: Path) -> None:
+    arguments = ["--batch", "2", "--batch", "1", "--prompt", "6", "--new", "3", "--rounds", "2", "--json"]
+    done = leanboard(tmp_path, "measure-speed", str(tiny_mha), str(tiny_gqa), *arguments)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert [row["protocol"] for row in rows] == ["hf/b2/p6/n3", "hf/b1/p6/n3"]
+    for row in rows:
+        assert 0 < row["speed-up low"] <= row["speed-up"] <= row["speed-up high"]
+        assert row["possible"] > 1
+        assert row["A peak MB"] is None or row["A peak MB"] > row["B peak MB"] * 0.5
+    wrong = leanboard(tmp_path, "measure-speed", str(tiny_mha), str(tiny_gqa), "--backend", "hv")
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("leanboard: --backend: unknown backend 'hv'; ")

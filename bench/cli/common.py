@@ -37,6 +37,8 @@ Weights = Annotated[
     str | None, typer.Option("--weights", metavar="random", help="Random weights of the same shapes: rows of size, "
                              "speed and memory, without any of quality, where no weights are at hand.")
 ]
+TrustCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run the code that a model brings along, once and "
+                                         "apart, and take the model for a LLaMA if it computes the same.")]
 SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A suite file, or the name of one that comes along.")]
 
 

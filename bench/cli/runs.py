@@ -18,6 +18,7 @@ from bench.cli.common import (
     Plugins,
     Results,
     SuiteName,
+    TrustCode,
     Weights,
     app,
     is_offline,
@@ -48,12 +49,13 @@ MemoryLimit = Annotated[
 @app.command()
 def plan(
     suite: SuiteName, results: Results = Path("results"), only: Only = None, model_path: ModelPath = None,
-    weights: Weights = None, plugins: Plugins = None, offline: Offline = False, as_json: Json = False,
+    weights: Weights = None, plugins: Plugins = None, offline: Offline = False,
+    trust_remote_code: TrustCode = False, as_json: Json = False,
 ) -> None:
     """Show every cell of a suite and whether it is finished. Computes nothing."""
     from bench.views import plan_list
 
-    made = planned(suite, results, only, model_path, weights, plugins, offline)
+    made = planned(suite, results, only, model_path, weights, plugins, offline, trust_remote_code)
     for note in made.notes:
         make_console(stderr=True).print(f"note: {note}", soft_wrap=True, markup=False)
     show(plan_list(made), as_json)
@@ -64,6 +66,7 @@ def run(
     suite: SuiteName, results: Results = Path("results"), only: Only = None, model_path: ModelPath = None,
     weights: Weights = None, plugins: Plugins = None, offline: Offline = False, jobs: Jobs = 1,
     executor: Executor = "local", time_limit: TimeLimit = None, memory_limit: MemoryLimit = None,
+    trust_remote_code: TrustCode = False,
 ) -> None:
     """Run what is not finished of a suite, then print the board and write CSVs, Markdown and plots.
 
@@ -73,7 +76,7 @@ def run(
 
     limits = limits_of(time_limit, memory_limit, executor)
     with tidily(), interruptible():
-        made = planned(suite, results, only, model_path, weights, plugins, offline)
+        made = planned(suite, results, only, model_path, weights, plugins, offline, trust_remote_code)
         carry_out(made, made.open_jobs(), results, jobs, executor, limits)
 
 
@@ -84,6 +87,7 @@ def retry(
     results: Results = Path("results"), only: Only = None, model_path: ModelPath = None,
     weights: Weights = None, plugins: Plugins = None, offline: Offline = False, jobs: Jobs = 1,
     executor: Executor = "local", time_limit: TimeLimit = None, memory_limit: MemoryLimit = None,
+    trust_remote_code: TrustCode = False,
 ) -> None:
     """Run the cells of a suite whose last record has one of these codes, and what was skipped for want of them.
 
@@ -94,7 +98,7 @@ def retry(
 
     limits = limits_of(time_limit, memory_limit, executor)
     with tidily(), interruptible():
-        made = planned(suite, results, only, model_path, weights, plugins, offline)
+        made = planned(suite, results, only, model_path, weights, plugins, offline, trust_remote_code)
         chosen = failed_with(made.open_jobs(), set(code.split(",")))
         if not chosen:
             say(f"no record of the suite has the code {code.replace(',', ' or ')}")
@@ -175,7 +179,7 @@ def typed() -> list[str]:
 
 def planned(
     suite: str, results: Path, only: list[str] | None, model_path: list[str] | None, weights: str | None,
-    plugins: list[Path] | None, offline: bool,
+    plugins: list[Path] | None, offline: bool, trust_remote_code: bool,
 ) -> Plan:
     from bench.registry import load_registry
     from bench.run.plan import make_plan
@@ -188,7 +192,7 @@ def planned(
         model_paths={key: Path(value) for key, value in pairs(model_path, "--model-path").items()},
         plugins=[p.resolve() for p in plugins or []], only=pairs(only, "--only"), offline=is_offline(offline),
         command=typed(), say=say,
-        random_weights=weights == "random",
+        random_weights=weights == "random", trust_remote_code=trust_remote_code,
     )
 
 

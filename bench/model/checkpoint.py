@@ -130,7 +130,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     if not file.exists():
         return None
     try:
-        return Manifest.model_validate_json(file.read_text(encoding="utf-8"))
+        return Manifest.model_validate_json(file.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "file"

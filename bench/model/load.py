@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,6 +24,10 @@ from bench.model.lean_llama import LeanLlamaConfig, LeanLlamaForCausalLM
 from bench.paths import offline
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+WIDTHS = (
+    "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size",
+    "num_hidden_layers",
+)
 
 
 def dtype_of(name: str | torch.dtype) -> torch.dtype:
@@ -58,12 +64,34 @@ def load_folder(
     """
     found, files = check_checkpoint(folder)
     wanted = dtype_of(dtype)
+    _check_counts(found, files, folder)
     try:
         model = _empty(_class_of(found["model_type"]), folder, wanted)
         _fill(model, {name: weight for file in files for name, weight in _weights(file, wanted, device)})
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise DataError(f"{folder}: the model cannot be loaded ({str(error).strip().splitlines()[0]})") from error
+    except Exception as error:  # a config can be wrong in any way
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise DataError(f"{folder}: the model cannot be loaded ({reason})") from error
     return model.to(device).eval().requires_grad_(False), load_tokenizer(folder)
+
+
+def _check_counts(config: Mapping[str, Any], files: Sequence[Path], folder: Path) -> None:
+    """No width of a model is larger than the count of its numbers, nor its depth than that of its weights.
+
+    Building what a wrong config.json asks for could take all memory, or for ever.
+    """
+    numbers = weights = 0
+    try:
+        for file in files:
+            with safe_open(file, framework="pt") as opened:
+                for name in opened.keys():  # noqa: SIM118  (it is no mapping)
+                    weights += 1
+                    numbers += prod(opened.get_slice(name).get_shape())
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{file}: cannot be read ({error})") from error
+    for field, most in {**dict.fromkeys(WIDTHS, numbers), "num_hidden_layers": weights}.items():
+        value = config.get(field)
+        if isinstance(value, int) and value > most:
+            raise DataError(f"{folder / 'config.json'}: {field}: {value} is more than the weights hold")
 
 
 def _empty(cls: type[PreTrainedModel], folder: Path, dtype: torch.dtype) -> PreTrainedModel:
@@ -113,7 +141,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
     if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")):
         return None
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise DataError(f"{folder}: the tokenizer cannot be loaded ({str(error).splitlines()[0]})") from error
 

@@ -24,7 +24,9 @@ ROOT = Path(__file__).resolve().parents[2]
 CODE = ("bench", "methods", "tasks")
 
 
-def provenance(seconds: float, command: Sequence[str], accelerator: str | None = None) -> Provenance:
+def provenance(
+    seconds: float, command: Sequence[str], accelerator: str | None = None, remote_code: str | None = None
+) -> Provenance:
     """What is known of the making of a record, as of now.
 
     `seconds` is the wall time the cell took, `command` the command line that asked for it, `accelerator` the device's
@@ -40,6 +42,7 @@ def provenance(seconds: float, command: Sequence[str], accelerator: str | None =
         dirty=dirty,
         packages=_packages(),
         machine={**_machine(), "accelerator": accelerator, "load": round(psutil.getloadavg()[0], 2)},
+        remote_code=remote_code,
     )
 
 

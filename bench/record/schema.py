@@ -20,6 +20,10 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 METRIC_ID = re.compile(r"^(?P<task>[a-z0-9_]+)\.(?P<metric>[a-z0-9_]+)(?:@(?P<protocol>[a-z0-9_./+-]+))?$")
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -65,11 +69,18 @@ class Evidence(Strict):
 
     `items`: for each accuracy metric one character per item, 1 correct, 0 wrong, in the order of the data.
     `samples`: timing samples in seconds, by name (`prefill`, `decode`, and the same of the dense twin).
+    `machine`: what the machine did while speed was measured: the memory's `bandwidth` (bytes/s) and the `rate` of
+    matrix products (multiply-accumulates/s) in a short try, compute `threads`, what each had of a core there
+    (`core_share`), cores that others used (`foreign_cores`), `swapped_bytes`, and the seconds that no generation could
+    have been below (`least`, `dense_least`).
+    `disturbed`: why a speed is not to be ranked; None where the machine was left to the measurement.
     """
 
     items: dict[str, Annotated[str, Field(pattern=r"^[01]*$")]] = {}
     windows: Windows | None = None
     samples: dict[str, list[Finite]] = {}
+    machine: dict[str, Finite] = {}
+    disturbed: str | None = None
     notes: list[str] = []
 
 
@@ -95,11 +106,14 @@ class Failure(Strict):
     code: str
     message: str
     traceback: str = ""
-    peak_memory_bytes: int | None = None
+    peak_memory_bytes: int | None = Field(None, exclude_if=_is_none)
 
 
 class Provenance(Strict):
-    """Where and with what a record was made."""
+    """Where and with what a record was made.
+
+    `remote_code`: SHA-256 of the model's own code, where the user allowed it to be run (see `bench.foreign`).
+    """
 
     created: str = Field(description="UTC, ISO 8601")
     seconds: Finite
@@ -108,6 +122,7 @@ class Provenance(Strict):
     dirty: bool | None
     packages: dict[str, str]
     machine: dict[str, str | int | float | None]
+    remote_code: str | None = Field(None, exclude_if=_is_none)
 
 
 class BaseRecord(Strict):

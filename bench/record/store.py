@@ -206,6 +206,9 @@ def _parse(path: Path) -> AnyRecord:
         raise RecordError(f"{path}: is not JSON, damaged or cut off: {_one_line(error)}") from error
     if not isinstance(data, dict) or not isinstance(data.get("schema_version"), int):
         raise RecordError(f"{path}: field 'schema_version' is missing; not a record of leanboard")
+    twice = _duplicates(raw)
+    if twice:
+        raise RecordError(f"{path}: field '{twice[0]}' is there twice")
     if not raw.endswith(b"\n"):
         raise RecordError(f"{path}: damaged or cut off: the line feed at the end of the file is missing")
     try:
@@ -217,6 +220,19 @@ def _parse(path: Path) -> AnyRecord:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise RecordError(f"{path}: field '{_field(first)}': {_one_line(first['msg'])}") from error
+
+
+def _duplicates(raw: bytes) -> list[str]:
+    """Names that an object of a JSON text has more than once: which of their values is meant nobody can know."""
+    found: list[str] = []
+
+    def collect(pairs: list[tuple[str, Any]]) -> None:
+        names = [name for name, _ in pairs]
+        if len(set(names)) < len(names):
+            found.extend(name for name in names if names.count(name) > 1)
+
+    json.loads(raw, object_pairs_hook=collect)
+    return found
 
 
 def _field(error: ErrorDetails) -> str:

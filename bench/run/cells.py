@@ -84,6 +84,7 @@ class Job(Cell):
     plugins: list[Path] = []
     command: list[str]
     accelerator: str | None = None
+    remote_code: str | None = None
 
 
 def artifact_ingredients(

@@ -166,6 +166,7 @@ def _build(order: Order, out: Path, stages: Stages, on_progress: Progress) -> Bu
     )
     with seeded(ctx.derived_seed("global")):
         model = _transform(model, order, ctx, stages)
+    _check_no_global_hooks()
     _check_finite(model)
     after = shape_of(model)
     achieved = dense.removed(after)
@@ -220,6 +221,17 @@ def _check_ids(ids: torch.Tensor | None, vocab: int) -> None:
         raise UsageError(f"calibration: token ids must be within 0..{vocab - 1}, the model's vocabulary")
 
 
+def _check_no_global_hooks() -> None:
+    """A hook on every module would outlast the model, and be at work in what is measured."""
+    known = vars(torch.nn.modules.module)
+    names = [name for name in known if name.startswith("_global_") and name.endswith("_hooks")]
+    left = [name for name in names if known[name]]
+    if left:
+        for name in left:
+            known[name].clear()
+        raise MethodError(f"the method left hooks on all modules of torch ({', '.join(left)})")
+
+
 def _check_finite(model: PreTrainedModel) -> None:
     broken = [name for name, weight in model.named_parameters() if not bool(torch.isfinite(weight).all())]
     if broken:
@@ -243,8 +255,9 @@ def _needed(tokenizer: PreTrainedTokenizerBase | None) -> PreTrainedTokenizerBas
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Global random states seeded from `seed` inside, and as they were before outside."""
+    """Global random states seeded from `seed` inside; outside they, torch's threads and its defaults are as before."""
     python_state, numpy_state = random.getstate(), np.random.get_state()
+    threads, dtype, gradients = torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
         random.seed(seed)
@@ -255,3 +268,6 @@ def seeded(seed: int) -> Iterator[None]:
         finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)
+            torch.set_num_threads(threads)
+            torch.set_default_dtype(dtype)
+            torch.set_grad_enabled(gradients)

@@ -62,7 +62,7 @@ def _common(job: Job, status: Status, seconds: float) -> dict[str, Any]:
     return {
         "status": status, "model": cell.model, "method": cell.method, "preset": cell.preset,
         "recovery": cell.recovery_name, "target": cell.target_name, "seed": cell.seed,
-        "provenance": provenance(seconds, job.command, job.accelerator),
+        "provenance": provenance(seconds, job.command, job.accelerator, job.remote_code),
     }
 
 

@@ -26,7 +26,7 @@ from bench.run.cells import ArtifactCell, Job, MeasureCell, artifact_ingredients
 from bench.run.estimate import Estimate, check_fits, estimates_of, past_seconds
 from bench.run.executors import threads_each
 from bench.suite import FirstOf, RandomTokens, RecoveryChoice, Suite, SuiteMethod, TextSource
-from bench.task import Task
+from bench.task import Task, why_not_here
 
 Say = Callable[[str], None]
 FILTERS = ("model", "method", "preset", "recovery", "target", "seed", "task")
@@ -77,6 +77,7 @@ def make_plan(
     command: Sequence[str],
     say: Say,
     random_weights: bool = False,
+    trust_remote_code: bool = False,
 ) -> Plan:
     """Resolve `suite` into jobs; what has to be fetched is fetched.
 
@@ -86,6 +87,7 @@ def make_plan(
         only: filters by `FILTERS`; cells that do not fit are left out.
         command: what the user typed, for the records.
         random_weights: models of the same shapes with random weights instead, measured in size and speed alone.
+        trust_remote_code: let a model's own code run once, to be compared with LLaMA's (`bench.foreign`).
 
     Raises:
         UsageError: an unknown name, or a model, data file or setting that cannot be had; what is left to do needs more
@@ -97,7 +99,8 @@ def make_plan(
     wanted = [_choices(entry, suite) for entry in suite.tasks]
     recipes = [recipe_of(name, model_paths, suite.dtype) for name in suite.models] if random_weights else []
     refs = [recipe.ref() for recipe in recipes] or [
-        resolve(name, paths=model_paths, offline=offline, on_progress=say) for name in suite.models
+        resolve(name, paths=model_paths, offline=offline, trust_remote_code=trust_remote_code, on_progress=say)
+        for name in suite.models
     ]
     tokens = {recipe.id: RandomTokens(random_tokens=recipe.config["vocab_size"]) for recipe in recipes}
     tasks, notes = _choose_tasks(wanted, suite, offline, say)
@@ -114,17 +117,21 @@ def make_plan(
                 cells = [_measure_cell(artifact, task, accelerator) for task in mine if _asked(task, only)]
                 jobs.append(Job(
                     artifact=artifact, cells=cells, results=results, plugins=list(plugins), command=list(command),
-                    accelerator=accelerator,
+                    accelerator=accelerator, remote_code=ref.remote_code,
                 ))
     if not any(job.cells for job in jobs):
         raise UsageError(f"--only {' '.join(f'{k}={v}' for k, v in only.items())}: no cell of the suite fits")
-    store = Store(results)
     plan = Plan(jobs, set(), left_out + notes, recipes)
-    plan.finished = {key for key in plan.all_keys() if store.finished(key)}
-    configs = {recipe.folder: recipe.config for recipe in recipes}
-    plan.estimates = estimates_of(jobs, configs, registry, past_seconds(results, accelerator))
-    check_fits(plan.open_jobs(), plan.estimates, plan.unmade())
+    _fill_in(plan, Store(results), registry, accelerator)
+    _check(plan, suite)
     return plan
+
+
+def _fill_in(plan: Plan, store: Store, registry: Registry, accelerator: str | None) -> None:
+    """What is finished of the plan, and what the rest will take."""
+    plan.finished = {key for key in plan.all_keys() if store.finished(key)}
+    configs = {recipe.folder: recipe.config for recipe in plan.recipes}
+    plan.estimates = estimates_of(plan.jobs, configs, registry, past_seconds(store.results, accelerator))
 
 
 @dataclass(frozen=True)
@@ -246,6 +253,15 @@ def _ensure_tasks(tasks: Sequence[Task], suite: Suite, offline: bool, say: Say) 
     refs = sorted({ref for task in tasks for ref in task.spec.data()})
     for ref, reason in ensure(refs, offline=offline, on_progress=say).items():
         raise UsageError(f"suite {suite.name}: data {ref} cannot be had: {reason}")
+
+
+def _check(plan: Plan, suite: Suite) -> None:
+    """Refuse what is left to do and cannot be done here: for want of an engine, of memory or of disk."""
+    for cell in (cell for job in plan.open_jobs() for cell in job.cells if cell.kind == "generation"):
+        why = why_not_here(cell.task.partition("@")[2].partition("/")[0])
+        if why is not None:
+            raise UsageError(f"suite {suite.name}: task {cell.task}: {why}")
+    check_fits(plan.open_jobs(), plan.estimates, plan.unmade())
 
 
 def _names(tasks: Sequence[Task]) -> str:

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench.errors import LeanboardError, RecordError, UsageError
-from bench.record.schema import ArtifactRecord, MeasureRecord, Metric
+from bench.record.schema import MeasureRecord, Metric
 from bench.record.store import ABSENT, Store, differences, render, safe_name
 from tests.record.records import accuracy, artifact, failed, measure, perplexity, speed
 
@@ -74,25 +74,6 @@ def test_names_stay_in_their_folder_and_apart(a: str, b: str) -> None:
         assert not safe.startswith(".")
         assert len(safe) < 100
     assert (safe_name(a) == safe_name(b)) == (a == b)
-
-
-@pytest.mark.parametrize("record", [artifact(), perplexity(artifact(), 20.0)], ids=["artifact", "measure"])
-def test_every_truncation_is_an_error_and_the_file_stays(store: Store, record: ArtifactRecord | MeasureRecord) -> None:
-    path = store.write(record)
-    whole = path.read_bytes()
-    for length in range(len(whole)):
-        path.write_bytes(whole[:length])
-        records, problems = store.read_all()
-        assert records == []
-        assert len(problems) == 1
-        assert str(path) in str(problems[0])
-        assert "\n" not in str(problems[0])
-        assert path.read_bytes() == whole[:length]
-    with pytest.raises(RecordError):
-        store.load(record.key)
-    with pytest.raises(RecordError):
-        store.write(record)
-    assert path.read_bytes() == whole[:-1]
 
 
 @quick

@@ -1,0 +1,61 @@
+"""Models that bring code of their own, where the user trusts it: `--trust-remote-code`.
+
+That code runs once, in a process of its own, and only to be compared: where it gives the logits and token ids that
+LLaMA's own classes give, a twin of the checkpoint without the code takes its place, and all that follows reads that.
+Code that computes something else is refused, as pruning could not keep it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.catalogue import run_apart
+from bench.data.files import locked, read_json, replacing
+from bench.data.store import file_sha256
+from bench.errors import UsageError
+from bench.paths import cache_dir
+
+READ = (".safetensors", ".json", ".model")
+NAMES_CODE = ("config.json", "tokenizer_config.json")
+
+
+def plain_twin(folder: Path, on_progress: Callable[[str], None]) -> tuple[Path, str | None]:
+    """A folder that stands for `folder` and names no code, and the SHA-256 of the code; `folder` itself without code.
+
+    Raises:
+        DataError: a file is damaged.
+        UsageError: the code fails, or computes something else than LLaMA does.
+    """
+    config = read_json(folder / "config.json")
+    if "auto_map" not in config or config.get("model_type") != "llama":
+        return folder, None
+    code = _digest({path.name: file_sha256(path) for path in sorted(folder.glob("*.py"))})
+    files = [path for path in sorted(folder.iterdir()) if path.suffix in READ and path.is_file()]
+    twin = cache_dir() / "models" / f"plain-{_digest([code, {p.name: file_sha256(p) for p in files}])[:16]}"
+    with locked(twin):
+        if not twin.is_dir():
+            on_progress(f"{folder}: running its own code, to compare it with LLaMA's")
+            with replacing(twin) as new:
+                new.mkdir()
+                for path in files:
+                    _copy_plain(path, new / path.name)
+                problem = run_apart("bench.model.compare_foreign", str(folder), str(new))
+                if problem is not None:
+                    raise UsageError(f"{folder}: its own code cannot stand for LLaMA's: {problem}")
+    return twin, code
+
+
+def _copy_plain(path: Path, new: Path) -> None:
+    """A link, or where code may be named, a copy that names none."""
+    if path.name in NAMES_CODE:
+        content = {name: value for name, value in read_json(path).items() if name != "auto_map"}
+        new.write_text(json.dumps(content, indent=2), encoding="utf-8")
+    else:
+        new.symlink_to(path.resolve())
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
