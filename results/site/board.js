@@ -179,8 +179,8 @@ const title = (head) => $("button", head).textContent.trim().replace(/\s+/g, " "
 
 function drawPoint(picture, point, across, up, taken) {
   const [x, y] = [across.place(point.x), up.place(point.y)];
-  let moved = x; // points that would cover one another stand side by side
-  for (let n = 1; taken.some(([a, b]) => Math.hypot(a - moved, b - y) < 13) && n < 60; n += 1) {
+  let moved = x; // points that would cover one another stand side by side, unless a bar along x would then be wrong
+  for (let n = 1; !point.a.lo && taken.some(([a, b]) => Math.hypot(a - moved, b - y) < 13) && n < 60; n += 1) {
     moved = x + 13 * Math.ceil(n / 2) * (n % 2 ? 1 : -1);
   }
   taken.push([moved, y]);
