@@ -67,7 +67,8 @@ def _regenerated(
     from bench.report.verdicts import reproduction
 
     records, problems = Store(results).read_all()
-    board = build(records, groups, load_published(results))
+    same_for_all_seeds = frozenset(name for name, entry in methods.items() if entry.cls.traits.deterministic)
+    board = build(records, groups, load_published(results), same_for_all_seeds)
     files = {
         results / "leaderboard.csv": board_csv(board).encode(),
         results / "leaderboard.md": markdown(board).encode(),
