@@ -38,9 +38,9 @@ def test_ci_calls_the_test_command_of_the_readme() -> None:
 
 
 def test_verbs_of_the_readme_exist(tmp_path: Path) -> None:
-    every = "methods|models|tasks|plan|run|report|why|doctor|data fetch|data verify"
+    every = "methods|models|tasks|plan|run|retry|status|report|why|doctor|data fetch|data verify"
     verbs = set(re.findall(rf"leanboard ({every})", README))
-    assert len(verbs) == 10
+    assert len(verbs) == 12
     for verb in verbs:
         done = leanboard(tmp_path, *verb.split(), "--help")
         assert done.returncode == 0

@@ -165,7 +165,7 @@ class _Driver:
             task.in_flight = event["key"]
         elif event["event"] == "done":
             task.done.add(event["key"])
-            task.in_flight = None
+            task.in_flight, task.lost = None, 0
         self.on_event(event)
 
     def _lost(self, task: _Task, error: Exception) -> None:
