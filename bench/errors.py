@@ -31,6 +31,10 @@ class RecordError(LeanboardError):
     """A file under `results/` is not a record of ours, or is damaged."""
 
 
+class ProtocolMismatch(LeanboardError):
+    """Numbers of two protocols would share a column, a cell or a mean."""
+
+
 class MethodError(LeanboardError):
     """A method broke the contract of `bench.method`."""
 

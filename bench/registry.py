@@ -26,7 +26,7 @@ import methods
 import tasks
 from bench.errors import UsageError, unknown
 from bench.method import Method, MethodConfig, Preset, Traits
-from bench.task import TASK_FILE, TASK_ID, Task, TaskGroup, TaskSpec
+from bench.task import TASK_FILE, TASK_ID, GenerationTask, Task, TaskGroup, TaskSpec
 from bench.yamlfile import read_yaml, validated
 
 BUILT_IN = "built in"
@@ -172,6 +172,8 @@ def tasks_named(text: str, limit: int | None = None, where: str = "") -> list[Ta
     if isinstance(spec, TaskGroup):
         protocol = f"@{match['protocol']}" if match["protocol"] else ""
         return [task for member in spec.members for task in tasks_named(member.split(".")[0] + protocol, items, where)]
+    if isinstance(spec, GenerationTask):
+        return [Task(spec, protocol) for protocol in spec.expand(match["protocol"])]
     limited = items if spec.kind in ("accuracy", "perplexity") else None
     return [Task(spec, spec.protocol(match["protocol"]), limited)]
 

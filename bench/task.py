@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from bench.errors import UsageError
 
@@ -20,7 +21,21 @@ TASK_ID = re.compile(
 )
 ACCURACY = ("0shot", "0shot+notice")
 """Zero-shot, and the same with Compresso's notice (`bench.data.notice`) before each context."""
-GENERATION = re.compile(r"^(?P<backend>hf)/b(?P<batch>[1-9]\d*)/p(?P<prompt>[1-9]\d*)/n(?P<new>[1-9]\d*)$")
+BACKENDS = ("hf", "vllm")
+"""What generates: modules of `bench.measure.generation`. `hf` is transformers."""
+GENERATION = re.compile(
+    rf"^(?P<backend>{'|'.join(BACKENDS)})/b(?P<batch>[1-9]\d*)(?:-(?P<most>[1-9]\d*))?"
+    r"/p(?P<prompt>[1-9]\d*)/n(?P<new>[1-9]\d*)$"
+)
+GENERATION_TEXT = f"{'|'.join(BACKENDS)}/b<batch>/p<prompt tokens>/n<new tokens>"
+"""`b1-64` is a sweep: batches 1, 2, 4, … until the throughput grows no more, 64 at most."""
+
+
+def why_not_here(backend: str) -> str | None:
+    """Why a backend, one of `BACKENDS`, cannot generate in this environment; None where it can."""
+    if backend == "vllm" and find_spec("vllm") is None:
+        return "vLLM is not installed; on a CPU use the one of `tox -e vllm`, with a GPU install leanboard[vllm]"
+    return None
 
 
 class BaseTask(BaseModel):
@@ -78,23 +93,31 @@ class GenerationTask(BaseTask):
 
     kind: Literal["generation"]
     protocols: tuple[str, ...]
+    grids: dict[str, tuple[str, ...]] = Field({}, description="protocols, without their backend, under one name")
     rounds: int = Field(ge=2, description="timed rounds of each model")
 
-    @field_validator("protocols")
-    @classmethod
-    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for protocol in value:
+    @model_validator(mode="after")
+    def _known(self) -> GenerationTask:
+        grids = [f"{BACKENDS[0]}/{work}" for grid in self.grids.values() for work in grid]
+        for protocol in [*self.protocols, *grids]:
             if not GENERATION.match(protocol):
-                raise ValueError(f"'{protocol}' is not hf/b<batch>/p<prompt tokens>/n<new tokens>")
-        return value
+                raise ValueError(f"'{protocol}' is not {GENERATION_TEXT}")
+        return self
 
     def protocol(self, given: str | None) -> str:
         protocol = given or self.protocols[0]
-        if not GENERATION.match(protocol):
-            raise UsageError(
-                f"task {self.name}: protocol '{protocol}' is not hf/b<batch>/p<prompt tokens>/n<new tokens>"
-            )
+        match = GENERATION.match(protocol)
+        if match is None:
+            grids = "".join(f" or {'|'.join(BACKENDS)}/{name}" for name in self.grids)
+            raise UsageError(f"task {self.name}: protocol '{protocol}' is not {GENERATION_TEXT}{grids}")
+        if match["most"] and int(match["most"]) < 2 * int(match["batch"]):
+            raise UsageError(f"task {self.name}: protocol '{protocol}': its second batch must be twice its first")
         return protocol
+
+    def expand(self, given: str | None) -> list[str]:
+        """The protocols that a protocol or the name of a grid (`hf/grid`) stands for."""
+        backend, _, name = (given or "").partition("/")
+        return [self.protocol(f"{backend}/{work}") for work in self.grids.get(name, ())] or [self.protocol(given)]
 
 
 class SizeTask(BaseTask):
@@ -143,5 +166,6 @@ class Task:
 
     def settings(self) -> dict[str, Any]:
         """Everything of the task that changes its value; goes into the key."""
-        return {"task": self.spec.model_dump(mode="json", exclude={"description"}), "protocol": self.protocol,
+        of_lists = {"description", "protocols", "grids"}
+        return {"task": self.spec.model_dump(mode="json", exclude=of_lists), "protocol": self.protocol,
                 "limit": self.limit}

@@ -11,6 +11,8 @@ from bench.errors import UsageError
 
 T = TypeVar("T")
 
+Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, ten times as fast where it was built
+
 
 def read_yaml(file: Path) -> Any:
     """The content of `file` (safe YAML).
@@ -19,7 +21,7 @@ def read_yaml(file: Path) -> Any:
         UsageError: the file is missing or is not YAML.
     """
     try:
-        return yaml.safe_load(file.read_text(encoding="utf-8"))
+        return Loader(file.read_text(encoding="utf-8")).get_single_data()
     except OSError as error:
         raise UsageError(f"{file}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""One tiny checkpoint of every kind that Leanboard makes; heads have 32 dimensions, the fewest that vLLM knows on CPUs."""
+"""One tiny checkpoint of every kind that Leanboard makes; heads have 32 dimensions, as vLLM on a CPU knows no fewer."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,6 +1,7 @@
 """The command line as a user types it: answers, exit codes, one sentence for an error."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,10 @@ import pytest
 
 from tests.suites import leanboard, make_suite, user_seconds
 
+OLD_RECORDS = Path(__file__).parent / "data" / "old_records"
 VERBS = [
-    "methods", "test-method", "new-method", "models", "tasks", "plan", "run", "retry", "status", "report", "why",
-    "doctor", "data",
+    "methods", "test-method", "new-method", "models", "tasks", "plan", "run", "retry", "status", "measure-speed",
+    "report", "compare", "check", "gc", "why", "doctor", "data", "export",
 ]
 
 
@@ -118,6 +120,44 @@ def test_a_foreign_record_is_named_and_left_alone(tmp_path: Path) -> None:
     assert foreign.read_text() == '{"kind": "artifact", "key": 3}'
 
 
+def test_report_check_fails_on_any_byte_of_difference(tmp_path: Path) -> None:
+    shutil.copytree(OLD_RECORDS, tmp_path / "results")
+    assert leanboard(tmp_path, "report").returncode == 0
+    whole = leanboard(tmp_path, "report", "--check")
+    assert (whole.returncode, whole.stdout) == (0, "every file is what the records give\n")
+    path = tmp_path / "results" / "leaderboard.csv"
+    path.write_bytes(path.read_bytes().replace(b"llm_pruner", b"LLM_pruner", 1))
+    changed = leanboard(tmp_path, "report", "--check")
+    assert (changed.returncode, changed.stdout) == (1, "results/leaderboard.csv: not what the records give\n")
+    assert b"LLM_pruner" in path.read_bytes()
+
+
+def test_check_believes_no_record_that_contradicts_itself(tmp_path: Path) -> None:
+    shutil.copytree(OLD_RECORDS, tmp_path / "sent")
+    whole = leanboard(tmp_path, "check", "sent")
+    assert (whole.returncode, whole.stdout) == (0, "all 4 records are whole\n")
+    [path] = (tmp_path / "sent").rglob("piqa*.json")
+    path.write_text(path.read_text().replace('"acc": "1', '"acc": "0').replace('"acc": "01', '"acc": "00'))
+    done = leanboard(tmp_path, "check", "sent")
+    assert done.returncode == 1
+    assert f"sent/{path.relative_to(tmp_path / 'sent')}: piqa.acc@0shot/limit16 is " in done.stdout
+    assert leanboard(tmp_path, "check", "nowhere").returncode == 2
+
+
+def test_gc_lists_what_no_board_shows_and_deletes_nothing(tmp_path: Path) -> None:
+    shutil.copytree(OLD_RECORDS, tmp_path / "results")
+    assert leanboard(tmp_path, "gc").stdout == "all 4 records are shown\n"
+    [path] = (tmp_path / "results").rglob("wikitext2*.json")
+    newer = path.read_text().replace('"perplexity/1"', '"perplexity/2"').replace("aeff9960799fbe21", "0" * 16)
+    path.with_name(f"wikitext2.{'0' * 16}.json").write_text(newer.replace("2026-11-23", "2026-11-24"))
+    rows = json.loads(leanboard(tmp_path, "gc", "--json").stdout)
+    assert rows == [{
+        "record": f"results/{path.relative_to(tmp_path / 'results')}",
+        "why": "stale: perplexity/1, and there is perplexity/2",
+    }]
+    assert path.is_file()
+
+
 def test_data_verify_finds_the_damaged_file(tmp_path: Path) -> None:
     make_suite(tmp_path)
     assert leanboard(tmp_path, "data", "verify").returncode == 0
@@ -139,3 +179,18 @@ def test_doctor_reports_what_it_found(tmp_path: Path) -> None:
     assert findings["torch"]["ok"]
     assert findings["memory"]["found"].endswith("cores")
     assert done.returncode == (0 if all(row["ok"] for row in findings.values()) else 1)
+
+
+def test_speed_of_two_folders(tmp_path: Path, tiny_mha: Path, tiny_gqa: Path) -> None:
+    arguments = ["--batch", "2", "--batch", "1", "--prompt", "6", "--new", "3", "--rounds", "2", "--json"]
+    done = leanboard(tmp_path, "measure-speed", str(tiny_mha), str(tiny_gqa), *arguments)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert [row["protocol"] for row in rows] == ["hf/b2/p6/n3", "hf/b1/p6/n3"]
+    for row in rows:
+        assert 0 < row["speed-up low"] <= row["speed-up"] <= row["speed-up high"]
+        assert row["possible"] > 1
+        assert row["A peak MB"] is None or row["A peak MB"] > row["B peak MB"] * 0.5
+    wrong = leanboard(tmp_path, "measure-speed", str(tiny_mha), str(tiny_gqa), "--backend", "hv")
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("leanboard: --backend: unknown backend 'hv'; ")

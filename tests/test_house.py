@@ -10,9 +10,9 @@ from bench.model.layers import PROJECTIONS
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted([*ROOT.glob("bench/**/*.py"), *ROOT.glob("methods/**/*.py")])
-CHEAP = ["bench/*.py", "bench/data/*.py", "bench/record/*.py", "bench/report/*.py", "methods/*/__init__.py",
+CHEAP = ["bench/*.py", "bench/data/*.py", "bench/record/*.py", "bench/report/**/*.py", "methods/*/__init__.py",
          "bench/scaffold/*.py", "bench/scaffold/template/__init__.py", "bench/blocks/settings.py",
-         "bench/blocks/recoveries.py", "bench/run/plan.py", "bench/run/cells.py", "bench/run/keys.py",
+         "bench/blocks/recoveries.py", "bench/run/plan.py", "bench/run/cells.py",
          "bench/run/estimate.py", "bench/run/executors/*.py", "bench/run/progress.py", "bench/run/worker.py",
          "bench/run/outcome.py", "bench/run/status.py", "bench/run/retry.py", "bench/run/interrupt.py"]
 TEMPLATE = "bench/scaffold/template"  # what new-method writes: a plug-in, which knows no name of its own to import by

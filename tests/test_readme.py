@@ -18,16 +18,20 @@ def test_tox_environments_exist_and_share_one_folder() -> None:
     tox.read(ROOT / "tox.ini")
     named = set(re.findall(r"tox -e ([\w-]+)", README))
     assert {"bench-smollm", "bench-llama7b", "bench-vicuna7b", "leaderboard"} <= named
+    serving = {"vllm", "bench-smollm-serving"}
+    assert serving <= named
     for name in named:
         assert f"testenv:{name}" in tox, name
-        assert "env_dir" not in tox[f"testenv:{name}"]
-        assert "deps" not in tox[f"testenv:{name}"]
+        assert ("env_dir" in tox[f"testenv:{name}"]) == (name in serving)
+        assert ("deps" in tox[f"testenv:{name}"]) == (name in serving)
+    for option in ("env_dir", "deps", "commands_pre"):
+        assert tox["testenv:bench-smollm-serving"][option] == f"{{[testenv:vllm]{option}}}"
     assert tox["testenv"]["env_dir"] == "{work_dir}/leanboard"
     assert tox["testenv"]["runner"] == "shared"
 
 
 def test_the_suites_that_tox_runs_exist() -> None:
-    for suite in re.findall(r"leanboard run (\w+)", (ROOT / "tox.ini").read_text()):
+    for suite in re.findall(r"leanboard run ([\w-]+)", (ROOT / "tox.ini").read_text()):
         assert (ROOT / "tasks" / "suites" / f"{suite}.yaml").exists()
 
 
@@ -38,9 +42,9 @@ def test_ci_calls_the_test_command_of_the_readme() -> None:
 
 
 def test_verbs_of_the_readme_exist(tmp_path: Path) -> None:
-    every = "methods|models|tasks|plan|run|retry|status|report|why|doctor|data fetch|data verify"
+    every = "methods|models|tasks|plan|run|retry|status|report|why|doctor|data fetch|data verify|export"
     verbs = set(re.findall(rf"leanboard ({every})", README))
-    assert len(verbs) == 12
+    assert len(verbs) == 13
     for verb in verbs:
         done = leanboard(tmp_path, *verb.split(), "--help")
         assert done.returncode == 0

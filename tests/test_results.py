@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from bench.record.check import check_records
 from bench.record.store import Store
-from bench.registry import task_groups
+from bench.registry import load_registry, task_groups
 from bench.report import check
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -22,6 +23,10 @@ def test_every_committed_record_can_be_read(results: Path) -> None:
     assert records
 
 
+def test_committed_records_hold_what_they_say(results: Path) -> None:
+    assert check_records(results) == []
+
+
 def test_committed_records_come_from_a_clean_checkout(results: Path) -> None:
     records, _ = Store(results).read_all()
     assert [r.key for r in records if r.provenance.dirty is not False or not r.provenance.commit] == []
@@ -29,7 +34,7 @@ def test_committed_records_come_from_a_clean_checkout(results: Path) -> None:
 
 def test_what_is_shown_is_what_the_records_give(results: Path) -> None:
     matplotlib = pytest.importorskip("matplotlib")
-    stale = check(results, task_groups())
+    stale = check(results, task_groups(), load_registry().methods)
     if matplotlib.__version__ != "3.11.2":  # another version draws other bytes; tox pins this one
         stale = [path for path in stale if path.suffix not in (".png", ".svg")]
     assert stale == []

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from bench.blocks.recoveries import resolve_recovery
+from bench.errors import UsageError
 from bench.registry import load_registry, load_tasks, task_groups, tasks_named
 from bench.suite import FirstOf, load_suite
 
@@ -56,6 +57,17 @@ def test_metric_ids_name_their_task() -> None:
     assert len(tasks_named("commonsense7/limit20")) == 7
 
 
+def test_a_grid_stands_for_its_generation_tasks() -> None:
+    assert [task.id for task in tasks_named("generate@hf/grid")] == [
+        "generate@hf/b1/p64/n128", "generate@hf/b8/p128/n128", "generate@hf/b8/p512/n128"
+    ]
+    assert [task.id for task in tasks_named("generate@hf/sweep")] == ["generate@hf/b1-64/p64/n32"]
+    assert tasks_named("generate")[0].settings()["task"].keys() == {"name", "version", "kind", "rounds"}
+    for wrong in ("hf/b4-7/p8/n8", "hf/gird", "b1/p8/n8"):
+        with pytest.raises(UsageError, match=f"task generate: protocol '{wrong}'"):
+            tasks_named(f"generate@{wrong}")
+
+
 def test_what_is_calibrated_on_is_not_what_is_measured() -> None:
     """Perplexity with a limit reads a text from its first row on, so calibration on the same text starts later."""
     from bench.api import PASSAGES
@@ -68,5 +80,5 @@ def test_what_is_calibrated_on_is_not_what_is_measured() -> None:
         names = {name for wanted in suite.tasks for name in ([wanted] if isinstance(wanted, str) else wanted.first_of)}
         if suite.calibration.data in {ref for name in names for task in tasks_named(name) for ref in task.spec.data()}:
             texts.append(suite.calibration)
-    assert len(texts) == 2
+    assert len(texts) == 3
     assert all(text.rows is not None and text.rows[0] >= 2000 for text in texts)

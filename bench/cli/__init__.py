@@ -8,7 +8,8 @@ import traceback
 
 import typer
 
-from bench.cli import data, methods, reports, runs  # noqa: F401  (importing them is what makes the verbs known)
+# importing them is what makes the verbs known
+from bench.cli import data, methods, records, reports, runs, serving, speed  # noqa: F401
 from bench.cli.common import app
 from bench.errors import LeanboardError
 

@@ -14,19 +14,65 @@ if TYPE_CHECKING:
 
 
 @app.command()
-def report(results: Results = Path("results"), as_json: Json = False) -> None:
-    """Regenerate every CSV, Markdown file and plot from the records."""
-    from bench.registry import task_groups
+def report(
+    results: Results = Path("results"), as_json: Json = False,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit code 1 where any byte differs.")] = False,
+) -> None:
+    """Regenerate every CSV, Markdown file, plot and page from the records."""
+    from bench.registry import load_registry, task_groups
+    from bench.report import check as differing
     from bench.report import report as make_report
     from bench.report.tables import print_table
 
-    outcome = make_report(results, task_groups())
+    groups, methods = task_groups(), load_registry().methods
+    if check:
+        paths = [str(path) for path in differing(results, groups, methods)]
+        if as_json:
+            show(paths, True)
+        else:
+            lines = [f"{path}: not what the records give" for path in paths]
+            typer.echo("\n".join(lines) or "every file is what the records give")
+        raise typer.Exit(1 if paths else 0)
+    outcome = make_report(results, groups, methods)
     if as_json:
         show({"written": [str(p) for p in outcome.written], "problems": [str(p) for p in outcome.problems]}, True)
         return
     console = make_console()
     print_table(outcome.board, console)
     tell(outcome, console)
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A row's name, MODEL/METHOD/PRESET/RECOVERY/TARGET or parts of it; the start "
+                                          "of its checkpoint's key; or a results folder.")],
+    b: Annotated[str, typer.Argument(help="Another row, or another results folder.")],
+    results: Results = Path("results"), as_json: Json = False,
+) -> None:
+    """Compare two rows, or the rows that two results folders share: paired, task by task, and how their keys differ."""
+    from dataclasses import asdict
+
+    from bench.registry import task_groups
+    from bench.report import compare as comparing
+
+    groups, folders = task_groups(), [Path(side) for side in (a, b) if (Path(side) / "runs").is_dir()]
+    only: dict[str, list[str]] = {}
+    if len(folders) == 2:
+        trees = [comparing.Tree(folder, groups) for folder in folders]
+        pairs, only["only in A"], only["only in B"] = comparing.compare_trees(trees[0], trees[1], groups)
+    else:
+        pairs = [comparing.compare_rows(comparing.Tree(results, groups), a, b, groups)]
+    if as_json:
+        tests = [{**asdict(pair), "tests": [{**asdict(t), "verdict": t.verdict} for t in pair.tests]} for pair in pairs]
+        show({"rows": tests, **only}, True)
+        return
+    for pair in pairs:
+        fields = [{"what differs": field, "A": str(x), "B": str(y)} for field, x, y in pair.keys]
+        sides = {"row": pair.a} if pair.a == pair.b else {"A": pair.a, "B": pair.b}
+        show({**sides, "measured on both": comparing.table(pair) or "nothing", "keys": fields or "the same"}, False)
+        typer.echo()
+    if only:
+        show({side: ", ".join(names) or "no row" for side, names in only.items()}, False)
 
 
 @app.command()
@@ -49,5 +95,5 @@ def why(
 def tell(outcome: Any, console: Console) -> None:
     for problem in outcome.problems:
         make_console(stderr=True).print(f"warning: {problem}", soft_wrap=True, markup=False)
-    for path in outcome.written:
+    for path in (path for path in outcome.written if path.parent.parent.name != "site"):
         console.print(f"wrote {path}", soft_wrap=True, markup=False, highlight=False)

@@ -134,7 +134,7 @@ def doctor(as_json: Json = False) -> None:
 def carry_out(
     made: Plan, chosen: list[Job], results: Path, workers: int, executor: str, limits: Limits
 ) -> None:
-    from bench.registry import task_groups
+    from bench.registry import load_registry, task_groups
     from bench.report import report as make_report
     from bench.report.tables import print_table
     from bench.run.executors import run_jobs
@@ -149,7 +149,7 @@ def carry_out(
     asked = {key for job in chosen for key in (job.artifact.key, *(cell.key for cell in job.cells))}
     with Progress(console, made, workers, asked) as progress, Notice(results, typed(), progress) as notice:
         run_jobs(chosen, workers, notice.on_event, executor=executor, limits=limits, memory=memory)
-    outcome = make_report(results, task_groups())
+    outcome = make_report(results, task_groups(), load_registry().methods)
     print_table(outcome.board, console)
     tell(outcome, console)
     if progress.failed:

@@ -21,32 +21,66 @@ class Peak:
     bytes: int | None = None
 
 
+class CudaMeter:
+    """CUDA's allocator."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+
+    def reset(self) -> int | None:
+        """Forget the highest use so far; the bytes in use now."""
+        import torch
+
+        torch.cuda.synchronize(self._device)
+        torch.cuda.reset_peak_memory_stats(self._device)
+        return int(torch.cuda.memory_allocated(self._device))
+
+    def peak(self) -> int | None:
+        """The highest use since the last reset, in bytes."""
+        import torch
+
+        torch.cuda.synchronize(self._device)
+        return int(torch.cuda.max_memory_allocated(self._device))
+
+
+class ProcessMeter:
+    """Resident size of this process, whose high-water mark the Linux kernel resets on request.
+
+    Elsewhere, or where the kernel refuses, nothing is measured. Memory that was freed but not yet given back to the
+    system is given back first, so that what ran before does not hide a peak.
+    """
+
+    def __init__(self) -> None:
+        self._can = False
+
+    def reset(self) -> int | None:
+        """Forget the highest use so far; the bytes in use now, None where they cannot be told."""
+        give_back()
+        self._can = _reset_high_water()
+        return _resident("VmRSS") if self._can else None
+
+    def peak(self) -> int | None:
+        """The highest use since the last reset, in bytes."""
+        return _resident("VmHWM") if self._can else None
+
+
+def meter_of(device: str) -> CudaMeter | ProcessMeter:
+    """What measures the memory of a device: CUDA's, or that of a CPU."""
+    return CudaMeter(device) if device.startswith("cuda") else ProcessMeter()
+
+
 @contextmanager
 def peak_memory(device: str) -> Iterator[Peak]:
     """Measure the highest memory use within the block above its use at the start, in bytes.
 
-    On CUDA: the allocator's peak. On a CPU: resident set size, whose high-water mark the Linux kernel resets on
-    request; elsewhere, or where the kernel refuses, nothing is measured. Memory that was freed but not yet given back
-    to the system is given back first, so that what ran before does not hide a peak. Blocks must not be nested.
+    Blocks must not be nested.
     """
-    peak = Peak()
-    if device.startswith("cuda"):
-        import torch
-
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        peak.start = int(torch.cuda.memory_allocated(device))
-        yield peak
-        torch.cuda.synchronize(device)
-        peak.bytes = torch.cuda.max_memory_allocated(device) - peak.start
-        return
-    _give_back()
-    if not _reset_high_water():
-        yield peak
-        return
-    peak.start = _resident("VmRSS")
+    meter = meter_of(device)
+    peak = Peak(meter.reset())
     yield peak
-    peak.bytes = max(0, _resident("VmHWM") - peak.start)
+    highest = meter.peak()
+    if peak.start is not None and highest is not None:
+        peak.bytes = max(0, highest - peak.start)
 
 
 @contextmanager
@@ -60,8 +94,13 @@ def set_aside() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _give_back() -> None:
+def give_back(device: str = "cpu") -> None:
+    """Give memory that was freed back to the system, or to the other processes on a GPU."""
     gc.collect()
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.empty_cache()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
     if trim is not None:
         trim(0)

@@ -46,9 +46,13 @@ class Subject:
 
         return PackedLM(self.model, self.tokenizer)
 
-    def dense_twin(self) -> Subject | None:
-        """The dense model as a subject of its own: loaded a second time where the subject is the dense model itself."""
-        return Subject(self.dense, None, self.dtype, self.device) if self.dense else None
+    def release(self) -> None:
+        """Let go of the model and give its memory back; it is loaded again when it is asked for."""
+        self.__dict__.pop("scorer", None)
+        if self.__dict__.pop("_loaded", None) is not None:
+            from bench.measure.memory import give_back
+
+            give_back(self.device)
 
     @cached_property
     def _loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:

@@ -69,11 +69,18 @@ class Evidence(Strict):
 
     `items`: for each accuracy metric one character per item, 1 correct, 0 wrong, in the order of the data.
     `samples`: timing samples in seconds, by name (`prefill`, `decode`, and the same of the dense twin).
+    `machine`: what the machine did while speed was measured: the memory's `bandwidth` (bytes/s) and the `rate` of
+    matrix products (multiply-accumulates/s) in a short try, compute `threads`, what each had of a core there
+    (`core_share`), cores that others used (`foreign_cores`), `swapped_bytes`, and the seconds that no generation could
+    have been below (`least`, `dense_least`).
+    `disturbed`: why a speed is not to be ranked; None where the machine was left to the measurement.
     """
 
     items: dict[str, Annotated[str, Field(pattern=r"^[01]*$")]] = {}
     windows: Windows | None = None
     samples: dict[str, list[Finite]] = {}
+    machine: dict[str, Finite] = {}
+    disturbed: str | None = None
     notes: list[str] = []
 
 

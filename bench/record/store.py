@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails, from_json
 
 from bench.errors import LeanboardError, RecordError, UsageError
+from bench.record.migrate import migrated
 from bench.record.schema import RECORD, SCHEMA_VERSION, ArtifactRecord, BaseRecord, MeasureRecord
 
 AnyRecord = ArtifactRecord | MeasureRecord
@@ -205,18 +206,17 @@ def _parse(path: Path) -> AnyRecord:
         raise RecordError(f"{path}: is not JSON, damaged or cut off: {_one_line(error)}") from error
     if not isinstance(data, dict) or not isinstance(data.get("schema_version"), int):
         raise RecordError(f"{path}: field 'schema_version' is missing; not a record of leanboard")
-    if data["schema_version"] > SCHEMA_VERSION:
-        raise RecordError(
-            f"{path}: field 'schema_version' is {data['schema_version']}, newer than the {SCHEMA_VERSION} that this "
-            "leanboard reads; update leanboard"
-        )
     twice = _duplicates(raw)
     if twice:
         raise RecordError(f"{path}: field '{twice[0]}' is there twice")
     if not raw.endswith(b"\n"):
         raise RecordError(f"{path}: damaged or cut off: the line feed at the end of the file is missing")
     try:
+        if data["schema_version"] != SCHEMA_VERSION:
+            raw = json.dumps(migrated(data)).encode()
         return RECORD.validate_json(raw, strict=True)
+    except RecordError as error:
+        raise RecordError(f"{path}: {error}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise RecordError(f"{path}: field '{_field(first)}': {_one_line(first['msg'])}") from error

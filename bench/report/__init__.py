@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +11,11 @@ from bench.errors import LeanboardError, RecordError
 from bench.record.store import Store, write_atomic
 
 if TYPE_CHECKING:
+    from bench.registry import MethodEntry
     from bench.report.board import Board
     from bench.task import TaskGroup
+
+    Methods = Mapping[str, MethodEntry]
 
 
 @dataclass(frozen=True)
@@ -24,13 +27,15 @@ class ReportResult:
     board: Board
 
 
-def report(results: Path, groups: Sequence[TaskGroup]) -> ReportResult:
-    """Write `leaderboard.csv` and `.md`, `long.csv`, `paired.csv` and `plots/` under `results`; plots of old boards go.
+def report(results: Path, groups: Sequence[TaskGroup], methods: Methods | None = None) -> ReportResult:
+    """Write the tables (`leaderboard`, `long`, `paired`, `reproduction`), `plots/` and `site/` under `results`.
+
+    What an earlier board had and this one has not goes. The site shows the cards of `methods`.
 
     Raises:
         LeanboardError: the file system refuses.
     """
-    board, problems, files = _regenerated(results, groups)
+    board, problems, files = _regenerated(results, groups, methods or {})
     for path, content in files.items():
         write_atomic(path, content)
     for path in _stale(results, files):
@@ -41,30 +46,44 @@ def report(results: Path, groups: Sequence[TaskGroup]) -> ReportResult:
     return ReportResult(list(files), problems, board)
 
 
-def check(results: Path, groups: Sequence[TaskGroup]) -> list[Path]:
+def check(results: Path, groups: Sequence[TaskGroup], methods: Methods | None = None) -> list[Path]:
     """The files of the report that are not what `report` would write: changed, missing or left over."""
-    _, _, files = _regenerated(results, groups)
+    _, _, files = _regenerated(results, groups, methods or {})
     changed = [path for path, content in files.items() if not path.is_file() or path.read_bytes() != content]
     return sorted([*changed, *_stale(results, files)])
 
 
-def _regenerated(results: Path, groups: Sequence[TaskGroup]) -> tuple[Board, list[RecordError], dict[Path, bytes]]:
+def _regenerated(
+    results: Path, groups: Sequence[TaskGroup], methods: Methods
+) -> tuple[Board, list[RecordError], dict[Path, bytes]]:
     from bench.report.build import build
+    from bench.report.frame import current
     from bench.report.markdown import markdown
     from bench.report.plots import plots
-    from bench.report.tables import board_csv, long_csv, paired_csv
+    from bench.report.published import load_published
+    from bench.report.site import site
+    from bench.report.tables import board_csv, long_csv, paired_csv, reproduction_csv
+    from bench.report.verdicts import reproduction
 
     records, problems = Store(results).read_all()
-    board = build(records, groups)
+    board = build(records, groups, load_published(results))
     files = {
         results / "leaderboard.csv": board_csv(board).encode(),
         results / "leaderboard.md": markdown(board).encode(),
         results / "long.csv": long_csv(board).encode(),
         results / "paired.csv": paired_csv(board).encode(),
+        results / "reproduction.csv": reproduction_csv(board).encode(),
+        results / "reproduction.md": reproduction(board).encode(),
     }
-    return board, problems, files | {results / "plots" / name: content for name, content in plots(board).items()}
+    files |= {results / "plots" / name: content for name, content in plots(board).items()}
+    files |= {results / "site" / name: content for name, content in site(board, current(records)[0], methods).items()}
+    return board, problems, files
 
 
 def _stale(results: Path, files: dict[Path, bytes]) -> list[Path]:
-    """Plots that an earlier board had and this one has not."""
-    return sorted(path for path in (results / "plots").glob("*.quality-vs-*.*") if path not in files)
+    """Plots and pages that an earlier board had and this one has not."""
+    from bench.report.plots import KINDS
+
+    kept = [path for kind in KINDS for path in (results / "plots").glob(f"*.{kind}.*")]
+    kept += [path for folder in ("rows", "methods") for path in (results / "site" / folder).glob("*.html")]
+    return sorted(path for path in kept if path not in files)

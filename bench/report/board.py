@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from bench.report.cards import ReportCard
 from bench.report.frame import Identity
+from bench.report.gates import DenseGate, Signal
 from bench.report.paired import Pair
+from bench.report.rank import Standing
 from bench.task import TaskGroup
 
-SMOKE = 100
-"""Accuracy over fewer items a task than this is a smoke test."""
+if TYPE_CHECKING:
+    from bench.report.reproduction import Comparison
 
 WORSE = "worse than random (point estimate)"
 
@@ -80,23 +84,55 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Board:
-    """The leaderboard. `quality` is the column that orders the rows of each model; `smoke` the columns so marked.
+class Headline:
+    """What the board of a model rests on.
 
-    `pairs` compares rows with the controls at the same size, item by item and window by window.
+    `metric` orders its rows and ranks them first (None where no quality was measured), for the `reason` given.
+    `beside` are the other metric ids that count; `left_out` the accuracies on which the dense model has no signal.
+    """
+
+    metric: str | None
+    beside: tuple[str, ...]
+    left_out: tuple[Signal, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Board:
+    """The leaderboard.
+
+    By model: `headlines` (what it rests on), `gates` (whether its dense run gives the known scores), `signals` (for
+    each accuracy whether the dense model is above chance). `standings` holds for each row, by metric id, its rank or
+    why it has none. `pairs` compares rows with the controls at the same size, item by item and window by window;
+    `published` sets published numbers beside ours; `cards` are the report cards by method. `smoke` are the columns so
+    marked.
     """
 
     rows: tuple[Row, ...]
     columns: tuple[Column, ...]
-    quality: Mapping[str, str | None]
     smoke: frozenset[str]
     groups: tuple[TaskGroup, ...]
     notes: tuple[str, ...]
     long: pd.DataFrame = field(repr=False)
     pairs: tuple[Pair, ...] = ()
+    headlines: Mapping[str, Headline] = field(default_factory=dict)
+    gates: Mapping[str, DenseGate] = field(default_factory=dict)
+    signals: Mapping[str, Mapping[str, Signal]] = field(default_factory=dict)
+    standings: Mapping[Identity, Mapping[str, Standing]] = field(default_factory=dict)
+    published: tuple[Comparison, ...] = ()
+    cards: Mapping[str, ReportCard] = field(default_factory=dict)
+
+    @property
+    def quality(self) -> dict[str, str | None]:
+        """The column that orders the rows of each model."""
+        return {model: headline.metric for model, headline in self.headlines.items()}
+
+    def standing(self, row: Identity) -> Standing | None:
+        """Where a row stands by its model's headline metric."""
+        return self.standings.get(row, {}).get(self.headlines[row.model].metric or "")
 
     def models(self) -> list[str]:
-        return sorted(self.quality)
+        return sorted(self.headlines)
 
     def of(self, model: str) -> list[Row]:
         return [row for row in self.rows if row.identity.model == model]

@@ -7,47 +7,89 @@ why.
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import sqrt
 from statistics import fmean, stdev
 
+from bench.errors import ProtocolMismatch
 from bench.record.schema import BaseRecord, Metric
 from bench.record.store import AnyRecord
-from bench.report.board import FAMILIES, SMOKE, WORSE, Board, Cell, Column, Row
+from bench.report.board import FAMILIES, WORSE, Board, Cell, Column, Row
+from bench.report.cards import cards_of
+from bench.report.evidence import evidence_of
 from bench.report.frame import Identity, Run, current, long_frame, metrics_of, status_text, text_notes
+from bench.report.gates import SMOKE, Signal, dense_gate, signals_of
+from bench.report.headline import bases_of, headline_of, means_of
 from bench.report.paired import pairs
+from bench.report.published import Published, known_dense
+from bench.report.rank import Ranking, Standings
+from bench.report.reproduction import compare
+from bench.report.stats import median_interval
 from bench.task import TaskGroup
 
 
-def build(records: Sequence[AnyRecord], groups: Sequence[TaskGroup]) -> Board:
+def build(
+    records: Sequence[AnyRecord], groups: Sequence[TaskGroup], published: Sequence[Published] = ()
+) -> Board:
     """The board of these records, in whatever order they come."""
     records = sorted(records, key=lambda record: record.key)
     runs, notes = current(records)
+    models = sorted({identity.model for identity in runs})
+    dense = {model: _dense(runs, model) for model in models}
+    signals = {model: signals_of(dense[model]) for model in models}
+    gates = {model: dense_gate(dense[model], known_dense(published, model)) for model in models}
     known = _metrics_of_tasks(run for seeds in runs.values() for run in seeds.values())
     order = {member: i for i, member in enumerate(member for group in groups for member in group.members)}
     columns: dict[str, Column] = {}
-    rows = [_row(identity, runs[identity], groups, known, columns) for identity in sorted(runs)]
-    quality = {model: _quality(model, rows, columns) for model in {row.identity.model for row in rows}}
+    rows = [_row(identity, runs[identity], groups, signals, known, columns) for identity in sorted(runs)]
+    headlines = {
+        model: headline_of([r for r in rows if r.identity.model == model], columns, groups, signals[model])
+        for model in models
+    }
+    quality = {model: headline.metric for model, headline in headlines.items()}
     rows = [
         replace(row, notes=(*row.notes, WORSE))
         if _is_worse_than_random(row, rows, columns.get(quality[row.identity.model] or "")) else row
         for row in rows
     ]
-    return Board(
+    board = Board(
         rows=tuple(sorted(rows, key=lambda row: _place(row, quality, columns))),
         columns=tuple(sorted(columns.values(), key=lambda column: _column_place(column, order))),
-        quality=quality,
         smoke=frozenset(
             id_ for row in rows for id_, cell in row.cells.items()
             if id_ in columns and columns[id_].family in ("accuracy", "mean") and 0 < cell.n < SMOKE
         ),
-        groups=tuple(groups),
-        notes=tuple(notes + text_notes(records)),
-        long=long_frame(records),
-        pairs=tuple(pairs(runs, groups)),
+        groups=tuple(groups), notes=tuple(notes + text_notes(records)), long=long_frame(records),
+        headlines=headlines, gates=gates, signals=signals,
     )
+    board = _compared(replace(board, published=tuple(compare(published, board.rows, gates))), runs)
+    return replace(board, cards=cards_of(board, runs))
+
+
+def _dense(runs: Mapping[Identity, Mapping[int, Run]], model: str) -> Mapping[int, Run]:
+    return next((seeds for row, seeds in sorted(runs.items()) if (row.model, row.method) == (model, "dense")), {})
+
+
+def _compared(board: Board, runs: Mapping[Identity, Mapping[int, Run]]) -> Board:
+    """With every row's standing by everything that it may be ranked by, and its comparisons with the controls."""
+    bases = {
+        model: list(bases_of(board.columns_of(model), board.groups, board.signals[model])) for model in board.models()
+    }
+    parts = sorted({part for listed in bases.values() for basis, _ in listed for part in basis.parts})
+    ranking = Ranking(runs, evidence_of(runs, parts), board.gates)
+    standings: Standings = {identity: {} for identity in runs}
+    for model, listed in bases.items():
+        for basis, why in listed:
+            for identity, standing in ranking.of(model, basis, why).items():
+                standings[identity][basis.metric] = standing
+    families = {column.id: column.family for column in board.columns}
+    shown = {
+        model: [basis for basis, _ in listed if families[basis.metric] != "accuracy"]
+        for model, listed in bases.items()
+    }
+    return replace(board, standings=standings, pairs=tuple(pairs(ranking, shown)))
 
 
 def family_of(metric: Metric) -> str:
@@ -70,8 +112,8 @@ def _metrics_of_tasks(runs: Iterable[Run]) -> dict[str, list[str]]:
 
 
 def _row(
-    identity: Identity, seeds: Mapping[int, Run], groups: Sequence[TaskGroup], known: Mapping[str, list[str]],
-    columns: dict[str, Column],
+    identity: Identity, seeds: Mapping[int, Run], groups: Sequence[TaskGroup],
+    signals: Mapping[str, Mapping[str, Signal]], known: Mapping[str, list[str]], columns: dict[str, Column],
 ) -> Row:
     """The row of one identity; the columns it needs are added to `columns`."""
     found: dict[str, list[Metric]] = defaultdict(list)
@@ -79,25 +121,41 @@ def _row(
     missing: dict[str, tuple[str, ...]] = {}
     for seed in sorted(seeds):
         values, failures = _values(seeds[seed], known)
-        means, absent = _group_means(values, groups)
+        means, absent = _group_means(values, groups, signals[identity.model])
         missing |= absent
         for metric in [*values.values(), *means]:
             found[metric.id].append(metric)
-            family = "mean" if metric in means else family_of(metric)
-            columns[metric.id] = Column(metric.id, metric.unit, metric.direction, family)
+            _claim(columns, metric, "mean" if metric in means else family_of(metric))
         for id_, text in failures.items():
             lost[id_].append(text)
             columns.setdefault(id_, Column(id_, "", "none", "other"))
     for id_ in missing:
         columns.setdefault(id_, Column(id_, "fraction", "higher", "mean"))
-    cells = {id_: _cell(found[id_], lost[id_]) for id_ in sorted(found.keys() | lost.keys())}
+    cells = {id_: cell_of(found[id_], lost[id_]) for id_ in sorted(found.keys() | lost.keys())}
     made = [run.artifact for _, run in sorted(seeds.items()) if run.artifact is not None]
     measured = [measure for _, run in sorted(seeds.items()) for _, measure in sorted(run.measures.items())]
+    is_whole = all(m.status == "ok" for m in measured) and not any(run.stale for run in seeds.values())
     bad = sorted({status_text(artifact) for artifact in made if artifact.status != "ok"})
-    status = ", ".join(bad) or ("ok" if all(measure.status == "ok" for measure in measured) else "incomplete")
+    status = ", ".join(bad) or ("ok" if is_whole else "incomplete")
     trouble = [f"compressing, {_trouble(artifact)}" for artifact in made if artifact.error]
     trouble += [f"{m.task}, {_trouble(m)}" for m in measured if m.error and m.status != "skipped"]
     return Row(identity, len(seeds), status, cells, missing, tuple(dict.fromkeys(trouble)))
+
+
+def _claim(columns: dict[str, Column], metric: Metric, family: str) -> None:
+    """The column of a metric.
+
+    Raises:
+        ProtocolMismatch: the column holds numbers of another unit or direction under the same id.
+    """
+    column = Column(metric.id, metric.unit, metric.direction, family)
+    other = columns.get(metric.id, column)
+    if other.unit and (other.unit, other.direction) != (column.unit, column.direction):
+        raise ProtocolMismatch(
+            f"{metric.id}: some records give it in {other.unit} ({other.direction}), others in {column.unit} "
+            f"({column.direction}): the two cannot share a column"
+        )
+    columns[metric.id] = column
 
 
 def _trouble(record: BaseRecord) -> str:
@@ -113,40 +171,68 @@ def _values(run: Run, known: Mapping[str, list[str]]) -> tuple[dict[str, Metric]
         values |= {metric.id: metric for metric in metrics_of(run.artifact)}
     for record in records:
         if record.status == "ok":
-            values |= {metric.id: metric for metric in metrics_of(record)}
+            values |= {metric.id: _timed(metric, record.evidence.samples) for metric in metrics_of(record)}
         else:
             failures |= dict.fromkeys(known.get(record.task) or [record.task], status_text(record))
+    for task, engine in run.stale.items():
+        failures |= dict.fromkeys(known.get(task) or [task], f"stale:{engine}")
     return values, {id_: text for id_, text in failures.items() if id_ not in values}
 
 
+def _timed(metric: Metric, samples: Mapping[str, Sequence[float]]) -> Metric:
+    """A speed-up with the interval of the ratios of its rounds, in which the dense model and this one took turns."""
+    parts = [samples.get(name, ()) for name in ("dense_prefill", "dense_decode", "prefill", "decode")]
+    if ".speedup@" not in metric.id or not all(len(part) == metric.n for part in parts):
+        return metric
+    ratios = [(a + b) / (c + d) for a, b, c, d in zip(*parts, strict=True)]
+    return metric.model_copy(update={"interval": median_interval(ratios)})
+
+
 def _group_means(
-    values: Mapping[str, Metric], groups: Sequence[TaskGroup]
+    values: Mapping[str, Metric], groups: Sequence[TaskGroup], signals: Mapping[str, Signal]
 ) -> tuple[list[Metric], dict[str, tuple[str, ...]]]:
-    """The mean of each group under each protocol that any member has, and what is missing where there is none.
+    """The means under each protocol that any member has, and what the whole group's lacks where there is none.
 
     `n` of a mean is the item count of its smallest task.
     """
-    means, missing = [], {}
+    found, missing = [], {}
     for group in groups:
-        suffixes = {id_.partition("@")[2] for id_ in values if id_.partition("@")[0] in group.members}
-        for suffix in sorted(suffixes):
-            ids = [f"{member}@{suffix}" for member in group.members]
-            id_ = f"{group.name}.mean@{suffix}"
-            absent = tuple(wanted for wanted in ids if wanted not in values)
-            if absent:
-                missing[id_] = absent
-                continue
-            members = [values[wanted] for wanted in ids]
-            errors = [metric.stderr for metric in members if metric.stderr is not None]
-            means.append(Metric(
-                id=id_, value=fmean(metric.value for metric in members), unit="fraction", direction="higher",
-                n=min(metric.n for metric in members),
-                stderr=sqrt(sum(e * e for e in errors)) / len(members) if len(errors) == len(members) else None,
-            ))
-    return means, missing
+        suffixes = sorted({id_.partition("@")[2] for id_ in values if id_.partition("@")[0] in group.members})
+        for mean in means_of(suffixes, [group], signals):
+            absent = tuple(part for part in mean.parts if part not in values)
+            if absent and mean.is_whole:
+                missing[mean.id] = absent
+            elif not absent:
+                found.append(mean_of_metrics(mean.id, [values[part] for part in mean.parts]))
+    return found, missing
 
 
-def _cell(metrics: Sequence[Metric], lost: Sequence[str]) -> Cell:
+def mean_of_metrics(id_: str, members: Sequence[Metric]) -> Metric:
+    """The unweighted mean of several tasks under one protocol.
+
+    Raises:
+        ProtocolMismatch: they were measured under several.
+    """
+    protocols = sorted({metric.id.partition("@")[2] for metric in members})
+    if len(protocols) > 1:
+        raise ProtocolMismatch(f"{id_}: a mean over protocols {' and '.join(protocols)} would mix what is not alike")
+    errors = [metric.stderr for metric in members if metric.stderr is not None]
+    return Metric(
+        id=id_, value=fmean(metric.value for metric in members), unit="fraction", direction="higher",
+        n=min(metric.n for metric in members),
+        stderr=sqrt(sum(e * e for e in errors)) / len(members) if len(errors) == len(members) else None,
+    )
+
+
+def cell_of(metrics: Sequence[Metric], lost: Sequence[str]) -> Cell:
+    """One number out of those of the seeds.
+
+    Raises:
+        ProtocolMismatch: they are numbers of several metric ids.
+    """
+    ids = sorted({metric.id for metric in metrics})
+    if len(ids) > 1:
+        raise ProtocolMismatch(f"{' and '.join(ids)} are two metrics and cannot share a cell")
     if not metrics:
         return Cell(None, lost=tuple(lost))
     values = [metric.value for metric in metrics]
@@ -161,31 +247,6 @@ def _cell(metrics: Sequence[Metric], lost: Sequence[str]) -> Cell:
         std=stdev(values) if len(values) > 1 else None,
         seeds=len(values),
         lost=tuple(lost),
-    )
-
-
-def _quality(model: str, rows: Sequence[Row], columns: Mapping[str, Column]) -> str | None:
-    """The column that orders a model's rows: the perplexity (else the group mean) that most of its ok rows have.
-
-    Among equals WikiText-2 comes first, then the longest window, then the longest text.
-    """
-    ok = [row for row in rows if row.identity.model == model and row.has_checkpoint]
-    for family in ("perplexity", "mean"):
-        counts = Counter(
-            id_ for row in ok for id_, cell in row.cells.items()
-            if columns[id_].family == family and cell.value is not None
-        )
-        if counts:
-            return min(counts, key=lambda id_: (-counts[id_], *_preference(columns[id_])))
-    return None
-
-
-def _preference(column: Column) -> tuple[bool, int, int, str]:
-    window = re.match(r"\d+", column.protocol)
-    limit = re.search(r"/limit(\d+)", column.protocol)
-    return (
-        not column.name.startswith("wikitext2."), -int(window[0] if window else 0),
-        -int(limit[1]) if limit else -(10**18), column.id,
     )
 
 

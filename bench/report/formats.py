@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 from bench.report.board import Board, Cell, Column
 
@@ -15,7 +15,7 @@ SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 TITLES = {
     "removed.params": "removed (% of parameters)", "params.stored": "parameters", "cost.seconds": "compressing (s)",
     "cost.peak_memory": "compressing: peak memory", "generate.tokens_per_s": "generation (tokens/s)",
-    "generate.speedup": "speed-up",
+    "generate.speedup": "speed-up", "commonsense7.signal_mean": "commonsense7 mean with signal (%)",
 }
 
 
@@ -63,18 +63,25 @@ def number(value: float | None, unit: str) -> str:
     return write(value) + suffix
 
 
-def title_of(column: Column, smoke: bool = False) -> tuple[str, str]:
-    """What stands above a column: its name with unit and direction, and its protocol."""
+def title_of(column: Column, smoke: bool = False, no_signal: bool = False) -> tuple[str, str]:
+    """What stands above a column: its name with unit and direction, and its protocol with what speaks against it."""
     shown = {"fraction": "%", "s": "s", "ms": "ms", "tokens/s": "tokens/s"}.get(column.unit)
     name = column.name.replace(".", " ").replace("ppl_token", "ppl")
     name = TITLES.get(column.name) or name + (f" ({shown})" if shown else "")
-    return name + ARROWS[column.direction], column.protocol + " smoke" * smoke
+    return name + ARROWS[column.direction], column.protocol + " smoke" * smoke + " no signal" * no_signal
 
 
 def mean_of(board: Board, model: str) -> Column | None:
-    """The first mean of a task group that any row of `model` has."""
-    means = board.columns_of(model, "mean")
-    return next((c for c in means if any(row.value(c.id) is not None for row in board.of(model))), None)
+    """The mean that counts for `model`: the headline, else one over tasks with signal, else any that some row has."""
+    means = [c for c in board.columns_of(model, "mean") if any(row.value(c.id) is not None for row in board.of(model))]
+    headline = board.headlines[model]
+    return min(means, key=lambda c: (c.id != headline.metric, c.id not in headline.beside), default=None)
+
+
+def grid(heads: Sequence[str], lines: Iterable[Sequence[str]], left: int = 1) -> list[str]:
+    """A Markdown table of cells that are escaped already; the first `left` columns are text, the rest numbers."""
+    rule = ["---"] * left + ["--:"] * (len(heads) - left)
+    return [*("| " + " | ".join(line) + " |" for line in [heads, rule, *lines]), ""]
 
 
 def escape(text: str) -> str:

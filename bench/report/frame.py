@@ -1,6 +1,6 @@
 """From records to numbers: the tidy long table, and for each row and seed of the board the records that count.
 
-What is superseded, or has lost the record of its checkpoint, is counted, never dropped without a word.
+What is superseded or stale, or has lost the record of its checkpoint, is counted, never dropped without a word.
 """
 
 from __future__ import annotations
@@ -34,10 +34,14 @@ class Identity(NamedTuple):
 
 @dataclass
 class Run:
-    """One seed of a row: its checkpoint's record and the record that counts for each task."""
+    """One seed of a row: its checkpoint's record and the record that counts for each task.
+
+    `stale` are the tasks that were measured by an older engine alone, with its name.
+    """
 
     artifact: ArtifactRecord | None
     measures: dict[str, MeasureRecord]
+    stale: dict[str, str]
 
 
 def long_frame(records: Iterable[AnyRecord]) -> pd.DataFrame:
@@ -98,37 +102,72 @@ def status_text(record: BaseRecord) -> str:
     return record.status if code == record.status else f"{record.status}:{code}"
 
 
+def stale_of(records: Iterable[AnyRecord]) -> dict[str, str]:
+    """Key -> why a record is stale: its method, or the engine that measured it, has a newer version among these.
+
+    The two give other numbers, or they would not be two versions; so they never share a column.
+    """
+    versions = {record.key: version for record in records if (version := _version(record)) is not None}
+    newest: dict[str, int] = {}
+    for name, number in versions.values():
+        newest[name] = max(number, newest.get(name, 0))
+    return {
+        key: f"stale: {name}/{number}, and there is {name}/{newest[name]}"
+        for key, (name, number) in versions.items() if number < newest[name]
+    }
+
+
+def _version(record: AnyRecord) -> tuple[str, int] | None:
+    """Name and version of what made a record: ('perplexity', 2) of an engine, ('saap', 1) of a method."""
+    parts = record.ingredients
+    text = parts.get("engine") if isinstance(record, MeasureRecord) else f"{record.method}/{parts.get('version')}"
+    found = re.match(r"([a-z0-9_]+)/(\d+)(?:\s|$)", str(text))
+    return (found[1], int(found[2])) if found else None
+
+
 def current(records: Sequence[AnyRecord]) -> tuple[dict[Identity, dict[int, Run]], list[str]]:
     """For each row and seed the newest checkpoint, and for each task the newest measurement of that checkpoint.
 
-    Numbers of two checkpoints never stand in one row. The second result says in words what is left out.
+    Numbers of two checkpoints never stand in one row, those of two versions of a method or an engine in no board. The
+    second result says in words what is left out.
     """
     artifacts = {record.key: record for record in records if isinstance(record, ArtifactRecord)}
+    stale = stale_of(records)
     found: dict[tuple[Identity, int], list[AnyRecord]] = defaultdict(list)
     for record in records:
         found[identity_of(record), record.seed].append(record)
     runs: dict[Identity, dict[int, Run]] = defaultdict(dict)
     notes = []
     for (identity, seed), group in sorted(found.items(), key=lambda item: item[0]):
-        run = runs[identity][seed] = _newest(group, artifacts)
         where = f"{' / '.join(identity)}, seed {seed}"
+        checkpoints = {record.key for record in group if isinstance(record, ArtifactRecord)}
+        old = {key for key in checkpoints if key in stale}
+        fresh = [r for r in group if (r.artifact if isinstance(r, MeasureRecord) else r.key) not in old]
+        if not fresh:
+            notes.append(f"{where}: not shown; {stale[min(old)]}.")
+            continue
+        run = runs[identity][seed] = _newest(fresh, artifacts, stale)
         if run.artifact is None:
             notes.append(f"{where}: the record of its checkpoint is missing; only its measurements are shown.")
-        older = len(group) - len(run.measures) - (run.artifact is not None)
+        older = len(group) - len(run.measures) - len(run.stale) - (run.artifact is not None)
         if older:
             notes.append(f"{where}: {older} older record{'s' * (older > 1)} not shown; the newest counts.")
     return runs, notes
 
 
-def _newest(group: Sequence[AnyRecord], artifacts: Mapping[str, ArtifactRecord]) -> Run:
+def _newest(
+    group: Sequence[AnyRecord], artifacts: Mapping[str, ArtifactRecord], stale: Mapping[str, str]
+) -> Run:
     group = sorted(group, key=lambda record: (record.provenance.created, record.key))
     ages: dict[str, str] = {}
     for record in group:
         key = record.artifact if isinstance(record, MeasureRecord) else record.key
         ages[key] = artifacts[key].provenance.created if key in artifacts else record.provenance.created
     newest = max(ages, key=lambda key: (ages[key], key))
-    measures = {r.task: r for r in group if isinstance(r, MeasureRecord) and r.artifact == newest}
-    return Run(artifacts.get(newest), measures)
+    mine = [record for record in group if isinstance(record, MeasureRecord) and record.artifact == newest]
+    measures = {record.task: record for record in mine if record.key not in stale}
+    old = {r.task: str(r.ingredients.get("engine")).split()[0] for r in mine if r.task not in measures}
+    return Run(artifacts.get(newest), measures, old)
 
 
 def identity_of(record: AnyRecord) -> Identity:

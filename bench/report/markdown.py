@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from bench.report.board import SMOKE, WORSE, Board, Column, Row
-from bench.report.formats import NOTHING, cell_text, escape, title_of
+from bench.report.board import WORSE, Board, Column, Row
+from bench.report.formats import NOTHING, cell_text, escape, grid, title_of
+from bench.report.gates import SMOKE
 from bench.report.paired import Pair
+from bench.report.verdicts import cards, evidence, is_ranked, opening, published, ranks
 
 Part = tuple[str, Callable[[Row], str]]
 
@@ -38,6 +40,15 @@ FOOTNOTES = {
 }
 
 
+RANKS = (
+    "*Rank*: an interval, among the rows of one model that were asked for the same target and had the same recovery "
+    "(or trained as many numbers): from 1 plus the rows that are significantly better, to all but those that are "
+    "significantly worse, at 5 % after Holm's correction for all pairs of the group. Rows whose intervals overlap may "
+    "be ties. A single task is tested by McNemar's exact test, means and perplexities by the paired bootstrap. A row "
+    "of one seed stands for that checkpoint, not for the method."
+)
+
+
 def markdown(board: Board) -> str:
     """The text of `leaderboard.md`."""
     lines = ["# Leaderboard", ""]
@@ -45,12 +56,13 @@ def markdown(board: Board) -> str:
         return "\n".join([*lines, "No records yet: `leanboard run SUITE` makes some.", ""])
     lines += [
         "Made by `leanboard report` from the records under `runs`. The dense model comes first, then target by target",
-        "the best by point value; rows are not ranked. In full precision: `leaderboard.csv`, `long.csv`, `paired.csv`.",
+        "the best by point value; what that order is worth say the ranks. In full precision: `leaderboard.csv`, "
+        "`long.csv`, `paired.csv`.",
         "",
     ]
     for model in board.models():
         lines += [f"## {escape(model)}", "", *_section(board, model)]
-    return "\n".join([*lines, "## How to read it", "", *(f"- {note}" for note in _footnotes(board)), ""])
+    return "\n".join([*lines, *cards(board), "## How to read it", "", *(f"- {note}" for note in _footnotes(board)), ""])
 
 
 def _section(board: Board, model: str) -> list[str]:
@@ -66,10 +78,12 @@ def _section(board: Board, model: str) -> list[str]:
         "The tasks' other accuracies": variants,
         "Size, speed and cost in detail": [c for c in columns if c not in key and c.family not in ("accuracy", "mean")],
     }
-    lines = _order_line(board, model) + _table(board, model, key, [("status", lambda row: row.status)])
+    lines = opening(board, model) + _text_line(board, model)
+    lines += _table(board, model, key, [("status", lambda row: row.status)])
+    lines += ranks(board, model)
     for title, shown in tables.items():
         lines += [f"### {title}", "", *_table(board, model, shown)] if shown else []
-    lines += _pairs(board, model)
+    lines += _pairs(board, model) + published(board, model) + evidence(board, model)
     remarks = [f"- {escape(', '.join(rows))}: {escape(remark)}" for remark, rows in board.remarks(model).items()]
     return [*lines, *remarks, *[""] * bool(remarks)]
 
@@ -85,13 +99,12 @@ def _pairs(board: Board, model: str) -> list[str]:
     keys = sorted({(pair.row, pair.control) for pair in mine}, key=lambda key: (places[key[0]], key[1]))
     heads = [f"{_pair_title(c)}<br>{c.protocol}{' smoke' * (c.id in board.smoke)}" for c in metrics]
     lines = ["### Against the controls at the same size, pair by pair", ""]
-    lines += [f"| method | preset | recovery | target | against | {' | '.join(heads)} |"]
-    lines += ["| " + " | ".join(["---"] * 5 + ["--:"] * len(heads)) + " |"]
-    for row, control in keys:
-        cells = [_pair_text(found.get((row, control, column.id))) for column in metrics]
-        names = map(escape, (row.method, row.preset, row.recovery, row.target, control))
-        lines.append("| " + " | ".join([*names, *cells]) + " |")
-    return [*lines, ""]
+    body = [
+        [*map(escape, (row.method, row.preset, row.recovery, row.target, control)),
+         *(_pair_text(found.get((row, control, column.id))) for column in metrics)]
+        for row, control in keys
+    ]
+    return [*lines, *grid(["method", "preset", "recovery", "target", "against", *heads], body, left=5)]
 
 
 def _pair_title(column: Column) -> str:
@@ -109,17 +122,15 @@ def _pair_text(pair: Pair | None) -> str:
     return f"{value} ({low} – {high}), {p}"
 
 
-def _order_line(board: Board, model: str) -> list[str]:
-    quality = board.quality[model]
+def _text_line(board: Board, model: str) -> list[str]:
     perplexities = board.columns_of(model, "perplexity")
-    lines = [f"In the order of `{quality}`."] if quality else ["In the order of their names: no quality was measured."]
-    if perplexities and not any(c.id.startswith("wikitext2.") for c in perplexities):
-        texts = ", ".join(sorted({c.name.split(".")[0] for c in perplexities}))
-        lines.append(
-            f"There is no WikiText-2 perplexity here: {texts} is another text, and its numbers are not to be compared "
-            "with those on WikiText-2."
-        )
-    return [" ".join(lines), ""]
+    if not perplexities or any(c.id.startswith("wikitext2.") for c in perplexities):
+        return []
+    texts = ", ".join(sorted({c.name.split(".")[0] for c in perplexities}))
+    return [
+        f"There is no WikiText-2 perplexity here: {texts} is another text, and its numbers are not to be compared with "
+        "those on WikiText-2.", "",
+    ]
 
 
 def _table(board: Board, model: str, columns: Sequence[Column], more: Sequence[Part] = ()) -> list[str]:
@@ -132,15 +143,23 @@ def _table(board: Board, model: str, columns: Sequence[Column], more: Sequence[P
     ]
     if any(row.seeds > 1 for row in rows):
         names.append(("seeds", lambda row: str(row.seeds)))
-    parts = [*names, *(_part(board, column) for column in columns), *more]
+    if more and is_ranked(board, model):
+        names.append(("rank", lambda row: _rank(board, row)))
+    parts = [*names, *(_part(board, model, column) for column in columns), *more]
     head = ["<br>".join(escape(line) for line in header.split("\n") if line) for header, _ in parts]
     rule = ["---"] * len(names) + ["--:"] * len(columns) + ["---"] * len(more)
     body = [[escape(show(row)) for _, show in parts] for row in rows]
     return [*("| " + " | ".join(line) + " |" for line in [head, rule, *body]), ""]
 
 
-def _part(board: Board, column: Column) -> Part:
-    title = "\n".join(title_of(column, column.id in board.smoke))
+def _rank(board: Board, row: Row) -> str:
+    standing = board.standing(row.identity)
+    return standing.text if standing is not None else NOTHING
+
+
+def _part(board: Board, model: str, column: Column) -> Part:
+    signal = board.signals[model].get(column.id)
+    title = "\n".join(title_of(column, column.id in board.smoke, signal is not None and signal.has_signal is False))
     return title, lambda row: cell_text(row.cells.get(column.id), column.unit)
 
 
@@ -152,10 +171,12 @@ def _footnotes(board: Board) -> list[str]:
     if board.pairs:
         notes.append(
             "*Pair by pair*: the row minus the control on the same windows (difference of the mean loss; below 0 is "
-            "better) and the same items (difference of the group mean; above 0 is better), with a 95 % interval and a "
-            "two-sided p-value from a paired bootstrap (moving blocks of windows; items within each task). Not "
-            "corrected for the number of comparisons."
+            "better) and the same items (difference of the mean; above 0 is better), with a 95 % interval and a "
+            "two-sided p-value by a t-test whose standard error is that of a paired bootstrap (moving blocks of "
+            "windows; items within each task; seeds). Not corrected for the number of comparisons."
         )
+    if any(is_ranked(board, model) for model in board.models()):
+        notes.append(RANKS)
     if board.smoke:
         notes.append(f"*smoke*: fewer than {SMOKE} items a task; shows that all works, not how good a model is.")
     return [*notes, *_counts(board), *(escape(note) for note in board.notes)]

@@ -1,22 +1,27 @@
-"""Paired comparisons: two models that answered the same items, or read the same windows.
+"""Paired comparisons: models that answered the same items, or read the same windows.
 
-Everything is deterministic: the resampling has a fixed seed, so that the same records always give the same bytes.
+Everything is deterministic: the resampling has a fixed seed, and what comes out is rounded to nine digits, so that the
+same records give the same bytes on any machine.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
+from scipy.special import bdtr, bdtrc, stdtr, stdtrit
 
-RESAMPLES = 4000
+RESAMPLES = 2000
 SEED = 20_261_123
 LEVEL = 0.95
+ALPHA = 0.05
+CHUNK = 2_000_000
+"""Draws held in memory at a time."""
 
-Vector = NDArray[np.float64]
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -29,61 +34,175 @@ class Difference:
     p: float
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """The score of each seed of a row on one task, [seeds], and when the items are drawn again, [seeds, RESAMPLES].
+
+    `units` counts what was drawn independently: items, or blocks of windows.
+    """
+
+    values: Array
+    draws: Array
+    units: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The mean score of a row, and how it moves when its items and its seeds are drawn again: `draws` [RESAMPLES].
+
+    Estimates over the same tasks moved together, so that their differences are paired.
+    `seed_variance` is that of the mean over seeds; 0 for one seed, whose checkpoint then stands for itself alone.
+    """
+
+    value: float
+    draws: Array
+    units: int
+    seeds: int
+    seed_variance: float
+
+
+@dataclass(frozen=True)
+class Pairwise:
+    """All differences between several rows, each [rows, rows]: row minus column, standard error, freedom, p-value."""
+
+    values: Array
+    errors: Array
+    freedom: Array
+    p: Array
+
+    def difference(self, a: int, b: int) -> Difference:
+        reach = float(stdtrit(self.freedom[a, b], (1 + LEVEL) / 2) * self.errors[a, b])
+        value = float(self.values[a, b])
+        return Difference(*map(rounded, (value, value - reach, value + reach, self.p[a, b])))
+
+
+def resample_items(scores: Array, stream: str) -> Array:
+    """The mean of each row of `scores` [rows, items] when the items are drawn again: [rows, RESAMPLES].
+
+    The same items are drawn for all rows, and for each call of the same `stream` and number of items.
+    """
+    n = scores.shape[1]
+    random = _generator(stream, n)
+    return np.asarray(np.concatenate([times @ scores.T for times in _counts(random, n)]).T / n)
+
+
+def resample_windows(losses: Array, targets: Array, stream: str) -> Array:
+    """The mean loss per target of each row of `losses` [rows, windows], when blocks of windows are drawn again.
+
+    `targets` [windows] are the windows' target counts. Neighbouring windows are alike, so blocks of about n^(1/3) of
+    them are drawn, around the end of the text (moving blocks: Künsch, 1989; circular: Politis and Romano, 1992).
+    """
+    n = losses.shape[1]
+    length = block_length(n)
+    random = _generator(stream, n)
+    starts = random.integers(n, size=(RESAMPLES, -(-n // length)))
+    picks = ((starts[:, :, None] + np.arange(length)) % n).reshape(RESAMPLES, -1)[:, :n]
+    times = _tally(picks, n)
+    return np.asarray((times @ losses.T / (times @ targets)[:, None]).T)
+
+
+def block_length(windows: int) -> int:
+    """Neighbouring windows that are drawn together."""
+    return max(1, round(math.cbrt(windows)))
+
+
+def estimate(tasks: Sequence[Drawn], name: str) -> Estimate:
+    """The unweighted mean over tasks; several seeds are drawn again too, the same for all tasks.
+
+    Of k seeds k - 1 are drawn, which gives their mean its variance without bias (Rao and Wu, 1988). `name` tells the
+    row's draws of seeds from those of others.
+    """
+    values = np.mean([task.values for task in tasks], axis=0)
+    draws = np.mean([task.draws for task in tasks], axis=0)
+    units, k = min(task.units for task in tasks), len(values)
+    if k == 1:
+        return Estimate(float(values[0]), draws[0], units, 1, 0.0)
+    times = _generator(name, k).multinomial(k - 1, np.full(k, 1 / k), size=RESAMPLES)
+    return Estimate(float(values.mean()), (times * draws.T).sum(axis=1) / (k - 1), units, k,
+                    float(values.var(ddof=1)) / k)
+
+
+def pairwise(rows: Sequence[Estimate]) -> Pairwise:
+    """Every row against every other: a t-test whose standard error is the bootstrap's.
+
+    Few items or seeds make the bootstrap's error too small and its tails too short (Hesterberg, 2015): the error is
+    widened by units / (units - 1), and the t distribution has the freedom of Satterthwaite (1946).
+    """
+    values = np.array([row.value for row in rows])
+    moved = np.atleast_2d(np.cov([row.draws for row in rows]))
+    own = np.diag(moved)
+    of_seeds = np.array([row.seed_variance for row in rows])
+    units = np.minimum.outer(*[np.array([row.units for row in rows])] * 2)
+    seeds = of_seeds[:, None] + of_seeds
+    sampling = np.maximum(own[:, None] + own - 2 * moved - seeds, 0) * units / np.maximum(units - 1, 1)
+    few = np.array([row.seed_variance**2 / max(row.seeds - 1, 1) for row in rows])
+    variance = sampling + seeds
+    with np.errstate(divide="ignore", invalid="ignore"):
+        freedom = variance**2 / (sampling**2 / np.maximum(units - 1, 1) + few[:, None] + few)
+        differences = (values[:, None] - values).round(12)
+        t = np.where(differences == 0, 0.0, np.abs(differences) / np.sqrt(variance))
+    freedom = np.where(np.isfinite(freedom), np.maximum(freedom, 1), 1)
+    return Pairwise(differences, np.sqrt(variance), freedom, np.minimum(1, 2 * stdtr(freedom, -t)))
+
+
 def mcnemar(ours: str, theirs: str) -> float:
     """Exact two-sided p-value that two models are equally often right; one character (1 or 0) per item.
 
     Source: McNemar (1947), as a binomial test on the items that only one of them has right.
     """
-    only_ours = sum(a > b for a, b in zip(ours, theirs, strict=True))
-    only_theirs = sum(a < b for a, b in zip(ours, theirs, strict=True))
-    discordant = only_ours + only_theirs
-    ways = tail = 1  # of choosing i of the discordant items; of choosing at most i
-    for i in range(min(only_ours, only_theirs)):
-        ways = ways * (discordant - i) // (i + 1)
-        tail += ways
-    return float(min(1.0, 2 * tail / 2**discordant))
+    bits = np.array([[int(a), int(b)] for a, b in zip(ours, theirs, strict=True)], dtype=float)
+    return float(mcnemar_all(bits.T)[0, 1])
 
 
-def mean_difference(strata: Sequence[Vector]) -> Difference:
-    """The unweighted mean over strata (tasks) of the mean difference of their items, by a paired bootstrap over items.
+def mcnemar_all(bits: Array) -> Array:
+    """The same for every pair of rows of `bits` [rows, items]: p-values [rows, rows]."""
+    only_row = bits @ (1 - bits.T)
+    fewer, discordant = np.minimum(only_row, only_row.T), only_row + only_row.T
+    return np.asarray(np.minimum(1, 2 * bdtr(fewer, discordant.astype(int), 0.5)))
 
-    `strata` holds, for each task, one difference per item. These take few values, so how often each is drawn is drawn.
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p-values adjusted so that the chance of any false finding among them is kept (Holm, 1979)."""
+    order = np.argsort(p, kind="stable")
+    steps = np.asarray(p, dtype=float)[order] * np.arange(len(order), 0, -1)
+    adjusted = np.empty(len(order))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(steps))
+    return [float(value) for value in adjusted]
+
+
+def above_chance(right: int, n: int, chance: float) -> float:
+    """Exact one-sided p-value of at least `right` of `n` items by guessing, right with probability `chance`."""
+    return rounded(float(bdtrc(right - 1, n, chance))) if right > 0 else 1.0
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """The interval of the median between two of the values, exact whatever their distribution (sign test).
+
+    The narrowest that holds it with at least 95 %; for fewer than six values all of them do not, and it is None.
     """
-    random = np.random.default_rng(SEED)
-    means = np.zeros(RESAMPLES)
-    for items in strata:
-        values, counts = np.unique(items, return_counts=True)
-        times = random.multinomial(len(items), counts / len(items), size=RESAMPLES)
-        means += times @ values / len(items) / len(strata)
-    means = means.round(12) + 0.0  # fractions that cancel are 0, never nearly or -0, and count on both sides
-    return _summary(float(np.mean([items.mean() for items in strata])), means)
+    ordered, n = sorted(values), len(values)
+    outside = [k for k in range(n // 2) if 2 * bdtr(k, n, 0.5) <= 1 - LEVEL]
+    return (ordered[outside[-1]], ordered[n - 1 - outside[-1]]) if outside else None
 
 
-def window_difference(differences: Vector, targets: Vector) -> Difference:
-    """The mean difference per target token of the windows of one text, by a moving-block bootstrap over windows.
-
-    `differences` are those of the windows' summed losses (nats), `targets` their target counts. Neighbouring windows
-    are alike, so blocks of about n^(1/3) of them are drawn, around the end of the text (Politis and Romano, 1992).
-    """
-    n = len(differences)
-    length = max(1, round(n ** (1 / 3)))
-    random = np.random.default_rng(SEED)
-    starts = random.integers(n, size=(RESAMPLES, -(-n // length)))
-    rest = n - length * (starts.shape[1] - 1)  # windows of the last block, so that n are drawn
-
-    def drawn(values: Vector) -> Vector:
-        whole, last = _block_sums(values, length)[starts[:, :-1]], _block_sums(values, rest)[starts[:, -1]]
-        return np.asarray(whole.sum(axis=1) + last)
-
-    return _summary(float(differences.sum() / targets.sum()), drawn(differences) / drawn(targets))
+def rounded(value: float) -> float:
+    """Nine significant digits: what the order of a sum may change is gone."""
+    return float(f"{value:.9g}") + 0.0
 
 
-def _block_sums(values: Vector, length: int) -> Vector:
-    """By where it starts: the sum of a block of `length` neighbours, around the end."""
-    return np.asarray(sliding_window_view(np.concatenate([values, values[: length - 1]]), length).sum(axis=1))
+def _counts(random: np.random.Generator, n: int) -> list[Array]:
+    """How often each of `n` items is drawn in each of RESAMPLES draws of n, in parts of bounded size."""
+    size = max(1, CHUNK // n)
+    sizes = [min(size, RESAMPLES - start) for start in range(0, RESAMPLES, size)]
+    return [_tally(random.integers(n, size=(rows, n)), n) for rows in sizes]
 
 
-def _summary(value: float, resampled: Vector) -> Difference:
-    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    tail = min((resampled <= 0).sum(), (resampled >= 0).sum())
-    return Difference(value, float(low), float(high), min(1.0, 2 * (float(tail) + 1) / (len(resampled) + 1)))
+def _tally(picks: NDArray[np.int64], n: int) -> Array:
+    """[draws, picks] of item numbers -> [draws, n] of how often each was picked."""
+    rows = len(picks)
+    flat = (picks + n * np.arange(rows)[:, None]).ravel()
+    return np.bincount(flat, minlength=rows * n).reshape(rows, n).astype(float)
+
+
+def _generator(stream: str, n: int) -> np.random.Generator:
+    return np.random.default_rng([SEED, n, *stream.encode()])

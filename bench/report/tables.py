@@ -10,6 +10,8 @@ import pandas as pd
 from bench.report.board import Board, Cell, Column, Row
 from bench.report.formats import NOTHING, cell_text, mean_of, number, title_of
 from bench.report.frame import Identity
+from bench.report.rank import Standing
+from bench.report.verdicts import is_ranked
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,16 +41,34 @@ def paired_csv(board: Board) -> str:
     return _csv(pd.DataFrame(lines, columns=columns))
 
 
+def reproduction_csv(board: Board) -> str:
+    """`reproduction.csv`: one line for each published number of a method or control here."""
+    heads = [
+        "about", "as published", "published model", "params", "ratio", "finetuned", "published metric", "printed",
+        "metric", "published", "verdict", "why", *Identity._fields, "ours", "low", "high", "delta", "source",
+    ]
+    lines = [
+        (p.row.of, p.row.method, p.row.model, p.row.params, p.row.ratio, p.row.finetuned, p.metric, p.value,
+         p.metric_id, p.number, c.state, c.why, *(c.row or ("",) * len(Identity._fields)), c.ours, c.low, c.high,
+         c.delta, p.source)
+        for c in board.published for p in [c.published] if p.row.of
+    ]
+    return _csv(pd.DataFrame(lines, columns=heads, dtype=object))
+
+
 def board_frame(board: Board) -> pd.DataFrame:
     """The wide table: under a metric's id its value, or what became of it where there is none.
 
     Behind it stand, where any row has them, `<id> stderr`, `low` and `high` (95 % interval), `std` (between seeds),
-    `n` and `seeds`. `smoke` lists the columns whose value comes from too few items.
+    `n`, `seeds` and `rank`. `rank` alone is that by the headline metric, `ranked among` the group that it is a rank in,
+    `ties` the rows that it cannot be told from, `not ranked` why there is none. `smoke` lists the columns whose value
+    comes from too few items.
     """
     lines = [_line(board, row) for row in board.rows]
-    numbers = [name for column in board.columns for name in _numbers(column, Cell(None))]
+    numbers = [name for column in board.columns for name in _numbers(column, Cell(None), None)]
     kept = [name for name in numbers if " " not in name or any(line[name] is not None for line in lines)]
-    return pd.DataFrame(lines, columns=[*Identity._fields, "seeds", "status", *kept, "smoke", "notes"], dtype=object)
+    heads = [*Identity._fields, "seeds", "status", "rank", "ranked among", "ties", "not ranked"]
+    return pd.DataFrame(lines, columns=[*heads, *kept, "smoke", "notes"], dtype=object)
 
 
 def print_table(board: Board, console: Console) -> None:
@@ -97,14 +117,27 @@ def _csv(frame: pd.DataFrame) -> str:
 
 def _line(board: Board, row: Row) -> dict[str, object]:
     line: dict[str, object] = {**row.identity._asdict(), "seeds": row.seeds, "status": row.status}
+    line |= _standing(board, row)
     for column in board.columns:
-        line |= _numbers(column, row.cells.get(column.id, Cell(None)))
+        standing = board.standings.get(row.identity, {}).get(column.id)
+        line |= _numbers(column, row.cells.get(column.id, Cell(None)), standing)
     line["smoke"] = " ".join(c.id for c in board.columns if c.id in board.smoke and row.value(c.id) is not None)
     line["notes"] = "; ".join(" ".join(note.split()) for note in row.notes)
     return line
 
 
-def _numbers(column: Column, cell: Cell) -> dict[str, object]:
+def _standing(board: Board, row: Row) -> dict[str, object]:
+    standing = board.standing(row.identity)
+    if standing is None:
+        return {"rank": None, "ranked among": None, "ties": None, "not ranked": "no quality was measured"}
+    labels = board.labels(row.identity.model)
+    return {
+        "rank": standing.text if standing.is_ranked else None, "ranked among": standing.group or None,
+        "ties": ", ".join(labels[other] for other in standing.ties) or None, "not ranked": standing.reason or None,
+    }
+
+
+def _numbers(column: Column, cell: Cell, standing: Standing | None) -> dict[str, object]:
     low, high = cell.interval or (None, None)
     has_value = cell.value is not None
     return {
@@ -112,6 +145,7 @@ def _numbers(column: Column, cell: Cell) -> dict[str, object]:
         f"{column.id} stderr": cell.stderr, f"{column.id} low": low, f"{column.id} high": high,
         f"{column.id} std": cell.std, f"{column.id} n": cell.n if cell.n > 1 else None,
         f"{column.id} seeds": cell.seeds if cell.seeds > 1 or (has_value and cell.lost) else None,
+        f"{column.id} rank": standing.text if standing is not None and standing.is_ranked else None,
     }
 
 
@@ -123,10 +157,17 @@ def _terminal_parts(board: Board, model: str) -> list[Part]:
     parts: list[Part] = [("method", lambda row: labels[row.identity])]
     if any(row.seeds > 1 for row in board.of(model)):
         parts.append(("seeds", lambda row: str(row.seeds)))
+    if is_ranked(board, model):
+        parts.append(("rank", lambda row: _rank(board, row)))
     parts += [_short(columns[id_], title) for id_, title in BRIEF[:2] if id_ in columns]
     parts += [_full(board, column) for column in dict.fromkeys([quality, mean, speed]) if column is not None]
     parts += [_short(columns[id_], title) for id_, title in BRIEF[2:] if id_ in columns]
     return [*parts, ("status", lambda row: row.status)]
+
+
+def _rank(board: Board, row: Row) -> str:
+    standing = board.standing(row.identity)
+    return NOTHING if standing is None else standing.text
 
 
 def _short(column: Column, title: str) -> Part:
@@ -143,7 +184,9 @@ def _full(board: Board, column: Column) -> Part:
 
 
 def _caption(board: Board, model: str) -> str:
-    lines = ["not ranked; ± standard error, (–) 95 % interval, ↓ lower is better, ↑ higher is better"]
+    how = "ranks among rows of one target and recovery" if is_ranked(board, model) else "not ranked"
+    lines = [f"{how}; ± standard error, (–) 95 % interval, ↓ lower is better, ↑ higher is better"]
+    lines += [f"dense gate {board.gates[model].state}"] * (board.gates[model].state != "passed")
     columns = board.columns_of(model)
     if any(column.id in board.smoke for column in columns):
         lines.append("smoke: fewer than 100 items a task, shows that all works and not how good a model is")

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict
 
 from bench.catalogue import ModelRef
 from bench.method import Target
+from bench.record.keys import digest
 from bench.registry import MethodEntry
-from bench.run.keys import digest
 from bench.suite import RandomTokens, TextSource
 from bench.task import Task
 

@@ -28,8 +28,8 @@ from bench.model.checkpoint import Manifest, load_checkpoint, save_checkpoint
 from bench.model.layers import shape_of
 from bench.model.load import load_folder
 from bench.model.surgery import kept_of
+from bench.record.keys import digest
 from bench.record.schema import Cost
-from bench.run.keys import digest
 from bench.suite import RandomTokens, TextSource
 
 if TYPE_CHECKING:

@@ -1,8 +1,8 @@
 """What a checkpoint will take of this machine, estimated before anything is computed: memory, disk, time. No torch.
 
-Memory is the worker's peak resident size (on CUDA the device's): closed forms of the model's shape and the settings.
-What a decomposition works on and key/value caches are left out. Time has no closed form that would be honest: it is
-what the same cells took before on the same machine, else unknown.
+Memory is the peak resident size of the worker and what it starts (on CUDA the device's): closed forms of the model's
+shape and the settings. What a decomposition works on and key/value caches are left out. Time has no closed form that
+would be honest: it is what the same cells took before on the same machine, else unknown.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ READING_TEXT = 125_000_000
 """What reading calibration or training text imports and keeps beside that: 105 to 155 million were seen."""
 LM_EVAL = 120_000_000
 """What measuring accuracy imports beside that, measured."""
+TRYING = 160_000_000
+"""What trying the machine out takes after a generation."""
 HIDDEN_KEPT, CHANNELS_KEPT, LOGITS_KEPT = 10, 4, 4
 """Vectors of each width that a pass keeps for each token and block; float32 rows of logits for each token. Measured."""
 ADAM = 16
@@ -156,8 +158,8 @@ def _stages(job: Job, shape: Shape, traits: Traits) -> Iterator[float]:
         yield fixed + dense + _training(cell, cell.config, shape)
     if cell.recovery:
         yield fixed + after + _training(cell, cell.recovery, shape)
-    if "generation" in kinds:
-        yield fixed + after + dense  # the dense twin
+    if "generation" in kinds:  # two processes beside the worker, which lets go of its model
+        yield fixed + 2 * INTERPRETER + after + dense + TRYING
 
 
 def _scoring(cell: ArtifactCell, shape: Shape, traits: Traits) -> float:

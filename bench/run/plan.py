@@ -26,7 +26,7 @@ from bench.run.cells import ArtifactCell, Job, MeasureCell, artifact_ingredients
 from bench.run.estimate import Estimate, check_fits, estimates_of, past_seconds
 from bench.run.executors import threads_each
 from bench.suite import FirstOf, RandomTokens, RecoveryChoice, Suite, SuiteMethod, TextSource
-from bench.task import Task
+from bench.task import Task, why_not_here
 
 Say = Callable[[str], None]
 FILTERS = ("model", "method", "preset", "recovery", "target", "seed", "task")
@@ -123,7 +123,7 @@ def make_plan(
         raise UsageError(f"--only {' '.join(f'{k}={v}' for k, v in only.items())}: no cell of the suite fits")
     plan = Plan(jobs, set(), left_out + notes, recipes)
     _fill_in(plan, Store(results), registry, accelerator)
-    check_fits(plan.open_jobs(), plan.estimates, plan.unmade())
+    _check(plan, suite)
     return plan
 
 
@@ -253,6 +253,15 @@ def _ensure_tasks(tasks: Sequence[Task], suite: Suite, offline: bool, say: Say) 
     refs = sorted({ref for task in tasks for ref in task.spec.data()})
     for ref, reason in ensure(refs, offline=offline, on_progress=say).items():
         raise UsageError(f"suite {suite.name}: data {ref} cannot be had: {reason}")
+
+
+def _check(plan: Plan, suite: Suite) -> None:
+    """Refuse what is left to do and cannot be done here: for want of an engine, of memory or of disk."""
+    for cell in (cell for job in plan.open_jobs() for cell in job.cells if cell.kind == "generation"):
+        why = why_not_here(cell.task.partition("@")[2].partition("/")[0])
+        if why is not None:
+            raise UsageError(f"suite {suite.name}: task {cell.task}: {why}")
+    check_fits(plan.open_jobs(), plan.estimates, plan.unmade())
 
 
 def _names(tasks: Sequence[Task]) -> str:

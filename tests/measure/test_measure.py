@@ -36,13 +36,14 @@ def test_engine_versions_are_readable_without_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_subject_loads_once_and_its_twin_is_a_second_model(tiny_mha: Path, tiny_gqa: Path) -> None:
-    dense, lean = Subject(tiny_mha, dense=tiny_mha), Subject(tiny_gqa, dense=tiny_mha)
-    assert Subject(tiny_gqa).dense_twin() is None
-    assert dense.model is dense.model
-    assert not dense.model.training
-    assert dense.dense_twin().model is not dense.model
-    assert lean.dense_twin().path == tiny_mha
+def test_a_subject_loads_once_until_it_is_released(tiny_mha: Path) -> None:
+    subject = Subject(tiny_mha)
+    model = subject.model
+    assert subject.model is model
+    assert not model.training
+    subject.release()
+    subject.release()
+    assert subject.model is not model
 
 
 def test_a_missing_tokenizer_is_one_sentence(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """Synthetic records, made through the schema."""
 
 import hashlib
+import math
+from collections.abc import Sequence
+from statistics import fmean, stdev
 from typing import Any
 
 from bench.record.schema import ArtifactRecord, Cost, Evidence, Failure, MeasureRecord, Metric, Provenance, Windows
@@ -105,3 +108,38 @@ def size(made: ArtifactRecord, params: float, task: str = "size@64") -> MeasureR
     }
     metrics = [Metric(id=id_, value=v, unit=unit, direction="lower", n=1) for id_, (v, unit) in values.items()]
     return measure(made, task, metrics)
+
+
+def scored(
+    made: ArtifactRecord, task: str, bits: str, variants: tuple[str, ...] = ("acc",), *, chance: float = 0.5,
+    data: str = "text", engine: str = "accuracy/2", **changes: Any,
+) -> MeasureRecord:
+    """An accuracy with its items, and the ingredients that a report reads."""
+    name, _, protocol = task.partition("@")
+    n, value = len(bits), bits.count("1") / len(bits)
+    error = (value * (1 - value) / (n - 1)) ** 0.5
+    metrics = [
+        Metric(id=f"{name}.{v}@{protocol}", value=value, unit="fraction", direction="higher", n=n, stderr=error)
+        for v in variants
+    ]
+    ingredients = {"artifact": made.key, "task": {"name": name, "chance": chance}, "data": data, "engine": engine}
+    evidence = Evidence(items=dict.fromkeys(variants, bits))
+    return measure(made, task, metrics, **{"evidence": evidence, "ingredients": ingredients} | changes)
+
+
+def windowed(
+    made: ArtifactRecord, task: str, losses: Sequence[float], *, targets: int = 100, data: str = "text",
+    engine: str = "perplexity/2", **changes: Any,
+) -> MeasureRecord:
+    """A perplexity with its windows, of these mean losses in nats per token."""
+    name, _, protocol = task.partition("@")
+    mean, n = fmean(losses), len(losses)
+    error = math.exp(mean) * (stdev(losses) / n**0.5 if n > 1 else 0.0)
+    metric = Metric(
+        id=f"{name}.ppl_token@{protocol}", value=math.exp(mean), unit="ppl", direction="lower", n=n * targets,
+        stderr=error,
+    )
+    windows = Windows(nll=[targets * loss for loss in losses], targets=[targets] * n)
+    ingredients = {"artifact": made.key, "task": {"name": name}, "data": data, "engine": engine}
+    evidence = Evidence(windows=windows)
+    return measure(made, task, [metric], **{"evidence": evidence, "ingredients": ingredients} | changes)

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.errors import ProtocolMismatch
 from bench.report.board import WORSE, Board, Row
-from bench.report.build import build
+from bench.report.build import build, cell_of, mean_of_metrics
 from bench.task import TaskGroup
 from tests.record.records import (
     accuracy,
@@ -14,6 +15,7 @@ from tests.record.records import (
     failed_artifact,
     measure,
     perplexity,
+    speed,
 )
 from tests.report.boards import PAIR, cells, smollm
 
@@ -46,10 +48,10 @@ def test_models_stand_apart_each_with_its_own_order() -> None:
 
 def test_quality_is_the_perplexity_that_all_ok_rows_have() -> None:
     a, b = artifact("dense", target="none"), artifact("random")
-    tasks = ["wikitext2@2048", "wikitext2@128", "wikitext2@2048/limit9", "lambada_text@2048"]
+    tasks = ["wikitext2@2048", "wikitext2@128", "wikitext2@2048/limit9", "lambada_text@2048"]  # in their order
     both = [perplexity(made, 10.0 + i, task) for i, task in enumerate(tasks) for made in (a, b)]
     assert build([a, b, *both], []).quality == {"tiny": "wikitext2.ppl_token@2048"}
-    assert build([a, b, *both[1:]], []).quality == {"tiny": "wikitext2.ppl_token@2048/limit9"}
+    assert build([a, b, *both[1:]], []).quality == {"tiny": "wikitext2.ppl_token@128"}
     broken = failed_artifact("magnitude")
     assert build([a, b, *both, broken], []).quality == {"tiny": "wikitext2.ppl_token@2048"}
     assert build([a, b, *both[6:]], []).quality == {"tiny": "lambada_text.ppl_token@2048"}
@@ -206,3 +208,31 @@ def test_long_table_has_a_line_for_each_metric_and_for_each_failure() -> None:
     assert long[long.metric == PPL].value.tolist() == [10.0]
     [bad] = long[long.status != "ok"].to_dict("records")
     assert (bad["task"], bad["error"], bad["artifact_key"]) == ("piqa@0shot", "nan_loss", made.key)
+
+
+def test_one_id_in_two_units_cannot_share_a_column() -> None:
+    a, b = artifact("random"), artifact("saap")
+    strange = perplexity(b, 10.0)
+    metric = strange.metrics[0].model_copy(update={"unit": "bits"})
+    with pytest.raises(ProtocolMismatch, match=r"^wikitext2.ppl_token@2048/limit4: some records give it in ppl"):
+        build([a, b, perplexity(a, 10.0), strange.model_copy(update={"metrics": [metric]})], [])
+
+
+def test_numbers_of_two_protocols_share_no_cell_and_no_mean() -> None:
+    made = artifact()
+    one, two = (accuracy(made, task, 0.5).metrics[0] for task in ("piqa@0shot", "piqa@0shot/limit20"))
+    with pytest.raises(ProtocolMismatch, match="two metrics and cannot share a cell"):
+        cell_of([one, two], [])
+    with pytest.raises(ProtocolMismatch, match="a mean over protocols 0shot and 0shot/limit20 would mix"):
+        mean_of_metrics("pair.mean@0shot", [one, two])
+
+
+def test_a_speed_up_has_the_interval_of_its_rounds() -> None:
+    made = artifact()
+    record = speed(made, 1.2)
+    rounds = {"prefill": [1.0] * 6, "decode": [1.0] * 6, "dense_prefill": [1.0] * 6,
+              "dense_decode": [1.1, 1.2, 1.3, 1.4, 1.5, 1.6]}
+    timed = record.model_copy(update={"evidence": record.evidence.model_copy(update={"samples": rounds})})
+    [row] = build([made, timed], []).rows
+    assert row.cells["generate.speedup@hf/b1/p64/n128"].interval == pytest.approx((1.05, 1.3))
+    assert row.cells["generate.prefill_ms@hf/b1/p64/n128"].interval == (95 / 1.2, 105 / 1.2)

@@ -5,11 +5,28 @@ import pytest
 from matplotlib.text import Text
 
 from bench.record.store import AnyRecord
+from bench.report.board import Board
 from bench.report.build import build
-from bench.report.labels import GAP, is_inside, lines_of, marker_box
-from bench.report.plots import COLOURS, CONTROLS, KNOWN, MARKERS, _points, _style, draw, look, plots
+from bench.report.plots import KINDS, plots
+from bench.report.plots.heat import changes_of, heat_map
+from bench.report.plots.labels import is_inside, lines_of, marker_box
+from bench.report.plots.looks import COLOURS, CONTROLS, KNOWN, MARKERS, Series, look, looks
+from bench.report.plots.retention import curves, retention_curve
+from bench.report.plots.scatter import Point, _drawn, axes_of, draw, front, points_of
+from bench.report.plots.style import style
 from tests.record.records import accuracy, artifact, perplexity
 from tests.report.boards import PAIR, cells, smollm
+
+SCATTER = ("size", "speed", "memory", "cost")
+
+
+def scatter(board: Board, kind: str) -> tuple[list[Point], Any]:
+    """Points and figure of quality against `kind`."""
+    [axis] = [axis for axis in axes_of(board, "tiny") if axis.kind == kind]
+    quality = next(c for c in board.columns if c.id == board.quality["tiny"])
+    points = points_of(board, "tiny", axis, quality)
+    with style():
+        return points, draw(points, "tiny", axis, quality)
 
 
 def crowd(methods: int, targets: int) -> list[AnyRecord]:
@@ -28,6 +45,16 @@ def close() -> list[AnyRecord]:
     return [*cells("dense", 12.0), *(r for name in KNOWN[:6] for r in cells(name, 18.0, ratio=1.1))]
 
 
+def ablation() -> list[AnyRecord]:
+    """A method with many presets, at one size and another, with and without recovery."""
+    records = cells("dense", 12.0)
+    for i, (preset, recovery) in enumerate(itertools.product(("quick", "element", "mean", "no_asi"), ("none", "lora"))):
+        for removed in (0.2, 0.35):
+            records += cells("saap", 20.0 + i, preset=preset, recovery=recovery, target=f"params={removed}",
+                             removed=removed)
+    return records
+
+
 def texts_of(figure: Any) -> list[Any]:
     [axes] = figure.axes
     legend = [text for legend in figure.legends for text in legend.get_texts()]
@@ -39,88 +66,158 @@ def texts_of(figure: Any) -> list[Any]:
 def is_inside_axes(tick: Any, axes: Any) -> bool:
     """Tick labels outside the limits are not drawn."""
     x, y = tick.get_position()
-    (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
+    (x0, x1), (y0, y1) = sorted(axes.get_xlim()), sorted(axes.get_ylim())
     return x0 <= x <= x1 if tick in axes.get_xticklabels() else y0 <= y <= y1
 
 
-@pytest.mark.parametrize("records", [smollm(), crowd(10, 1), crowd(12, 3), crowd(40, 2), close()],
-                         ids=["main job", "labelled", "legend", "long legend", "on one another"])
-@pytest.mark.parametrize("kind", ["removed.params", "generate.speedup@hf/b1/p64/n128"])
-def test_no_text_is_cut_or_covers_another(records: list[AnyRecord], kind: str) -> None:
-    board = build(records, [PAIR])
-    column = {c.id: c for c in board.columns}
-    quality = column[board.quality["tiny"]]
-    points = _points(board, "tiny", column[kind], quality)
-    with _style():
-        figure = draw(points, "tiny", column[kind], quality)
+def assert_texts_apart(figure: Any) -> None:
+    with style():
         figure.draw_without_rendering()
         renderer = figure.canvas.get_renderer()
         boxes = [(t.get_text(), Text.get_window_extent(t, renderer)) for t in texts_of(figure) if t.get_text()]
-        for text, box in boxes:
-            assert is_inside(box, figure.bbox), f"{text} is cut"
-        for (one, a), (two, b) in itertools.combinations(boxes, 2):
-            assert not a.overlaps(b), f"{one} and {two} overlap"
-        [axes] = figure.axes
-        labels = [Text.get_window_extent(t, renderer) for t in axes.texts]
-        names = {t.get_text() for t in axes.texts} or {t.get_text() for g in figure.legends for t in g.get_texts()}
-        markers = [marker_box(axes, point) for point in points]
+    for text, box in boxes:
+        assert is_inside(box, figure.bbox), f"{text} is cut"
+    for (one, a), (two, b) in itertools.combinations(boxes, 2):
+        assert not a.overlaps(b), f"{one} and {two} overlap"
+
+
+BOARDS = {"main job": smollm(), "labelled": crowd(10, 1), "legend": crowd(12, 3), "long legend": crowd(40, 2),
+          "on one another": close(), "presets": ablation()}
+
+
+@pytest.mark.parametrize("records", BOARDS.values(), ids=BOARDS)
+@pytest.mark.parametrize("kind", SCATTER)
+def test_no_text_is_cut_or_covers_another(records: list[AnyRecord], kind: str) -> None:
+    points, figure = scatter(build(records, [PAIR]), kind)
+    assert_texts_apart(figure)
+    [axes] = figure.axes
+    names = {t.get_text() for t in axes.texts} or {t.get_text() for g in figure.legends for t in g.get_texts()}
     assert {point.row.identity.method for point in points} <= {name.split()[0] for name in names}
-    assert bool(labels) != bool(figure.legends)
+    assert bool(axes.texts) != bool(figure.legends)
+
+
+@pytest.mark.parametrize("records", [smollm(), crowd(10, 1)], ids=["main job", "labelled"])
+@pytest.mark.parametrize("kind", ["size", "speed"])
+def test_labels_keep_clear_of_markers_and_lines(records: list[AnyRecord], kind: str) -> None:
+    _, figure = scatter(build(records, [PAIR]), kind)
+    [axes] = figure.axes
+    assert axes.texts
+    drawn = [line for line in axes.lines if len(line.get_xdata()) == 1]
+    with style():
+        figure.draw_without_rendering()
+        labels = [Text.get_window_extent(t, figure.canvas.get_renderer()) for t in axes.texts]
+        centres = [axes.transData.transform((line.get_xdata()[0], line.get_ydata()[0])) for line in drawn]
     for label in labels:
         assert is_inside(label, axes.get_window_extent())
-        assert not any(label.padded(GAP / 2).overlaps(marker) for marker in markers)
+        assert not any(label.padded(4 * figure.dpi / 72).contains(*centre) for centre in centres)
         assert not any(line.intersects_bbox(label, filled=False) for line in lines_of(axes))
+
+
+@pytest.mark.parametrize("records", BOARDS.values(), ids=BOARDS)
+@pytest.mark.parametrize("kind", ["size", "memory"])
+def test_no_marker_covers_another(records: list[AnyRecord], kind: str) -> None:
+    """Rows of one size lie side by side; what they are is not changed."""
+    board = build(records, [PAIR])
+    [axis] = [axis for axis in axes_of(board, "tiny") if axis.kind == kind]
+    quality = next(c for c in board.columns if c.id == board.quality["tiny"])
+    points = points_of(board, "tiny", axis, quality)
+    with style():
+        _, axes, placed = _drawn(points, "tiny", axis, quality, has_legend=True)
+        boxes = [marker_box(axes, point).padded(-1.0) for point in placed]
+    assert [(p.x, p.y) for p in placed] == [(p.x, p.y) for p in points]
+    for (one, a), (two, b) in itertools.combinations(zip(placed, boxes, strict=True), 2):
+        assert not a.overlaps(b), f"{one.label} and {two.label}"
+
+
+def test_series_of_one_method_are_told_apart_and_keep_its_colour() -> None:
+    board = build([*ablation(), *cells("llm_pruner", 30.0), *cells("llm_pruner", 25.0, recovery="lora")], [PAIR])
+    found = looks(row.identity for row in board.rows)
+    assert len(set(found.values())) == len(found) == 11
+    assert {one.colour for series, one in found.items() if series.method == "saap"} == {look("saap")[0]}
+    assert {one.letter for series, one in found.items() if series.method == "llm_pruner"} == {""}
+    assert "".join(one.letter for series, one in sorted(found.items()) if series.method == "saap") == "abcdefgh"
+    assert [one.is_filled for _, one in sorted(found.items())][-2:] == [False, True]
+
+
+def test_the_front_is_what_nothing_beats_in_both() -> None:
+    places = {"a": (0.0, 10.0), "b": (20.0, 30.0), "c": (20.0, 25.0), "d": (35.0, 90.0), "e": (30.0, 95.0)}
+    records = [r for name, (x, y) in places.items()
+               for r in cells(f"method_{name}", y, target=f"params={x / 100 + 0.01}", removed=x / 100)]
+    points, _ = scatter(build(records, [PAIR]), "size")
+    assert [point.row.identity.method[-1] for point in front(points, 1, -1)] == ["d", "c", "a"]
+    assert [point.row.identity.method[-1] for point in front(points, -1, -1)] == ["a"]
+    assert [point.row.identity.method[-1] for point in front(points, 1, 1)] == ["d", "e"]
 
 
 def test_labels_beside_few_points_and_a_legend_for_many() -> None:
     for records, has_legend in ((smollm(), False), (crowd(12, 3), True)):
-        board = build(records, [PAIR])
-        column = {c.id: c for c in board.columns}
-        quality = column[board.quality["tiny"]]
-        with _style():
-            figure = draw(_points(board, "tiny", column["removed.params"], quality), "tiny", column["removed.params"],
-                          quality)
+        _, figure = scatter(build(records, [PAIR]), "size")
         assert bool(figure.legends) == has_legend
 
 
 def test_axes_name_unit_and_protocol_and_the_scale_follows_the_range() -> None:
-    board = build(smollm(), [PAIR])
-    column = {c.id: c for c in board.columns}
-    quality, speed = column[board.quality["tiny"]], column["generate.speedup@hf/b1/p64/n128"]
-    with _style():
-        [axes] = draw(_points(board, "tiny", speed, quality), "tiny", speed, quality).axes
-        assert axes.get_yscale() == "log"
-        assert "2048/limit4" in axes.get_ylabel()
-        assert "wikitext2 perplexity" in axes.get_ylabel()
-        assert "(×), hf/b1/p64/n128" in axes.get_xlabel()
-        removed = column["removed.params"]
-        narrow = [p for p in _points(board, "tiny", removed, quality) if p.y < 50]
-        [axes] = draw(narrow, "tiny", removed, quality).axes
-        assert axes.get_yscale() == "linear"
-        assert "(%)" in axes.get_xlabel()
+    [axes] = scatter(build(smollm(), [PAIR]), "speed")[1].axes
+    assert axes.get_yscale() == "log"
+    assert "2048/limit4" in axes.get_ylabel()
+    assert "wikitext2 perplexity" in axes.get_ylabel()
+    assert "(×), hf/b1/p64/n128" in axes.get_xlabel()
+    narrow = [*cells("dense", 20.0), *cells("random", 45.0), *cells("llm_pruner", 40.0)]
+    [axes] = scatter(build(narrow, [PAIR]), "size")[1].axes
+    assert axes.get_yscale() == "linear"
+    assert "(%)" in axes.get_xlabel()
+    [axes] = scatter(build(smollm(), [PAIR]), "memory")[1].axes
+    assert "(GB), hf/b1/p64/n128; left is smaller" in axes.get_xlabel()
 
 
 def test_errors_are_drawn_from_intervals_and_standard_errors() -> None:
-    board = build(smollm(), [PAIR])
-    column = {c.id: c for c in board.columns}
-    speed = column["generate.speedup@hf/b1/p64/n128"]
-    [point] = [p for p in _points(board, "tiny", speed, column[board.quality["tiny"]])
-               if p.row.identity.method == "random"]
+    points, _ = scatter(build(smollm(), [PAIR]), "speed")
+    [point] = [p for p in points if p.row.identity.method == "random"]
     assert point.y_error == (0.4, 0.4)
     assert point.x_error == pytest.approx((1.2 * 0.03, 1.2 * 0.02))
 
 
 def test_a_mean_is_plotted_in_percent_where_there_is_no_perplexity() -> None:
     records = []
-    for method, value in (("dense", 0.6), ("random", 0.4)):
-        made = artifact(method, target="none" if method == "dense" else "params=0.2")
+    for method, value, removed in (("dense", 0.6, 0.0), ("random", 0.4, 0.2), ("random", 0.3, 0.3)):
+        made = artifact(method, target="none" if method == "dense" else f"params={removed}", removed=removed)
         records += [made, *(accuracy(made, f"{task}@0shot", value, ("acc", "acc_norm"), n=500)
                             for task in ("piqa", "hellaswag"))]
     board = build(records, [PAIR])
-    column = {c.id: c for c in board.columns}
-    points = _points(board, "tiny", column["removed.params"], column["pair.mean@0shot"])
-    assert [point.y for point in points] == pytest.approx([60.0, 40.0])
-    assert set(plots(board)) == {"tiny.quality-vs-size.png", "tiny.quality-vs-size.svg"}
+    assert board.quality["tiny"] == "pair.mean@0shot"
+    assert [point.y for point in scatter(board, "size")[0]] == pytest.approx([60.0, 40.0, 30.0])
+
+
+def test_what_is_kept_of_the_dense_quality_size_by_size() -> None:
+    board = build(crowd(3, 3), [PAIR])
+    quality = next(c for c in board.columns if c.id == board.quality["tiny"])
+    lines = curves(board, "tiny", quality, board.of("tiny")[0])
+    assert len(lines) == 3
+    line = lines[Series("llm_pruner", "quick", "none")]
+    for mark, removed, ppl in zip(line, (20, 35, 50), (13, 33, 53), strict=True):
+        kept = 100 * 12 / ppl
+        assert mark == pytest.approx((removed, kept, kept * 0.4 / ppl))
+    with style():
+        figure = retention_curve(board, "tiny")
+        assert retention_curve(build(crowd(3, 1), [PAIR]), "tiny") is None
+        assert retention_curve(build([r for r in crowd(3, 2) if r.method != "dense"], [PAIR]), "tiny") is None
+    assert_texts_apart(figure)
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["compresso", "llm_pruner", "saap"]
+
+
+def test_the_heat_map_shows_the_change_of_each_task() -> None:
+    records = [*cells("dense", 12.0, accuracies=(0.7, 0.6)), *cells("saap", 20.0, accuracies=(0.6, 0.65)),
+               *cells("random", 90.0, accuracies=(0.5, 0.3))[:-1]]
+    board = build([*records, *cells("magnitude", 99.0)[:-2]], [PAIR])
+    rows, columns, changes = changes_of(board, "tiny")
+    assert [row.identity.method for row in rows] == ["saap"]
+    assert [column.name for column in columns] == ["piqa.acc", "hellaswag.acc_norm"]
+    assert changes == [pytest.approx([-10.0, 5.0])]
+    with style():
+        figure = heat_map(board, "tiny")
+        assert heat_map(build(records[:6], [PAIR]), "tiny") is None
+    assert_texts_apart(figure)
+    assert {t.get_text() for t in figure.axes[0].texts} == {"−10.0", "+5.0"}
+    assert "smoke" in figure.axes[0].get_xlabel()
 
 
 def test_known_methods_all_look_different_and_unknown_ones_keep_their_look() -> None:
@@ -131,19 +228,30 @@ def test_known_methods_all_look_different_and_unknown_ones_keep_their_look() -> 
     assert look("my_method")[1] in MARKERS
 
 
-def test_no_plot_where_there_is_nothing_to_show() -> None:
-    assert plots(build([], [])) == {}
-    assert plots(build(cells("dense", 20.0), [PAIR])) == {}
-    made = artifact("random")
-    assert plots(build([made], [])) == {}
-    without_speed = [artifact("dense", target="none"), made]
-    without_speed += [perplexity(record, 20.0) for record in without_speed]
-    assert set(plots(build(without_speed, []))) == {"tiny.quality-vs-size.png", "tiny.quality-vs-size.svg"}
+def kinds(records: list[AnyRecord]) -> set[str]:
+    return {name.split(".")[1] for name in plots(build(records, [PAIR]))}
+
+
+def test_a_plot_only_where_there_is_something_to_see() -> None:
+    assert kinds([]) == set()
+    assert kinds(cells("dense", 20.0)) == set()
+    one_size = [*cells("dense", 20.0), *cells("random", 60.0), *cells("saap", 40.0)]
+    assert kinds(one_size) == {"change-by-task"}
+    assert kinds([*one_size, *cells("wanda_sp", 50.0, ratio=1.3)]) == {
+        "change-by-task", "quality-vs-speed", "quality-vs-memory"
+    }
+    assert kinds([*one_size, *cells("saap", 50.0, removed=0.3, target="params=0.3")]) == {
+        "change-by-task", "quality-vs-size", "retention"
+    }
+    made = [artifact("dense", target="none"), artifact("random")]
+    made.append(artifact("saap", cost=made[1].cost.model_copy(update={"seconds": {"compress": 60.0}})))
+    assert kinds([*made, *(perplexity(record, 20.0) for record in made)]) == {"quality-vs-cost"}
 
 
 def test_formats_and_metadata() -> None:
-    files = plots(build(smollm(), [PAIR]))
-    assert sorted(files) == [f"tiny.quality-vs-{kind}.{ext}" for kind in ("size", "speed") for ext in ("png", "svg")]
+    files = plots(build(crowd(3, 2), [PAIR]))
+    drawn = [kind for kind in KINDS if kind != "quality-vs-cost"]
+    assert sorted(files) == sorted(f"tiny.{kind}.{ext}" for kind in drawn for ext in ("png", "svg"))
     png, svg = files["tiny.quality-vs-size.png"], files["tiny.quality-vs-size.svg"].decode()
     assert png.startswith(b"\x89PNG")
     assert b"Software" not in png

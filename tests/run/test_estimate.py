@@ -26,9 +26,9 @@ from tests.suites import CALIBRATION, environment, leanboard, make_suite
 SMOLLM = cache_dir() / "models" / "smollm2-135m"
 METHODS = [{"name": name, "preset": "quick"} for name in ("dense", "random", "llm_pruner", "saap", "lora", "trawl")]
 PEAKS = """
-import os, sys
+import os, sys, threading
 from pathlib import Path
-import torch, transformers, peft
+import psutil, torch, transformers, peft
 import bench.measure.generation, bench.run.compress
 from bench.measure import memory
 from bench.run.cells import Job
@@ -38,10 +38,22 @@ memory._reset_high_water = lambda: False  # a reset would hide the peaks before 
 for file in sys.argv[1:]:
     job = Job.model_validate_json(Path(file).read_text())
     if not os.fork():  # a worker is a process of its own; the imports are shared, and count in each
+        together, done = [0], threading.Event()
+
+        def follow():  # those that generate are processes of their own
+            me = psutil.Process()
+            while not done.wait(0.05):
+                try:
+                    together.append(sum(p.memory_info().rss for p in [me, *me.children(recursive=True)]))
+                except psutil.Error:
+                    pass
+
+        threading.Thread(target=follow, daemon=True).start()
         Worker(job, lambda event: event.get("status", "ok") == "ok" or sys.exit(event["message"])).run()
         status = Path("/proc/self/status").read_text()
         [line] = [line for line in status.splitlines() if line.startswith("VmHWM:")]
-        print(int(line.split()[1]) * 1024, flush=True)
+        done.set()
+        print(max(int(line.split()[1]) * 1024, *together), flush=True)
         os._exit(0)
     assert os.wait()[1] == 0
 """

@@ -132,7 +132,7 @@ def test_only_filters_cells(planned: Any) -> None:
         ({"methods": ["llm_prunner"]}, "suite tiny: methods: unknown method 'llm_prunner'; did you mean llm_pruner?"),
         ({"tasks": ["pica"]}, "suite tiny: tasks: unknown task 'pica'; did you mean piqa?"),
         ({"tasks": ["wikitext2@0"]}, "task wikitext2: protocol '0' is not a window length"),
-        ({"tasks": ["generate@vllm"]}, "task generate: protocol 'vllm' is not hf/b<batch>"),
+        ({"tasks": ["generate@vllm"]}, "task generate: protocol 'vllm' is not hf|vllm/b<batch>"),
         ({"tasks": ["piqa", "hellaswag@5shot"]}, "task hellaswag: protocol '5shot' is not known"),
         ({"targets": [{"basis": "params", "value": 1.2}]}, "suite.yaml: targets.0.value: Input should be less than 1"),
         ({"targets": [{"value": 0}]}, "suite.yaml: targets.0.value: Input should be greater than 0"),
@@ -152,6 +152,16 @@ def test_bad_suites_end_in_one_sentence(planned: Any, changes: dict[str, Any], s
         planned(**changes)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_engine_that_is_not_installed_is_named(planned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.task.find_spec", lambda name: None)
+    tasks = ["size", "generate@vllm/b8/p64/n32"]
+    with pytest.raises(UsageError, match=r"task generate@vllm/b8/p64/n32: vLLM .*tox -e vllm.*leanboard\[vllm\]"):
+        planned(tasks=tasks)
+    assert planned(tasks=tasks, only={"task": "size"}).open_jobs()
+    monkeypatch.setattr("bench.task.find_spec", lambda name: name == "vllm")
+    assert planned(tasks=tasks).open_jobs()
 
 
 def test_data_that_cannot_be_had_is_named(planned: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

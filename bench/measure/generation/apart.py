@@ -1,0 +1,112 @@
+"""A player in a process of its own, as its parent sees it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from types import TracebackType
+from typing import Any
+
+from bench import errors
+from bench.errors import LeanboardError
+from bench.measure.generation.backend import Checkpoint, Workload
+from bench.measure.generation.footprint import Footprint
+from bench.measure.generation.roofline import Probe
+from bench.measure.generation.timing import Generation
+
+ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "PYTHONSAFEPATH": "1"}
+TAIL = 2000
+
+
+class Apart:
+    """A fresh process that a checkpoint is loaded in; `with` ends it. It keeps memory, threads and crashes apart.
+
+    Attributes:
+        started: seconds on the clock when the process was started; `perf_counter` is the same in every process.
+    """
+
+    def __init__(self, backend: str) -> None:
+        self._log = tempfile.TemporaryFile("w+b")  # noqa: SIM115  open as long as the process
+        self.started = time.perf_counter()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "bench.measure.generation.player", backend], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=self._log, env=os.environ | ENVIRONMENT, encoding="utf-8",
+        )
+
+    def __enter__(self) -> Apart:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Load a checkpoint; its probe is checked where it has one."""
+        self.ask("load", checkpoint=checkpoint.to_json())
+
+    def generate(self, work: Workload) -> Generation:
+        """Generate once in that process, and time it there."""
+        return Generation(**self.ask("generate", work=asdict(work)))
+
+    def memory(self, work: Workload) -> Footprint:
+        """Generate once, and measure the peak of memory of that process."""
+        return Footprint(**self.ask("memory", work=asdict(work)))
+
+    def probe(self, **arguments: Any) -> Probe:
+        """Try the machine out in that process; the arguments are those of `probe.probe`."""
+        return Probe(**self.ask("probe", **arguments))
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def ask(self, what: str, **arguments: Any) -> Any:
+        """What the process answers to a command.
+
+        Raises:
+            LeanboardError: the error that it met, or that it died; MemoryError where it wanted for memory.
+        """
+        orders, answers = self._process.stdin, self._process.stdout
+        assert orders is not None
+        assert answers is not None
+        try:
+            orders.write(json.dumps({"do": what, **arguments}) + "\n")
+            orders.flush()
+        except BrokenPipeError:
+            raise self._death() from None
+        line = answers.readline()
+        if not line:
+            raise self._death()
+        answer = json.loads(line)
+        if "error" in answer:
+            raise _error(answer["error"], answer["message"])
+        return answer["answer"]
+
+    def end(self) -> None:
+        """End the process and wait until it is gone."""
+        self._process.kill()
+        self._process.communicate()
+        self._log.close()
+
+    def _death(self) -> Exception:
+        code = self._process.wait()
+        reason = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        self._log.seek(0)
+        last = self._log.read().decode(errors="replace")[-TAIL:].strip()
+        return LeanboardError(f"the process that generates died ({reason}){': ' + last if last else ''}")
+
+
+def _error(name: str, message: str) -> Exception:
+    if name in ("MemoryError", "OutOfMemoryError"):
+        return MemoryError(message)
+    kind = getattr(errors, name, None)
+    if isinstance(kind, type) and issubclass(kind, LeanboardError):
+        return kind(message)
+    return LeanboardError(f"{name}: {message}")

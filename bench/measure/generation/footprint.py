@@ -1,0 +1,49 @@
+"""Peak memory of a generation: weights, key/value cache and the rest apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.errors import LeanboardError
+from bench.measure.generation.backend import Workload
+from bench.measure.generation.timing import Local
+
+SLACK = 16 * 2**20
+"""Bytes by which the high-water mark of a process may differ from its use at a reset: the kernel counts in batches."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes: weights and buffers as they lie in memory, keys and values at the end, and the most in use beside them.
+
+    `activations`, which has workspace in it, is None where the platform cannot reset its high-water mark.
+    """
+
+    weights: int
+    cache: int
+    activations: int | None
+
+    @property
+    def peak(self) -> int | None:
+        """What it takes to hold the model and generate."""
+        return None if self.activations is None else self.weights + self.cache + self.activations
+
+
+def footprint(player: Local, work: Workload) -> Footprint:
+    """Of one generation; another must have run before, so that what is only made once is there.
+
+    Raises:
+        LeanboardError: the peak of what ran before is still there after a reset.
+    """
+    backend = player.backend
+    backend.clear()
+    start, fresh = backend.meter.reset(), backend.meter.peak()
+    if start is not None and fresh is not None and fresh > start + SLACK:
+        raise LeanboardError(
+            f"{fresh} bytes are the peak of memory right after its reset, while {start} are in use: it was not reset"
+        )
+    player.generate(work)
+    peak, cache = backend.meter.peak(), backend.cache_bytes()
+    grown = 0 if backend.cache_reserved else cache
+    above = None if start is None or peak is None else max(0, peak - start - grown)
+    return Footprint(backend.weight_bytes, cache, above)

@@ -1,0 +1,129 @@
+"""One session: the processes of all entrants, their rounds, and what else is measured of them and of the machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import psutil
+
+from bench.data.files import read_json
+from bench.measure.generation import nvml, roofline, watch
+from bench.measure.generation.apart import Apart
+from bench.measure.generation.backend import Checkpoint, Workload
+from bench.measure.generation.footprint import Footprint
+from bench.measure.generation.rounds import Rounds, saturate
+from bench.measure.generation.timing import Generation
+from bench.shape import Shape
+
+OnProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A checkpoint that takes part."""
+
+    folder: Path
+    dtype: str
+    device: str
+
+    def checkpoint(self, most: Workload) -> Checkpoint:
+        return Checkpoint(self.folder, self.dtype, self.device, most)
+
+    @property
+    def shape(self) -> Shape:
+        return Shape.from_json(read_json(self.folder / "config.json"))
+
+
+@dataclass(frozen=True)
+class Session:
+    """What was seen of each entrant, by its name, and of the machine.
+
+    Attributes:
+        rounds: by batch; one batch, but for a sweep.
+        cold: seconds from the start of the process of the one under measurement to its first token; files may be in the
+            page cache. Others import their engine meanwhile, on another core where there is one, and wait.
+        least: seconds that no generation of it can be below on this machine.
+        machine: what the machine did (`bench.record.schema.Evidence`).
+        disturbed: what disturbed the rounds; None where nothing did.
+    """
+
+    work: Workload
+    rounds: dict[int, Rounds]
+    memory: dict[str, Footprint]
+    cold: float
+    notes: list[str]
+    least: dict[str, float] = field(default_factory=dict)
+    machine: dict[str, float] = field(default_factory=dict)
+    disturbed: str | None = None
+
+
+def play(
+    backend: str, entrants: Mapping[str, Entrant], work: Workload, rounds: int, most: int | None = None,
+    on_progress: OnProgress = lambda done, total: None,
+) -> Session:
+    """Start a process for each entrant, and let them generate in turn.
+
+    Where `most` is given, larger batches follow up to that, until throughput grows no more (`rounds.saturate`). The
+    last entrant is the one under measurement: the machine is tried out in its process.
+
+    Raises:
+        LeanboardError: a checkpoint cannot be loaded, a process died, or what was timed is not what was meant to be.
+        MemoryError: a process wanted for memory.
+    """
+    memory: dict[str, Footprint] = {}
+    under_test = list(entrants)[-1]
+    with ExitStack() as stack:
+        processes = {name: stack.enter_context(Apart(backend)) for name in reversed(list(entrants))}
+        for name, process in processes.items():
+            process.load(entrants[name].checkpoint(replace(work, batch=most or work.batch)))
+            first = process.generate(replace(work, new=1))
+            if name == under_test:
+                cold = first.stamps[-1] - process.started
+            memory[name] = process.memory(work)
+        players = {name: processes[name] for name in entrants}
+        before = watch.read(_pids(players))
+        found, notes = saturate(players, work, most or work.batch, rounds, on_progress)
+        seen = watch.between(before, watch.read(_pids(players)), _others_on_gpu(players))
+        tried = _try_out(players[under_test], entrants[under_test], work, notes)
+    notes += _what_is_missing(memory[under_test], entrants[under_test], found[work.batch][under_test])
+    disturbed = seen.disturbance(tried, psutil.cpu_count() or 1)
+    if disturbed:
+        notes.append(f"disturbed: {disturbed}")
+    least = {name: roofline.least_seconds(e.shape, work, e.dtype, tried) for name, e in entrants.items()}
+    return Session(work, found, memory, cold, notes, least, seen.machine(tried), disturbed)
+
+
+def _pids(players: Mapping[str, Apart]) -> list[int]:
+    return [player.pid for player in players.values()]
+
+
+def _others_on_gpu(players: Mapping[str, Apart]) -> int | None:
+    """Foreign processes on the GPU; None where there is none, or it cannot be told."""
+    seen = next(iter(players.values())).ask("processes")
+    return nvml.foreign(seen, {os.getpid(), *_pids(players)})
+
+
+def _try_out(player: Apart, entrant: Entrant, work: Workload, notes: list[str]) -> roofline.Probe:
+    """What the machine can do; where the model has widths that kernels do not like, their cost is added to `notes`."""
+    shape = entrant.shape
+    odd = roofline.odd_width(shape, entrant.device)
+    tried = player.probe(
+        dtype=entrant.dtype, device=entrant.device, hidden=shape.hidden, widths=odd[:2] if odd else (), batch=work.batch
+    )
+    if odd:
+        notes.append(roofline.odd_width_note(odd, len(shape.blocks), tried.products))
+    return tried
+
+
+def _what_is_missing(memory: Footprint, entrant: Entrant, played: Sequence[Generation]) -> list[str]:
+    """Notes on what could not be measured."""
+    notes = []
+    if memory.activations is None:
+        notes.append("peak memory not measured: this platform cannot reset its high-water mark")
+    if entrant.device.startswith("cuda") and played[0].joules is None:
+        notes.append(nvml.MISSING)
+    return notes

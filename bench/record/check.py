@@ -1,0 +1,127 @@
+"""Whether records can be believed that somebody else made: what they say of themselves, computed again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from bench.record.keys import digest
+from bench.record.schema import ArtifactRecord, MeasureRecord, Metric
+from bench.record.store import AnyRecord, Store
+
+TOLERANCE = 1e-9
+
+
+def check_records(results: Path) -> list[str]:
+    """One sentence for each thing that is wrong under `results`, file by file; a file that cannot be read is one.
+
+    A record is whole if its schema fits, it lies where its identity says, its key is the hash of its ingredients, these
+    are those of what it says it is, its metrics belong to its task and follow from its evidence, and the record of its
+    checkpoint is there.
+    """
+    store = Store(results)
+    records, unreadable = store.read_all()
+    made = {record.key: record for record in records if isinstance(record, ArtifactRecord)}
+    problems = [str(problem) for problem in unreadable]
+    for record in records:
+        found = [*_key(record), *_identity(record)]
+        if isinstance(record, MeasureRecord):
+            found += [*_task(record), *_metrics(record), *_checkpoint(record, made.get(record.artifact))]
+        problems += [f"{store.path_of(record)}: {problem}" for problem in found]
+    return sorted(problems)
+
+
+def _key(record: AnyRecord) -> Iterator[str]:
+    expected = digest(record.ingredients)
+    if record.key != expected:
+        yield f"field 'key' is {record.key}, but its ingredients give {expected}"
+
+
+def _identity(record: AnyRecord) -> Iterator[str]:
+    """What stands beside the ingredients and in them has to be the same."""
+    parts = record.ingredients
+    if isinstance(record, MeasureRecord):
+        if parts.get("artifact") != record.artifact:
+            yield f"field 'artifact' is {record.artifact}, but the ingredients name {parts.get('artifact')}"
+        return
+    target, recovery = parts.get("target"), parts.get("recovery")
+    said = {
+        "method": parts.get("method"), "seed": parts.get("seed"),
+        "target": f"{target.get('basis')}={target.get('value'):g}" if isinstance(target, dict) else "none",
+        "recovery": recovery.get("name") if isinstance(recovery, dict) else "none",
+    }
+    for field, value in said.items():
+        if getattr(record, field) != value:
+            yield f"field '{field}' is {getattr(record, field)}, but the ingredients say {value}"
+
+
+def _task(record: MeasureRecord) -> Iterator[str]:
+    parts = record.ingredients
+    task = parts.get("task")
+    name = task.get("name") if isinstance(task, dict) else None
+    limit = f"/limit{parts['limit']}" if parts.get("limit") else ""
+    expected = f"{name}@{parts.get('protocol')}{limit}"
+    if record.task != expected:
+        yield f"field 'task' is {record.task}, but the ingredients are those of {expected}"
+
+
+def _metrics(record: MeasureRecord) -> Iterator[str]:
+    """Accuracies from their items, perplexities from their windows, and every id under the task's own protocol."""
+    task, _, protocol = record.task.partition("@")
+    if record.status == "ok" and not record.metrics:
+        yield "field 'metrics' is empty, though the status is ok"
+    for metric in record.metrics:
+        name, _, suffix = metric.id.partition("@")
+        kind = name.partition(".")[2]
+        if task != "size" and (name.partition(".")[0] != task or suffix != protocol):
+            yield f"field 'metrics' has {metric.id}, which is no metric of {record.task}"
+        elif kind.startswith("acc"):
+            yield from _accuracy(metric, record.evidence.items.get(kind))
+        elif kind.startswith("ppl"):
+            windows = record.evidence.windows
+            yield from _perplexity(metric, windows.nll if windows else [], windows.targets if windows else [])
+
+
+def _accuracy(metric: Metric, bits: str | None) -> Iterator[str]:
+    if not bits:
+        yield f"{metric.id} has no items as its evidence"
+        return
+    n, value = len(bits), bits.count("1") / len(bits)
+    limit = metric.id.rpartition("/limit")[2]
+    if limit.isdecimal() and n > int(limit):
+        yield f"{metric.id} has {n} items, over its limit"
+    error = math.sqrt(value * (1 - value) / (n - 1)) if n > 1 else None
+    yield from _same(metric, value, n, error, f"{n} items")
+
+
+def _perplexity(metric: Metric, nll: Sequence[float], targets: Sequence[int]) -> Iterator[str]:
+    if not nll:
+        yield f"{metric.id} has no windows as its evidence"
+    elif min(targets) < 1:
+        yield f"field 'evidence.windows.targets' has a window of {min(targets)} targets"
+    elif (mean := sum(nll) / sum(targets)) > 700:
+        yield f"{metric.id}: the mean loss of its windows is {mean:.0f} nats, beyond any perplexity"
+    else:
+        yield from _same(metric, math.exp(mean), sum(targets), None, f"{len(nll)} windows")
+
+
+def _same(metric: Metric, value: float, n: int, error: float | None, what: str) -> Iterator[str]:
+    """The value, its n and, where it is given and known, its standard error."""
+    if not math.isclose(metric.value, value, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
+        yield f"{metric.id} is {metric.value:.6g}, but its {what} give {value:.6g}"
+    if metric.n != n:
+        yield f"{metric.id} says n = {metric.n}, but its {what} give {n}"
+    if error is not None and not math.isclose(metric.stderr or 0.0, error, rel_tol=1e-6, abs_tol=TOLERANCE):
+        yield f"{metric.id} has a standard error of {metric.stderr}, but its {what} give {error:.6g}"
+
+
+def _checkpoint(record: MeasureRecord, made: ArtifactRecord | None) -> Iterator[str]:
+    if made is None:
+        yield f"the record of its checkpoint {record.artifact} is missing"
+        return
+    for field in ("model", "method", "preset", "recovery", "target", "seed"):
+        if getattr(record, field) != getattr(made, field):
+            yield f"field '{field}' is {getattr(record, field)}, but its checkpoint's is {getattr(made, field)}"
+    if made.status != "ok" and record.status == "ok":
+        yield f"it was measured on checkpoint {made.key}, whose making ended as {made.status}"

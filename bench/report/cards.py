@@ -1,0 +1,122 @@
+"""What is known of a method, ticked off from records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench.report.frame import Identity, Run
+
+if TYPE_CHECKING:
+    from bench.report.board import Board, Row
+
+POINTS = 5
+SEEDS = 3
+
+
+@dataclass(frozen=True)
+class Tick:
+    """One line of a report card: `ok` None where the records do not say."""
+
+    title: str
+    ok: bool | None
+    detail: str
+
+
+@dataclass(frozen=True)
+class ReportCard:
+    """The ticks of one method, always the same in the same order."""
+
+    method: str
+    ticks: tuple[Tick, ...]
+
+
+def cards_of(board: Board, runs: Mapping[Identity, Mapping[int, Run]]) -> dict[str, ReportCard]:
+    """The card of every method on the board but the dense model itself."""
+    methods = sorted({row.identity.method for row in board.rows} - {"dense"})
+    return {method: _card(method, board, runs) for method in methods}
+
+
+def _card(method: str, board: Board, runs: Mapping[Identity, Mapping[int, Run]]) -> ReportCard:
+    rows = [row for row in board.rows if row.identity.method == method and row.has_checkpoint]
+    mine = {row.identity: runs[row.identity] for row in rows}
+    return ReportCard(method, (
+        _points(rows), _seeds(mine), _beats_random(method, board), _ratio_and_speed(rows), _reloaded(mine),
+        _reproduced(method, board),
+    ))
+
+
+def _points(rows: Sequence[Row]) -> Tick:
+    """Operating points: a size (or trained numbers) and a recovery on one model; another preset is no other point."""
+    points = {(row.identity.model, row.identity.target, row.identity.recovery) for row in rows}
+    return Tick(f"at least {POINTS} operating points", len(points) >= POINTS, f"{len(points)}")
+
+
+def _seeds(runs: Mapping[Identity, Mapping[int, Run]]) -> Tick:
+    """Enough seeds in every row, or several that gave the same: the records then show that seeds change nothing."""
+    title = f"at least {SEEDS} seeds, unless seeds change nothing"
+    if not runs:
+        return Tick(title, None, "no checkpoint")
+    counts = [len(seeds) for seeds in runs.values()]
+    alike = [_same_for_all(seeds) for seeds in runs.values() if len(seeds) > 1]
+    if alike and all(alike):
+        return Tick(title, True, "several seeds gave the same")
+    least, most = min(counts), max(counts)
+    return Tick(title, least >= SEEDS, f"{least}" if least == most else f"{least} to {most}")
+
+
+def _same_for_all(seeds: Mapping[int, Run]) -> bool:
+    """Whether all seeds measured the same, item by item and window by window."""
+    found = {
+        tuple(
+            (task, measure.evidence.model_dump_json(include={"items", "windows"}))
+            for task, measure in sorted(run.measures.items()) if measure.evidence.items or measure.evidence.windows
+        )
+        for run in seeds.values()
+    }
+    return len(found) == 1 and found != {()}
+
+
+def _beats_random(method: str, board: Board) -> Tick:
+    """Pair by pair at the same size, by the metric that the board of the model rests on."""
+    title = "random beaten at equal size"
+    if method == "random":
+        return Tick(title, None, "is random")
+    pairs = [
+        pair for pair in board.pairs
+        if pair.row.method == method and pair.control == "random" and pair.metric == board.quality[pair.row.model]
+    ]
+    if not pairs:
+        return Tick(title, None, "not compared")
+    won = sum(pair.is_better is True for pair in pairs)
+    return Tick(title, won == len(pairs), f"{won} of {len(pairs)} rows significantly better, pair by pair")
+
+
+def _ratio_and_speed(rows: Sequence[Row]) -> Tick:
+    have = [
+        row for row in rows if row.value("removed.params") is not None
+        and any(id_.startswith("generate.speedup@") and cell.value is not None for id_, cell in row.cells.items())
+    ]
+    is_whole = bool(rows) and len(have) == len(rows)
+    return Tick("ratio and speed-up reported", is_whole, f"{len(have)} of {len(rows)} rows")
+
+
+def _reloaded(runs: Mapping[Identity, Mapping[int, Run]]) -> Tick:
+    """A checkpoint that did not give the saved logits back after its reload would not have ended as ok."""
+    made = [run.artifact for seeds in runs.values() for run in seeds.values() if run.artifact is not None]
+    good = [artifact for artifact in made if artifact.cost is not None and "reload" in artifact.cost.seconds]
+    return Tick("reload verified", bool(made) and len(good) == len(made), f"{len(good)} of {len(made)} checkpoints")
+
+
+def _reproduced(method: str, board: Board) -> Tick:
+    title = "published numbers reproduced"
+    mine = [comparison for comparison in board.published if comparison.published.row.of == method]
+    done = [comparison for comparison in mine if comparison.state in ("reproduced", "off")]
+    if not mine:
+        return Tick(title, None, "none are known")
+    if not done:
+        waiting = sum(comparison.state == "not run" for comparison in mine)
+        return Tick(title, None, f"none of {len(mine)} could be compared, {waiting} are not yet run")
+    good = sum(comparison.state == "reproduced" for comparison in done)
+    return Tick(title, good == len(done), f"{good} of {len(done)} compared")

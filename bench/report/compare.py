@@ -1,0 +1,197 @@
+"""Two rows side by side: paired by item and window where both kept them, and what differs in their keys."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.errors import UsageError
+from bench.record.store import AnyRecord, Store, differences
+from bench.report.board import Board
+from bench.report.build import build
+from bench.report.evidence import evidence_of
+from bench.report.frame import Identity, Run, current
+from bench.report.headline import means_of
+from bench.report.rank import Basis, Ranking
+from bench.report.stats import ALPHA, Difference, holm, pairwise
+from bench.task import TaskGroup
+
+Runs = Mapping[int, Run]
+
+
+@dataclass(frozen=True)
+class Tested:
+    """One metric of two rows. `difference` is that of `Pair` (B minus A), None where they cannot be paired: `why`.
+
+    `p` is exact (McNemar) for one task's items and one checkpoint each, else from the paired bootstrap; `holm` the same
+    corrected for all metrics of the two rows.
+    """
+
+    metric: str
+    n: int
+    a: float | None
+    b: float | None
+    difference: Difference | None
+    p: float | None
+    holm: float | None
+    why: str
+
+    @property
+    def verdict(self) -> str:
+        if self.difference is None or self.holm is None:
+            return self.why
+        if self.holm >= ALPHA or not self.difference.value:
+            return "no difference found"
+        return "B is better" if (self.difference.value > 0) == (".ppl" not in self.metric) else "A is better"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Two rows, what was measured on both, and the fields of their keys that differ: (field, of A, of B)."""
+
+    a: str
+    b: str
+    tests: tuple[Tested, ...]
+    keys: tuple[tuple[str, Any, Any], ...]
+
+
+class Tree:
+    """The records under one results folder, and their board."""
+
+    def __init__(self, results: Path, groups: Sequence[TaskGroup]) -> None:
+        self.records: list[AnyRecord] = Store(results).read_all()[0]
+        if not self.records:
+            raise UsageError(f"{results}: there are no records under {results / 'runs'}")
+        self.board: Board = build(self.records, groups)
+        self.runs, _ = current(sorted(self.records, key=lambda record: record.key))
+
+    def find(self, text: str) -> Identity:
+        """The one row that `text` names: parts of its name between '/', or the start of a key of a checkpoint of it.
+
+        Raises:
+            UsageError: no row, or several; the sentence lists them.
+        """
+        wanted = Counter(part for part in text.split("/") if part)
+        found = [row for row in self.runs if wanted and wanted <= Counter(row)]
+        if not found and re.fullmatch(r"[0-9a-f]{4,16}", text):
+            found = [row for row, seeds in self.runs.items() if any(
+                run.artifact is not None and run.artifact.key.startswith(text) for run in seeds.values())]
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            raise UsageError(f"'{text}' names no row; a name is MODEL/METHOD/PRESET/RECOVERY/TARGET, or parts of it")
+        listed = ", ".join("/".join(row) for row in sorted(found)[:4]) + (", …" if len(found) > 4 else "")
+        raise UsageError(f"'{text}' names {len(found)} rows ({listed}); give more of the name")
+
+
+def compare_rows(tree: Tree, a: str, b: str, groups: Sequence[TaskGroup]) -> Compared:
+    """Two rows of one tree."""
+    one, two = tree.find(a), tree.find(b)
+    if one == two:
+        raise UsageError(f"'{a}' and '{b}' are the same row: {'/'.join(one)}")
+    return _compared("/".join(one), "/".join(two), tree.runs[one], tree.runs[two], groups)
+
+
+def compare_trees(a: Tree, b: Tree, groups: Sequence[TaskGroup]) -> tuple[list[Compared], list[str], list[str]]:
+    """Every row that two trees share, and the names of those that only A, or only B, has."""
+    name = "/".join
+    both = sorted(a.runs.keys() & b.runs.keys())
+    alone = [[name(row) for row in sorted(x.runs.keys() - y.runs.keys())] for x, y in ((a, b), (b, a))]
+    compared = [_compared(name(row), name(row), a.runs[row], b.runs[row], groups) for row in both]
+    return compared, alone[0], alone[1]
+
+
+def _compared(a: str, b: str, ours: Runs, theirs: Runs, groups: Sequence[TaskGroup]) -> Compared:
+    rows = [Identity(side, "", "", "none", "none") for side in "AB"]
+    runs = dict(zip(rows, (ours, theirs), strict=True))
+    values = [_values(seeds) for seeds in (ours, theirs)]
+    shared = sorted(id_ for id_ in values[0].keys() & values[1].keys())
+    bases = [Basis(id_, (id_,), ".ppl" not in id_) for id_ in shared if _is_quality(id_)]
+    suffixes = sorted({id_.partition("@")[2] for id_ in shared if ".acc" in id_})
+    means = [mean for mean in means_of(suffixes, groups, {}) if set(mean.parts) <= set(shared)]
+    bases += [Basis(mean.id, mean.parts, True) for mean in means]
+    ranking = Ranking(runs, evidence_of(runs, sorted({part for basis in bases for part in basis.parts})), {})
+    tests = [_tested(ranking, rows, basis, values) for basis in bases]
+    corrected = iter(holm([test.p for test in tests if test.p is not None]))
+    return Compared(a, b, tuple(
+        Tested(**{**vars(test), "holm": next(corrected) if test.p is not None else None}) for test in tests
+    ), tuple(_keys(ours, theirs)))
+
+
+def _values(seeds: Runs) -> dict[str, list[float]]:
+    """Metric id -> its value for each seed."""
+    found: dict[str, list[float]] = {}
+    for _, run in sorted(seeds.items()):
+        for record in run.measures.values():
+            for metric in record.metrics if record.status == "ok" else ():
+                found.setdefault(metric.id, []).append(metric.value)
+    return found
+
+
+def _is_quality(metric: str) -> bool:
+    name = metric.split("@")[0].partition(".")[2]
+    return name.startswith(("acc", "ppl"))
+
+
+def _tested(
+    ranking: Ranking, rows: Sequence[Identity], basis: Basis, values: Sequence[Mapping[str, list[float]]]
+) -> Tested:
+    a, b = (sum(_mean(side[part]) for part in basis.parts) / len(basis.parts) for side in values)
+    if not all(ranking.has(row, basis) for row in rows):
+        return Tested(basis.metric, 0, a, b, None, None, None, "no evidence kept")
+    if ranking.key(rows[0], basis) != ranking.key(rows[1], basis):
+        return Tested(basis.metric, 0, a, b, None, None, None, "other data or another engine")
+    n = sum(ranking.evidence[part][rows[0]].values.shape[1] for part in basis.parts)
+    if n < 2:
+        return Tested(basis.metric, n, a, b, None, None, None, "one window is not enough")
+    estimates = ranking.estimates(rows, basis)
+    p = float(ranking.p_values(rows, basis, estimates)[1][0, 1])
+    return Tested(basis.metric, n, a, b, pairwise(estimates).difference(1, 0), p, None, "")
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _keys(ours: Runs, theirs: Runs) -> Iterator[tuple[str, Any, Any]]:
+    """What differs in the keys of the first seed that both have: of the checkpoints, then task by task."""
+    shared = sorted(ours.keys() & theirs.keys())
+    if not shared:
+        yield "seeds", sorted(ours), sorted(theirs)
+        return
+    a, b = ours[shared[0]], theirs[shared[0]]
+    if a.artifact is not None and b.artifact is not None:
+        yield from differences(a.artifact, b.artifact)
+    for task in sorted(a.measures.keys() & b.measures.keys()):
+        for field, x, y in differences(a.measures[task], b.measures[task]):
+            if field != "artifact":
+                yield f"{task}: {field}", x, y
+    for task in sorted(a.measures.keys() ^ b.measures.keys()):
+        is_ours = task in a.measures
+        yield task, "measured" if is_ours else "not measured", "not measured" if is_ours else "measured"
+
+
+def table(compared: Compared) -> list[dict[str, str]]:
+    """The tests as lines for reading; perplexities as such, their difference in nats per token, accuracies in %."""
+    lines = []
+    for test in compared.tests:
+        is_loss, d = ".ppl" in test.metric, test.difference
+        scale = 1.0 if is_loss else 100.0
+        decimals = 3 if is_loss else 1
+        line = {"metric": test.metric, "n": str(test.n or "–")}
+        for side, value in (("A", test.a), ("B", test.b)):
+            line[side] = "–" if value is None else f"{scale * value:,.{2 if is_loss else 1}f}"
+        if d is not None and test.p is not None and test.holm is not None:
+            line |= {
+                "B − A": f"{scale * d.value:+.{decimals}f}" + (" nats/token" if is_loss else " points"),
+                "95 %": f"{scale * d.low:+.{decimals}f} to {scale * d.high:+.{decimals}f}",
+                "p": f"{test.p:.3g}", "p (Holm)": f"{test.holm:.3g}",
+            }
+        else:
+            line |= dict.fromkeys(("B − A", "95 %", "p", "p (Holm)"), "–")
+        lines.append({**line, "verdict": test.verdict})
+    return lines

@@ -1,0 +1,107 @@
+"""What the rows of a board have to show for a metric, item by item and window by window."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.record.schema import MeasureRecord
+from bench.report.frame import Identity, Run
+from bench.report.stats import Array, Drawn, block_length, resample_items, resample_windows
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One row, one metric: for each seed the bits of its items (1 right), or the losses of its windows in nats.
+
+    `values` is [seeds, items]; `targets` are the windows' target counts, None for items. `data` says what
+    was read, and by which engine: rows are paired only where it is the same.
+    """
+
+    seeds: tuple[int, ...]
+    values: Array
+    targets: Array | None
+    data: str
+
+    @property
+    def key(self) -> tuple[str, int, bytes]:
+        """What two rows must share to be compared pair by pair."""
+        return self.data, self.values.shape[1], b"" if self.targets is None else self.targets.tobytes()
+
+
+def scores_of(runs: Mapping[int, Run], metric: str) -> Scores | None:
+    """The evidence of one row's seeds for a metric id; None where no record keeps any.
+
+    Seeds that were measured on other data than the first are left out.
+    """
+    name, _, suffix = metric.partition("@")
+    task, _, kind = name.partition(".")
+    found: dict[int, tuple[MeasureRecord, Array, Array | None]] = {}
+    for seed, run in sorted(runs.items()):
+        record = run.measures.get(f"{task}@{suffix}")
+        if record is None or record.status != "ok":
+            continue
+        windows, bits = record.evidence.windows, record.evidence.items.get(kind)
+        if windows is not None and kind.startswith("ppl"):
+            found[seed] = (record, np.asarray(windows.nll), np.asarray(windows.targets, dtype=float))
+        elif bits:
+            found[seed] = (record, bits_of(bits), None)
+    if not found:
+        return None
+    every = [
+        (seed, Scores((seed,), values[None], targets, data_of(record)))
+        for seed, (record, values, targets) in found.items()
+    ]
+    same = [(seed, scores) for seed, scores in every if scores.key == every[0][1].key]
+    values = np.concatenate([scores.values for _, scores in same])
+    return Scores(tuple(seed for seed, _ in same), values, every[0][1].targets, every[0][1].data)
+
+
+def bits_of(text: str) -> Array:
+    """'101' -> [1, 0, 1]."""
+    return np.frombuffer(text.encode(), dtype=np.uint8).astype(float) - ord("0")
+
+
+def data_of(record: MeasureRecord) -> str:
+    """What was read, and by which engine, from the ingredients of the key."""
+    return json.dumps([record.ingredients.get("data"), record.ingredients.get("engine")], sort_keys=True)
+
+
+def evidence_of(
+    runs: Mapping[Identity, Mapping[int, Run]], metrics: Iterable[str]
+) -> dict[str, dict[Identity, Scores]]:
+    """Metric id -> row -> what it has to show."""
+    found: dict[str, dict[Identity, Scores]] = {}
+    for metric in metrics:
+        rows = {identity: scores_of(seeds, metric) for identity, seeds in runs.items()}
+        found[metric] = {identity: scores for identity, scores in rows.items() if scores is not None}
+    return found
+
+
+def draw(rows: Mapping[Identity, Scores], metric: str) -> dict[Identity, Drawn]:
+    """All rows of one metric, their items or windows drawn again, the same for all that read the same ones."""
+    alike: dict[tuple[str, int, bytes], list[Identity]] = defaultdict(list)
+    for identity in sorted(rows):
+        alike[rows[identity].key].append(identity)
+    drawn: dict[Identity, Drawn] = {}
+    for identities in alike.values():
+        together = np.concatenate([rows[identity].values for identity in identities])
+        targets, n = rows[identities[0]].targets, together.shape[1]
+        if targets is None:
+            values, draws, units = together.mean(axis=1), resample_items(together, metric), n
+        else:
+            values, draws = together.sum(axis=1) / targets.sum(), resample_windows(together, targets, metric)
+            units = -(-n // block_length(n))
+        ends = np.cumsum([len(rows[identity].values) for identity in identities])[:-1]
+        for identity, v, d in zip(identities, np.split(values, ends), np.split(draws, ends), strict=True):
+            drawn[identity] = Drawn(v, d, units)
+    return drawn
+
+
+def common(parts: Sequence[Scores]) -> tuple[int, ...]:
+    """The seeds that all of these have."""
+    return tuple(sorted(set.intersection(*(set(part.seeds) for part in parts))))

@@ -1,0 +1,140 @@
+"""What a model's board may rest on: a dense run that gives the known scores, and tasks that the dense model can do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from bench.report.evidence import scores_of
+from bench.report.frame import Run
+from bench.report.published import Published
+from bench.report.stats import ALPHA, above_chance
+from bench.task import TASK_ID
+
+GateState = Literal["passed", "failed", "not known"]
+SMOKE = 100
+"""Accuracy over fewer items a task than this is a smoke test."""
+
+
+@dataclass(frozen=True)
+class DenseCheck:
+    """A known score of the dense model, under the metric id of its protocol, and ours.
+
+    `ours` is None where no record has it; `ok` is then None too, else whether the two are within two standard errors.
+    """
+
+    metric: str
+    known: Published
+    ours: float | None
+    stderr: float | None
+    ok: bool | None
+
+
+@dataclass(frozen=True)
+class DenseGate:
+    """Whether a model's rows may be ranked: 'passed' where a known score was reproduced and none was missed.
+
+    'not known' where no score is known, or none of the known ones was measured; `reason` says so in words.
+    """
+
+    state: GateState
+    reason: str
+    checks: tuple[DenseCheck, ...] = ()
+
+
+@dataclass(frozen=True)
+class Signal:
+    """Whether the dense model is above chance by an accuracy metric; None where that is not known.
+
+    `p` is the exact one-sided binomial p-value against `chance` (for yes/no questions that of the majority class).
+    """
+
+    metric: str
+    has_signal: bool | None
+    value: float | None
+    n: int
+    chance: float | None
+    p: float | None
+    reason: str
+
+
+def signals_of(dense: Mapping[int, Run]) -> dict[str, Signal]:
+    """The verdict on each accuracy metric that the dense model was measured by."""
+    found: dict[str, Signal] = {}
+    for run in dense.values():
+        for record in run.measures.values():
+            task = record.ingredients.get("task")
+            chance = task.get("chance") if isinstance(task, dict) else None
+            for metric in record.metrics:
+                bits = record.evidence.items.get(metric.id.split("@")[0].partition(".")[2])
+                if bits is not None and metric.id not in found:
+                    found[metric.id] = _signal(metric.id, bits, chance)
+    return found
+
+
+def _signal(metric: str, bits: str, chance: float | None) -> Signal:
+    n, right = len(bits), bits.count("1")
+    value = right / n if n else None
+    if chance is None:
+        return Signal(metric, None, value, n, None, None, "the record does not say what chance is")
+    if n < SMOKE:
+        return Signal(metric, None, value, n, chance, None, f"smoke: {n} items say nothing of signal")
+    p = above_chance(right, n, chance)
+    text = f"dense {100 * right / n:.1f} % of {n} items, chance {100 * chance:.1f} %, p = {p:.2g}"
+    return Signal(metric, p < ALPHA, value, n, chance, p, text if p < ALPHA else f"no signal: {text}")
+
+
+def dense_gate(dense: Mapping[int, Run] | None, known: list[Published]) -> DenseGate:
+    """The gate of a model with these known dense scores."""
+    if not known:
+        return DenseGate("not known", "no score of the dense model is known")
+    if not dense:
+        return DenseGate("not known", "the dense model was not run")
+    checks = tuple(_check(score, dense) for score in known)
+    done = [check for check in checks if check.ok is not None]
+    missed = [check for check in done if not check.ok]
+    if missed:
+        told = ", ".join(f"{c.metric} {c.ours:.4g} where {c.known.value:.4g} is known" for c in missed)
+        return DenseGate("failed", f"the dense run misses known scores: {told}", checks)
+    if not done:
+        wanted = f"none of its {len(checks)} known scores was measured, such as {checks[0].metric}"
+        return DenseGate("not known", wanted, checks)
+    return DenseGate("passed", f"reproduces {', '.join(c.metric for c in done)}", checks)
+
+
+def _check(score: Published, dense: Mapping[int, Run]) -> DenseCheck:
+    metric = score.metric_id or ""
+    found = _measured(metric, dense) or _first_items(metric, dense)
+    if found is None:
+        return DenseCheck(metric, score, None, None, None)
+    value, stderr = found
+    return DenseCheck(metric, score, value, stderr, abs(value - score.number) <= 2 * stderr)
+
+
+def _measured(metric: str, dense: Mapping[int, Run]) -> tuple[float, float] | None:
+    for _, run in sorted(dense.items()):
+        for record in run.measures.values():
+            for found in record.metrics:
+                if found.id == metric and found.stderr is not None:
+                    return found.value, found.stderr
+    return None
+
+
+def _first_items(metric: str, dense: Mapping[int, Run]) -> tuple[float, float] | None:
+    """A limited accuracy out of a longer run's bits: the first n items are always the same."""
+    wanted = TASK_ID.match(metric)
+    if wanted is None or wanted["limit"] is None:
+        return None
+    limit, whole = int(wanted["limit"]), f"{wanted['name']}.{wanted['metric']}@{wanted['protocol']}"
+    for _, run in sorted(dense.items()):
+        for task in sorted(run.measures):
+            other = TASK_ID.match(task)
+            if other is None or (other["name"], other["protocol"]) != (wanted["name"], wanted["protocol"]):
+                continue
+            suffix = f"/limit{other['limit']}" if other["limit"] else ""
+            scores = scores_of({0: run}, whole + suffix)
+            if scores is not None and scores.targets is None and scores.values.shape[1] >= limit:
+                value = float(scores.values[0, :limit].mean())
+                return value, float((value * (1 - value) / (limit - 1)) ** 0.5)
+    return None

@@ -1,0 +1,121 @@
+"""What the board of a model rests on: the metric that ranks its rows first, and what counts beside it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from bench.report.board import Column, Headline, Row
+from bench.report.gates import Signal
+from bench.report.rank import Basis
+from bench.task import TaskGroup
+
+SIGNAL_MEAN = "signal_mean"
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over tasks: of all members of a group, or (`is_whole` False) of those that the dense model can do."""
+
+    id: str
+    parts: tuple[str, ...]
+    is_whole: bool
+
+
+def means_of(suffixes: Sequence[str], groups: Sequence[TaskGroup], signals: Mapping[str, Signal]) -> Iterator[Mean]:
+    """The means that a model's rows may have under these protocols.
+
+    The mean over the tasks with signal names them in its id: another selection is another metric.
+    """
+    for group in groups:
+        for suffix in suffixes:
+            parts = tuple(f"{member}@{suffix}" for member in group.members)
+            yield Mean(f"{group.name}.mean@{suffix}", parts, True)
+            able = tuple(part for part in parts if part in signals and signals[part].has_signal)
+            if 1 < len(able) < len(parts):
+                names = "+".join(sorted(part.split(".")[0] for part in able))
+                yield Mean(f"{group.name}.{SIGNAL_MEAN}@{suffix}/{names}", able, False)
+
+
+def headline_of(
+    rows: Sequence[Row], columns: Mapping[str, Column], groups: Sequence[TaskGroup], signals: Mapping[str, Signal]
+) -> Headline:
+    """The headline of the rows of one model.
+
+    A group's mean where it is complete and the dense model has signal on every task; else the perplexity that most
+    rows have, and beside it the tasks with signal and their mean.
+    """
+    counted = _counts(rows)
+    means = [column for column in columns.values() if column.family == "mean" and counted[column.id]]
+    whole = [column for column in means if not without_signal(column.id, groups, signals)]
+    perplexities = [column for column in columns.values() if column.family == "perplexity" and counted[column.id]]
+    group_means = [column for column in whole if SIGNAL_MEAN not in column.name]
+    for choice, reason in (
+        (group_means, "complete, with signal on every task"),
+        (perplexities, "no mean is complete with signal on every task"),
+        (whole, "the tasks on which the dense model has signal"), (means, "the only measure of quality here"),
+    ):
+        if choice:
+            metric = min(choice, key=lambda column: (-counted[column.id], *preference(column))).id
+            counts = {id_: signal for id_, signal in sorted(signals.items()) if is_headline(id_, groups)}
+            able = [id_ for id_, signal in counts.items() if signal.has_signal and counted[id_]]
+            beside = sorted(column.id for column in [*perplexities, *whole] if column.id != metric)
+            unable = tuple(signal for signal in counts.values() if signal.has_signal is False)
+            return Headline(metric, (*beside, *able), unable, reason)
+    return Headline(None, (), (), "no quality was measured")
+
+
+def without_signal(mean: str, groups: Sequence[TaskGroup], signals: Mapping[str, Signal]) -> list[str]:
+    """The tasks of a mean on which signal is missing or not known."""
+    name, _, suffix = mean.partition("@")
+    if name.endswith(f".{SIGNAL_MEAN}"):
+        return []
+    members = next(group.members for group in groups if group.name == name.partition(".")[0])
+    ids = [f"{member}@{suffix}" for member in members]
+    return [id_ for id_ in ids if id_ not in signals or not signals[id_].has_signal]
+
+
+def is_headline(metric: str, groups: Sequence[TaskGroup]) -> bool:
+    """Whether an accuracy is the one of its task that counts: a group's choice, or any of a task in no group."""
+    name = metric.split("@")[0]
+    members = {member for group in groups for member in group.members}
+    return name in members or name.partition(".")[0] not in {member.partition(".")[0] for member in members}
+
+
+def bases_of(
+    columns: Sequence[Column], groups: Sequence[TaskGroup], signals: Mapping[str, Signal]
+) -> Iterator[tuple[Basis, str]]:
+    """What the rows of a model may be ranked by, and for each why it may not be ('' where it may)."""
+    suffixes = sorted({column.protocol for column in columns if column.family == "accuracy"})
+    means = {mean.id: mean for mean in means_of(suffixes, groups, signals)}
+    for column in columns:
+        basis = Basis(column.id, (column.id,), column.direction == "higher")
+        if column.family == "perplexity":
+            yield basis, ""
+        elif column.family == "mean" and column.id in means:
+            lacking = without_signal(column.id, groups, signals)
+            why = f"signal missing or not known on {', '.join(lacking)}" if lacking else ""
+            yield Basis(column.id, means[column.id].parts, True), why
+        elif column.family == "accuracy" and is_headline(column.id, groups):
+            signal = signals.get(column.id)
+            why = "signal not known: the dense model was not measured" if signal is None else signal.reason
+            yield basis, "" if signal is not None and signal.has_signal else why
+
+
+def preference(column: Column) -> tuple[bool, float, int, str]:
+    """Among equals WikiText-2 comes first, then the most windows (all of the text is most), then the longest."""
+    window = re.match(r"\d+", column.protocol)
+    limit = re.search(r"/limit(\d+)", column.protocol)
+    return (
+        not column.name.startswith("wikitext2."), -float(limit[1]) if limit else -math.inf,
+        -int(window[0] if window else 0), column.id,
+    )
+
+
+def _counts(rows: Sequence[Row]) -> Counter[str]:
+    """In how many rows that have a checkpoint each column has a value."""
+    ok = [row for row in rows if row.has_checkpoint]
+    return Counter(id_ for row in ok for id_, cell in row.cells.items() if cell.value is not None)

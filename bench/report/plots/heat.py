@@ -1,0 +1,82 @@
+"""What each row gained or lost on each task against the dense model, in percentage points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from bench.report.board import Board, Column, Row
+from bench.report.gates import SMOKE
+from bench.report.plots.style import INK, QUIET, canvas, plain, settled
+
+LOSS, NONE, GAIN = "#b35806", "#f7f7f7", "#542788"
+"""Orange to purple, which the colour-blind tell apart."""
+
+
+def heat_map(board: Board, model: str) -> Any | None:
+    """The figure; None where no compressed row shares two tasks or more with the dense one."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    rows, columns, changes = changes_of(board, model)
+    if len(columns) < 2 or not rows:
+        return None
+    figure, axes = canvas(max(7.0, 3.2 + 0.78 * len(columns)), 1.7 + 0.27 * len(rows))
+    reach = max(5.0, *(abs(change) for line in changes for change in line if change is not None))
+    colours = LinearSegmentedColormap.from_list("change", [LOSS, NONE, GAIN])
+    numbers = [[float("nan") if change is None else change for change in line] for line in changes]
+    axes.imshow(numbers, cmap=colours, vmin=-reach, vmax=reach, aspect="auto")
+    for i, line in enumerate(changes):
+        for j, change in enumerate(line):
+            text = "–" if change is None else f"{change:+.1f}".replace("-", "−")
+            colour = QUIET if change is None else "white" if abs(change) > 0.6 * reach else INK
+            axes.text(j, i, text, ha="center", va="center", fontsize=8, color=colour)
+    labels, protocols = board.labels(model), {column.protocol for column in columns}
+    axes.set_yticks(range(len(rows)), [plain(labels[row.identity]) for row in rows])
+    axes.set_xticks(range(len(columns)), [_task(column, has_protocol=len(protocols) > 1) for column in columns])
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    axes.set_title(f"{plain(model)}: change by task", loc="left", fontweight="bold", pad=10)
+    shared = f"; {protocols.pop()}" if len(protocols) == 1 else ""
+    smoke = f"; smoke: fewer than {SMOKE} items" if any(column.id in board.smoke for column in columns) else ""
+    axes.set_xlabel(f"percentage points against the dense model{shared}{smoke}", color=QUIET)
+    return settled(figure)
+
+
+def changes_of(board: Board, model: str) -> tuple[list[Row], list[Column], list[list[float | None]]]:
+    """Rows, tasks and their changes (percentage points), of what the dense model was measured on.
+
+    Of tasks with several accuracies the one that a group counts is taken, where there is one.
+    """
+    dense = next((row for row in board.of(model) if row.identity.method == "dense"), None)
+    counted = {member for group in board.groups for member in group.members}
+    columns = [c for c in board.columns_of(model, "accuracy") if dense and dense.value(c.id) is not None]
+    columns = [c for c in columns if c.name in counted] or columns
+    rows = [
+        row for row in board.of(model)
+        if row is not dense and sum(row.value(column.id) is not None for column in columns) > 1
+    ]
+    columns = [c for c in columns if any(row.value(c.id) is not None for row in rows)]
+    return rows, columns, [[_change(row, dense, column) for column in columns] for row in rows]
+
+
+def _change(row: Row, dense: Row | None, column: Column) -> float | None:
+    ours, whole = row.value(column.id), dense.value(column.id) if dense else None
+    return None if ours is None or whole is None else 100 * (ours - whole)
+
+
+def _task(column: Column, has_protocol: bool) -> str:
+    """Name and metric (and protocol) of a task on lines of their own, long names broken at their underscores."""
+    name, _, metric = column.name.partition(".")
+    return "\n".join([*_lines(name.split("_")), metric, *[column.protocol] * has_protocol])
+
+
+def _lines(words: Sequence[str], width: int = 10) -> list[str]:
+    lines = [words[0]]
+    for word in words[1:]:
+        if len(lines[-1]) + len(word) < width:
+            lines[-1] += f"_{word}"
+        else:
+            lines.append(word)
+    return lines

@@ -1,0 +1,254 @@
+"""Quality against one thing that compression is for or costs, with the Pareto front of what was measured."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+from bench.report.board import Board, Column, Row
+from bench.report.plots.labels import place_labels
+from bench.report.plots.looks import Look, Series, legend, letter2d, line2d, looks, names, series_of
+from bench.report.plots.style import DASHES, INK, QUIET, canvas, dark, log_scale, plain, settled
+
+LABELLED = 12
+"""Up to so many points have their names beside them; more are named in a legend."""
+FRONT, FRONT_WIDTH = "#c9d3dd", 4.5
+WIDTH, HEIGHT = 7.6, 4.9
+STEP = 11.0
+"""Points of the page between two markers that would lie on one another."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What quality is drawn against; `sign` is 1 where more of it is better, -1 where less is."""
+
+    kind: str
+    column: Column
+    what: str
+    label: str
+    sign: int
+
+
+@dataclass(frozen=True)
+class Point:
+    """A row's place in a plot; errors are distances down and up, `at` is where it is drawn beside its neighbours."""
+
+    row: Row
+    label: str
+    look: Look
+    x: float
+    y: float
+    x_error: tuple[float, float]
+    y_error: tuple[float, float]
+    at: float
+
+    @property
+    def is_dense(self) -> bool:
+        return self.row.identity.method == "dense"
+
+
+def axes_of(board: Board, model: str) -> list[Axis]:
+    """What the rows of `model` can be drawn against: size, and where they were measured speed, memory and cost."""
+    first: dict[str, Column] = {}
+    for column in board.columns_of(model):
+        first.setdefault(column.name, column)
+    memory = "generate.peak_memory" if "generate.peak_memory" in first else "bytes.resident"
+    known = (
+        ("size", "removed.params", "size", "parameters removed (%); right is smaller", 1),
+        ("speed", "generate.speedup", "speed of generation", "speed-up over the dense model (×){}; right is faster", 1),
+        ("memory", memory, "memory", "{}{}; left is smaller", -1),
+        ("cost", "cost.seconds", "the cost of compressing", "compressing and recovery (s); left is cheaper", -1),
+    )
+    titles = {"generate.peak_memory": "peak memory of generating (GB)", "bytes.resident": "memory of the weights (GB)"}
+    found = []
+    for kind, name, what, label, sign in known:
+        if name in first:
+            protocol = f", {first[name].protocol}" * bool(first[name].protocol)
+            parts = (titles[name], protocol) if kind == "memory" else (protocol,)
+            found.append(Axis(kind, first[name], what, label.format(*parts), sign))
+    return found
+
+
+def points_of(board: Board, model: str, axis: Axis, quality: Column) -> list[Point]:
+    """A point for each row that has both. The dense model's speed-up is measured too, and shows the clock's noise.
+
+    Compressing the dense model costs nothing: against cost it is no point, only the line of its quality.
+    """
+    rows = [row for row in board.of(model) if axis.kind != "cost" or row.identity.method != "dense"]
+    look, labels = looks(row.identity for row in board.of(model)), board.labels(model)
+    scales = [100.0 if c.unit == "fraction" else 1e-9 if c.unit == "bytes" else 1.0 for c in (axis.column, quality)]
+    points = []
+    for row in rows:
+        x, y = row.value(axis.column.id), row.value(quality.id)
+        if x is None or y is None:
+            continue
+        x_error, y_error = spread(row, axis.column, scales[0]), spread(row, quality, scales[1])
+        points.append(Point(
+            row, labels[row.identity], look[series_of(row.identity)], x * scales[0], y * scales[1], x_error, y_error,
+            at=x * scales[0],
+        ))
+    return points
+
+
+def has_spread(points: Sequence[Point], axis: Axis) -> bool:
+    """Whether there is something to see: compressed rows at two or more places, not all of one size, speed or cost."""
+    places = [point.x for point in points if not point.is_dense]
+    if not places:
+        return False
+    hundredth = 1.0 if axis.kind == "size" else 0.01 * max(map(abs, places))
+    return max(places) - min(places) > hundredth
+
+
+def spread(row: Row, column: Column, scale: float) -> tuple[float, float]:
+    """How far the error bar of a cell reaches down and up: between seeds, else its interval or standard error."""
+    cell = row.cells.get(column.id)
+    if cell is None or cell.value is None:
+        return 0.0, 0.0
+    if cell.std is not None:
+        return scale * cell.std, scale * cell.std
+    if cell.interval is not None:
+        low, high = cell.interval
+        return scale * max(0.0, cell.value - low), scale * max(0.0, high - cell.value)
+    return scale * (cell.stderr or 0.0), scale * (cell.stderr or 0.0)
+
+
+def front(points: Sequence[Point], x_sign: int, y_sign: int) -> list[Point]:
+    """The Pareto front by point value, from the best x to the best y: what no other point equals or beats in both."""
+    best: list[Point] = []
+    for point in sorted(points, key=lambda p: (-x_sign * p.x, -y_sign * p.y)):
+        if not best or y_sign * point.y > y_sign * best[-1].y:
+            best.append(point)
+    return best
+
+
+def draw(points: Sequence[Point], model: str, axis: Axis, quality: Column) -> Any:
+    """The figure: points with error bars, joined where a method was run at several sizes, and a name for each."""
+    if len(points) <= LABELLED:
+        figure, axes, placed = _drawn(points, model, axis, quality, has_legend=False)
+        if place_labels(figure, axes, placed, [dark(point.look.colour) for point in placed]):
+            return figure
+    return _drawn(points, model, axis, quality, has_legend=True)[0]
+
+
+def _drawn(
+    points: Sequence[Point], model: str, axis: Axis, quality: Column, has_legend: bool
+) -> tuple[Any, Any, list[Point]]:
+    figure, axes = canvas(WIDTH, HEIGHT)
+    _dress(axes, points, model, axis, quality)
+    series = _series(points)
+    if has_legend:
+        legend(figure, {name: line[0].look for name, line in series.items()}, WIDTH, HEIGHT)
+    settled(figure)
+    points = _side_by_side(axes, points)
+    sign = -1 if quality.direction == "lower" else 1
+    _draw_front(axes, front(points, axis.sign, sign))
+    for line in _series(points).values():
+        axes.plot([p.at for p in line], [p.y for p in line], color=line[0].look.colour, linewidth=1.2, alpha=0.5,
+                  zorder=2)
+    for point in points:
+        _draw_point(axes, point)
+    return figure, axes, list(points)
+
+
+def _series(points: Sequence[Point]) -> dict[str, list[Point]]:
+    """Points of one method, preset and recovery in the order of their x, under a name that tells them apart."""
+    series: dict[Series, list[Point]] = defaultdict(list)
+    for point in points:
+        series[series_of(point.row.identity)].append(point)
+    return {name: sorted(series[key], key=lambda p: (p.x, p.y)) for key, name in names(series).items()}
+
+
+def _side_by_side(axes: Any, points: Sequence[Point]) -> list[Point]:
+    """The points, those that would cover another moved aside by whole steps; what they are and their order stay."""
+    step = STEP * axes.figure.dpi / 72
+    taken: list[tuple[float, float]] = []
+    moved = {}
+    for i in sorted(range(len(points)), key=lambda i: (points[i].x, points[i].y)):
+        x, y = axes.transData.transform((points[i].x, points[i].y))
+        offsets = (step * ((n + 1) // 2) * (1 if n % 2 else -1) for n in range(2 * len(points)))
+        free = next(d for d in offsets if all(abs(x + d - a) >= step or abs(y - b) >= step for a, b in taken))
+        taken.append((x + free, y))
+        moved[i] = float(axes.transData.inverted().transform((x + free, y))[0]) if free else points[i].x
+    return [replace(point, at=moved[i]) for i, point in enumerate(points)]
+
+
+def _draw_front(axes: Any, best: Sequence[Point]) -> None:
+    """A broad grey stair along the front: to its one side lies what something measured beats in both."""
+    from matplotlib.collections import LineCollection
+
+    corners = [(best[0].x, best[0].y)]
+    for one, two in pairwise(best):
+        corners += [(two.x, one.y), (two.x, two.y)]
+    if len(best) > 1:
+        axes.add_collection(LineCollection([corners], colors=FRONT, linewidths=FRONT_WIDTH, zorder=1.2, alpha=0.8,
+                                           joinstyle="round", capstyle="round"), autolim=False)
+
+
+def _draw_point(axes: Any, point: Point) -> None:
+    """Error bars (cut off above zero on a logarithmic axis), and the marker over them."""
+    colour = point.look.colour
+    layer = 4 if point.is_dense else 3
+    left, low = (
+        min(error, 0.9 * value) if scale == "log" else error
+        for error, value, scale in (
+            (point.x_error[0], point.x, axes.get_xscale()), (point.y_error[0], point.y, axes.get_yscale()),
+        )
+    )
+    if any(point.x_error):
+        ends = [point.at - left, point.at + point.x_error[1]]
+        axes.plot(ends, [point.y, point.y], color=colour, linewidth=1.3, zorder=layer)
+    if any(point.y_error):
+        axes.plot([point.at, point.at], [point.y - low, point.y + point.y_error[1]], color=colour, linewidth=1.3,
+                  zorder=layer)
+    axes.plot([point.at], [point.y], linestyle="", zorder=layer, **line2d(point.look))
+    if point.look.letter:
+        axes.plot([point.at], [point.y], linestyle="", zorder=layer, **letter2d(point.look))
+
+
+def _dress(axes: Any, points: Sequence[Point], model: str, axis: Axis, quality: Column) -> None:
+    """Titles, axes with unit and protocol, limits and reference lines."""
+    _limit(axes, "x", [(p.x, *p.x_error) for p in points], 0.14)
+    _limit(axes, "y", [(p.y, *p.y_error) for p in points], 0.16)
+    dense = next((point for point in points if point.is_dense), None)
+    if dense is not None:
+        axes.axhline(dense.y, color=INK, linewidth=0.9, linestyle=DASHES, alpha=0.45, zorder=1)
+    if axis.kind == "speed":
+        axes.axvline(1.0, color=INK, linewidth=0.9, linestyle=DASHES, alpha=0.45, zorder=1)
+    text = quality.name.split(".")[0]
+    kind = "perplexity per token" if quality.family == "perplexity" else "mean accuracy (%)"
+    better = "lower" if quality.direction == "lower" else "higher"
+    axes.set_title(f"{plain(model)}: quality against {axis.what}", loc="left", fontweight="bold", pad=10)
+    axes.set_xlabel("\n".join([axis.label, *_remarks(points, axis)]), color=QUIET)
+    axes.set_ylabel(f"{text} {kind}\n{quality.protocol}; {better} is better", color=QUIET)
+    axes.set_axisbelow(True)
+
+
+def _remarks(points: Sequence[Point], axis: Axis) -> list[str]:
+    """What the reader must know of bars, fills and places, a line each."""
+    bars = "bars: ± 1 standard error" + ", and the 95 % interval of the speed-up" * (axis.kind == "speed")
+    has_hollow = any(not point.look.is_filled for point in points)
+    has_seeds = any(point.row.seeds > 1 for point in points)
+    return [
+        bars + "; hollow: with recovery training" * has_hollow,
+        *["where there are several seeds: mean and standard deviation between them"] * has_seeds,
+        "grey: the Pareto front by point value; points that would cover one another stand side by side",
+    ]
+
+
+def _limit(axes: Any, name: str, values: Sequence[tuple[float, float, float]], margin: float) -> None:
+    """Limits of an axis around all values and their errors; logarithmic where values differ more than tenfold."""
+    low, high = min(v for v, _, _ in values), max(v for v, _, _ in values)
+    if low > 0 and high > 10 * low:
+        low = min(max(v - down, 0.1 * v) for v, down, _ in values)
+        high = max(v + up for v, _, up in values)
+        factor = (high / low) ** margin
+        getattr(axes, f"set_{name}scale")("log")
+        log_scale(getattr(axes, f"{name}axis"), low, high)
+        getattr(axes, f"set_{name}lim")(low / factor, high * factor)
+        return
+    low, high = min(v - down for v, down, _ in values), max(v + up for v, _, up in values)
+    room = margin * (high - low) or 0.05 * abs(high) or 1.0
+    getattr(axes, f"set_{name}lim")(low - room, high + room)

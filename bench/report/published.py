@@ -1,0 +1,166 @@
+"""Published numbers: `results/published/*.yaml`, each with its source and the protocol that it was measured under."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from bench.errors import UsageError
+from bench.report.stats import rounded
+from bench.yamlfile import read_yaml, validated
+
+HERE = Path(__file__).resolve().parents[2] / "results" / "published"
+"""Those of this checkout, which serve results folders that have none of their own."""
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Protocol(Strict):
+    """How a published metric was measured, in the terms of our metric ids; `why` it is not ours, where it is not.
+
+    `protocol` is the window of a perplexity ('128'), the shots of an accuracy ('0shot', with '/limit200' for the first
+    200 items). The printed number over `scale` is in our unit.
+    """
+
+    task: str
+    metric: str
+    protocol: str = ""
+    scale: float = Field(1.0, gt=0)
+    why: str = ""
+
+    @property
+    def id(self) -> str:
+        return f"{self.task}.{self.metric}" + (f"@{self.protocol}" if self.protocol else "")
+
+
+class Counterpart(Strict):
+    """The row of a board that a published one is to be compared with; any preset where it names none."""
+
+    model: str
+    method: str
+    preset: str | None = None
+    recovery: str = "none"
+    target: str = "none"
+
+
+class PublishedRow(Strict):
+    """A line of a published table, with the method's and the model's names as printed.
+
+    `of` is the method of ours that it is about, `ours` the row of ours to compare it with; where no row could be the
+    same, `why` says so. `known` marks the dense model's scores that a dense run of ours has to reproduce.
+    """
+
+    method: str
+    model: str
+    params: str = ""
+    ratio: str = ""
+    finetuned: str = ""
+    of: str = ""
+    ours: Counterpart | None = None
+    known: bool = False
+    why: str = ""
+    values: dict[str, float] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _says_why(self) -> PublishedRow:
+        if self.ours is None and not self.why:
+            raise ValueError(f"row '{self.method}' names neither its counterpart (ours) nor why there is none (why)")
+        return self
+
+
+class PublishedTable(Strict):
+    source: str = Field(min_length=3)
+    rows: list[PublishedRow] = Field(min_length=1)
+
+
+class PublishedFile(Strict):
+    """The schema of one file."""
+
+    about: str
+    metrics: dict[str, Protocol]
+    tables: list[PublishedTable]
+
+    @model_validator(mode="after")
+    def _metrics_are_described(self) -> PublishedFile:
+        for table in self.tables:
+            for row in table.rows:
+                for metric in row.values:
+                    if metric not in self.metrics:
+                        raise ValueError(f"metric '{metric}' of '{row.method}' has no protocol under metrics")
+        return self
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published number. `value` is as printed, `number` in our unit, `metric_id` that of our measurement of it."""
+
+    file: str
+    row: PublishedRow
+    metric: str
+    value: float
+    protocol: Protocol
+    source: str
+
+    @property
+    def number(self) -> float:
+        return rounded(self.value / self.protocol.scale)
+
+    @property
+    def rounding(self) -> float:
+        """Half a unit of the last digit that was printed, in our unit."""
+        decimals = len(repr(self.value).partition(".")[2]) if self.value % 1 else 0
+        return 0.5 * 10.0**-decimals / self.protocol.scale
+
+    @property
+    def metric_id(self) -> str:
+        return self.protocol.id
+
+    @property
+    def why(self) -> str:
+        """Why nothing of ours can be the same, '' where something can."""
+        return self.row.why or self.protocol.why
+
+
+def load_published(results: Path) -> list[Published]:
+    """Every published number under `results/published`, or else of this checkout, file by file.
+
+    Raises:
+        UsageError: a file is not as the schema says; the sentence names it and the field.
+    """
+    folder = results / "published"
+    folder = folder if folder.is_dir() else HERE
+    found: list[Published] = []
+    for path in sorted(folder.glob("*.yaml")):
+        content = validated(PublishedFile, read_yaml(path), path)
+        found += [
+            Published(path.stem, row, metric, value, content.metrics[metric], table.source)
+            for table in content.tables for row in table.rows for metric, value in row.values.items()
+        ]
+    _no_contradiction(found, folder)
+    return found
+
+
+def _no_contradiction(found: Sequence[Published], folder: Path) -> None:
+    """A dense score may be known once only."""
+    seen: dict[tuple[str, str], Published] = {}
+    for score in known_dense(found):
+        key = (score.row.ours.model if score.row.ours else "", score.metric_id)
+        other = seen.setdefault(key, score)
+        if other.number != score.number:
+            raise UsageError(
+                f"{folder / score.file}.yaml: known: {key[1]} of {key[0]} is {score.value} here and {other.value} in "
+                f"{other.file}.yaml"
+            )
+
+
+def known_dense(published: Sequence[Published], model: str | None = None) -> list[Published]:
+    """The scores that a dense run has to reproduce, of one model or of all."""
+    return [
+        p for p in published
+        if p.row.known and not p.why and p.row.ours is not None and model in (None, p.row.ours.model)
+    ]

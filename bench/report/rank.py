@@ -1,0 +1,218 @@
+"""Where a row stands among those it may be compared with: an interval of ranks, from paired tests corrected by Holm."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.method import TARGET_TOLERANCE
+from bench.record.schema import ArtifactRecord
+from bench.report.evidence import Scores, common, draw
+from bench.report.frame import Identity, Run
+from bench.report.gates import SMOKE, DenseGate
+from bench.report.stats import ALPHA, Array, Drawn, Estimate, estimate, holm, mcnemar_all, pairwise
+
+REFERENCE = "reference"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A row by one metric, among the rows of its `group`: same model, and same size or trained parameters.
+
+    `low` and `high` bound its rank: 1 plus the rows that are significantly better, and all but those that are
+    significantly worse. `ties` are the rows that it cannot be told from. Where it is not ranked, `low` is None and
+    `reason` says why. `of` counts the ranked rows of the group, `seeds` how many of its seeds were tested.
+    """
+
+    metric: str
+    group: str
+    low: int | None = None
+    high: int | None = None
+    of: int = 0
+    ties: tuple[Identity, ...] = ()
+    seeds: int = 0
+    reason: str = ""
+
+    @property
+    def is_ranked(self) -> bool:
+        return self.low is not None
+
+    @property
+    def text(self) -> str:
+        """'3', '2–4', or '–' where it is not ranked."""
+        if self.low is None:
+            return "–"
+        return f"{self.low}" if self.low == self.high else f"{self.low}–{self.high}"
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What a metric's value is made of: the metric ids that it is the mean of (itself alone), and its direction."""
+
+    metric: str
+    parts: tuple[str, ...]
+    higher: bool
+
+
+Standings = dict[Identity, dict[str, Standing]]
+
+
+def groups_of(runs: Mapping[Identity, Mapping[int, Run]]) -> dict[Identity, tuple[str, str]]:
+    """For each row its group, and why it belongs to none ('' where it does).
+
+    Rows that were asked for the same target are compared, after the same recovery, if they reached it; rows without
+    one by what they achieved: the share removed (half a percentage point is no difference), else the numbers trained
+    (one percent is none).
+    """
+    found: dict[Identity, tuple[str, str]] = {}
+    removed: dict[tuple[str, str], dict[Identity, float]] = defaultdict(dict)
+    trained: dict[str, dict[Identity, float]] = defaultdict(dict)
+    for identity, seeds in runs.items():
+        made = [run.artifact for run in seeds.values() if run.artifact is not None and run.artifact.status == "ok"]
+        basis, _, size = identity.target.partition("=")
+        achieved = {name: float(np.mean([a.achieved.get(name, np.nan) for a in made])) if made else float("nan")
+                    for name in ("params", basis)}
+        if identity.method == "dense":
+            found[identity] = ("", REFERENCE)
+        elif not made:
+            found[identity] = ("", "no checkpoint came of it")
+        elif basis in ("params", "block_params", "macs"):
+            missed = abs(achieved[basis] - float(size)) > TARGET_TOLERANCE + 1e-9
+            why = f"{identity.target} was asked for and {achieved[basis]:.3f} removed" if missed else ""
+            found[identity] = (f"{identity.target}, recovery {identity.recovery}", why)
+        elif achieved["params"] > TARGET_TOLERANCE:
+            removed[identity.model, identity.recovery][identity] = achieved["params"]
+        elif numbers := _trained(made):
+            trained[identity.model][identity] = numbers
+        else:
+            found[identity] = ("", "nothing was removed or trained")
+    for (_, recovery), sizes in removed.items():
+        for size_, rows in _alike(sizes, lambda low, high: high - low <= TARGET_TOLERANCE + 1e-9):
+            found |= dict.fromkeys(rows, (f"{100 * size_:.1f} % of the parameters removed, recovery {recovery}", ""))
+    for counts in trained.values():
+        for count, rows in _alike(counts, lambda low, high: high <= 1.01 * low):
+            found |= dict.fromkeys(rows, (f"{count:,.0f} parameters trained", ""))
+    return found
+
+
+def _trained(made: Sequence[ArtifactRecord]) -> float:
+    return float(np.mean([artifact.cost.trainable_parameters if artifact.cost else 0 for artifact in made]))
+
+
+def _alike(
+    sizes: Mapping[Identity, float], same: Callable[[float, float], bool]
+) -> Iterator[tuple[float, list[Identity]]]:
+    """Rows of about the same size, from the smallest: (the least size, the rows)."""
+    cluster: list[Identity] = []
+    for identity in sorted(sizes, key=lambda row: (sizes[row], row)):
+        if cluster and not same(sizes[cluster[0]], sizes[identity]):
+            yield sizes[cluster[0]], cluster
+            cluster = []
+        cluster.append(identity)
+    if cluster:
+        yield sizes[cluster[0]], cluster
+
+
+class Ranking:
+    """The standings of all rows by any metric; what is drawn again is drawn once for each metric."""
+
+    def __init__(
+        self, runs: Mapping[Identity, Mapping[int, Run]], evidence: Mapping[str, Mapping[Identity, Scores]],
+        gates: Mapping[str, DenseGate],
+    ) -> None:
+        self.runs, self.evidence, self.gates = runs, evidence, gates
+        self.groups = groups_of(runs)
+        self.drawn: dict[str, dict[Identity, Drawn]] = {}
+
+    def of(self, model: str, basis: Basis, why: str = "") -> dict[Identity, Standing]:
+        """Where each row of a model stands by one metric; `why` is what speaks against ranking any by it."""
+        found: dict[Identity, Standing] = {}
+        able: dict[str, list[Identity]] = defaultdict(list)
+        for identity in (row for row in sorted(self.runs) if row.model == model):
+            group, _ = self.groups[identity]
+            reason = self._why_not(identity, basis, why)
+            if reason:
+                found[identity] = Standing(basis.metric, group, reason=reason)
+            else:
+                able[group].append(identity)
+        for group, rows in able.items():
+            keys = [self.key(row, basis) for row in rows]
+            usual = max(keys, key=keys.count)
+            alike = [row for row, key in zip(rows, keys, strict=True) if key == usual]
+            others = [row for row in rows if row not in alike]
+            apart = dict.fromkeys(others, "other data or another engine than the others")
+            if len(alike) == 1:
+                apart[alike.pop()] = "nothing to compare it with"
+            found |= {row: Standing(basis.metric, group, reason=reason) for row, reason in apart.items()}
+            found |= self._ranked(alike, basis, group) if alike else {}
+        return found
+
+    def has(self, row: Identity, basis: Basis) -> bool:
+        """Whether some seed of a row has evidence for every part."""
+        every = [self.evidence[part].get(row) for part in basis.parts]
+        return None not in every and bool(common([scores for scores in every if scores is not None]))
+
+    def key(self, row: Identity, basis: Basis) -> tuple[object, ...]:
+        """What two rows must share to be compared pair by pair."""
+        return tuple(self.evidence[part][row].key for part in basis.parts)
+
+    def estimates(self, rows: Sequence[Identity], basis: Basis) -> list[Estimate]:
+        """The score of each row by `basis`, with its draws; only the seeds that have all its parts count."""
+        for part in basis.parts:
+            if part not in self.drawn:
+                self.drawn[part] = draw(self.evidence[part], part)
+        return [estimate([self._chosen(row, part, basis) for part in basis.parts], "/".join(row)) for row in rows]
+
+    def p_values(self, rows: Sequence[Identity], basis: Basis, estimates: Sequence[Estimate]) -> tuple[Array, Array]:
+        """Differences and p-values of all pairs: exact where two checkpoints are compared on one task's items."""
+        tests = pairwise(estimates)
+        first = [self.evidence[basis.parts[0]][row] for row in rows]
+        if len(basis.parts) > 1 or first[0].targets is not None:
+            return tests.values, tests.p
+        alone = np.array([row.seeds == 1 for row in estimates])
+        exact = mcnemar_all(np.stack([scores.values[0] for scores in first]))
+        return tests.values, np.where(alone[:, None] & alone, exact, tests.p)
+
+    def _ranked(self, rows: Sequence[Identity], basis: Basis, group: str) -> dict[Identity, Standing]:
+        estimates = self.estimates(rows, basis)
+        values, p = self.p_values(rows, basis, estimates)
+        upper = np.triu_indices(len(rows), 1)
+        adjusted = np.ones_like(p)
+        adjusted[upper] = holm(p[upper].tolist())
+        differs = np.minimum(adjusted, adjusted.T) < ALPHA
+        better = differs & ((values > 0) == basis.higher)
+        beaten, beats = better.sum(axis=0), better.sum(axis=1)
+        return {
+            row: Standing(
+                basis.metric, group, 1 + int(beaten[i]), len(rows) - int(beats[i]), len(rows),
+                tuple(other for j, other in enumerate(rows) if j != i and not differs[i, j]), estimates[i].seeds,
+            )
+            for i, row in enumerate(rows)
+        }
+
+    def _chosen(self, row: Identity, part: str, basis: Basis) -> Drawn:
+        seeds = common([self.evidence[other][row] for other in basis.parts])
+        have = self.evidence[part][row].seeds
+        drawn, kept = self.drawn[part][row], [have.index(seed) for seed in seeds]
+        return Drawn(drawn.values[kept], drawn.draws[kept], drawn.units)
+
+    def _why_not(self, row: Identity, basis: Basis, why: str) -> str:
+        """Why a row is not ranked by a metric, '' where nothing is against it."""
+        gate = self.gates[row.model]
+        if self.groups[row][1] or why:
+            return self.groups[row][1] or why
+        if gate.state != "passed":
+            return f"dense gate {gate.state}: {gate.reason}"
+        lacking = [part for part in basis.parts if row not in self.evidence.get(part, {})]
+        if lacking:
+            return f"not measured, or no evidence kept: {', '.join(lacking)}"
+        scores = [self.evidence[part][row] for part in basis.parts]
+        if not common(scores):
+            return "no seed has all of it"
+        few = min(part.values.shape[1] for part in scores)
+        if scores[0].targets is None and few < SMOKE:
+            return f"smoke: {few} items a task"
+        return "" if few > 1 else "one window is not enough"

@@ -1,0 +1,125 @@
+"""The dense gate, the signal gate, and what a board then rests on."""
+
+import pytest
+
+from bench.record.store import AnyRecord
+from bench.report.board import Board
+from bench.report.build import build
+from bench.report.gates import DenseGate
+from bench.task import TaskGroup
+from tests.record.records import artifact, scored
+from tests.report.boards import KNOWN, PPL, answers, dense, known, row
+
+SEVEN = ("boolq", "piqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
+GROUP = TaskGroup(
+    name="commonsense7", kind="group", description="seven tasks", members=tuple(f"{task}.acc" for task in SEVEN)
+)
+
+
+def gate(records: list[AnyRecord], scores: dict[str, float]) -> DenseGate:
+    return build(records, [], known(scores)).gates["tiny"]
+
+
+def test_a_known_score_that_is_reproduced_opens_the_gate() -> None:
+    found = gate(dense(20.0), {PPL: 20.1, "ptb.ppl_token@128": 30.0})
+    assert found.state == "passed"
+    assert [(check.ok, check.known.number) for check in found.checks] == [(True, 20.1), (None, 30.0)]
+    assert found.checks[0].ours == pytest.approx(20.0)
+
+
+def test_two_standard_errors_are_the_limit() -> None:
+    [check] = gate(dense(20.0), {PPL: 20.0}).checks
+    assert check.stderr is not None
+    assert gate(dense(20.0), {PPL: 20.0 + 1.99 * check.stderr}).state == "passed"
+    failed = gate(dense(20.0), {PPL: 20.0 + 2.01 * check.stderr})
+    assert failed.state == "failed"
+    assert f"{PPL} 20 where" in failed.reason
+
+
+def test_one_missed_score_closes_the_gate_though_others_are_reproduced() -> None:
+    records = [*dense(20.0)]
+    records.append(scored(records[0], "piqa@0shot/limit200", answers(0.9)))
+    assert gate(records, {PPL: 20.0, "piqa.acc@0shot/limit200": 0.6}).state == "failed"
+
+
+def test_what_was_not_measured_is_not_known() -> None:
+    assert gate([*row("random", 1.0)], {PPL: 20.0}).reason == "the dense model was not run"
+    other = gate(dense(20.0), {"wikitext2.ppl_token@2048": 20.0})
+    assert (other.state, other.checks[0].ok) == ("not known", None)
+
+
+def test_a_longer_run_holds_the_score_of_its_first_items() -> None:
+    records = [*dense(20.0)]
+    bits = "1" * 150 + "0" * 50 + "0" * 300
+    records.append(scored(records[0], "piqa@0shot/limit500", bits))
+    assert gate(records, {"piqa.acc@0shot/limit200": 0.75}).state == "passed"
+    assert gate(records, {"piqa.acc@0shot/limit200": 0.30}).state == "failed"
+    assert gate(records, {"piqa.acc@0shot/limit600": 0.30}).state == "not known"
+    assert gate(records, {"piqa.acc@0shot": 0.30}).state == "not known"
+
+
+def seven(shares: dict[str, float], method: str = "dense", chance: float = 0.5) -> list[AnyRecord]:
+    records = dense() if method == "dense" else row(method, 1.0)
+    made = records[0]
+    return [
+        *records,
+        *(scored(made, f"{task}@0shot/limit200", answers(shares.get(task, 0.8), seed=i), chance=chance)
+          for i, task in enumerate(SEVEN)),
+    ]
+
+
+def board(shares: dict[str, float]) -> Board:
+    return build([*seven(shares), *seven({}, "random"), *seven({}, "saap")], [GROUP], KNOWN)
+
+
+def test_the_signal_is_a_binomial_test_against_chance_or_the_majority() -> None:
+    made = artifact("dense", target="none")
+    bits = "1" * 124 + "0" * 76  # 62 %: above a coin, not above always saying yes
+    boolq = scored(made, "boolq@0shot/limit200", bits, chance=0.6217)
+    signals = build([made, scored(made, "piqa@0shot/limit200", bits), boolq], []).signals["tiny"]
+    assert signals["piqa.acc@0shot/limit200"].has_signal is True
+    found = signals["boolq.acc@0shot/limit200"]
+    assert (found.has_signal, found.n, found.chance) == (False, 200, 0.6217)
+    assert found.reason.startswith("no signal: dense 62.0 % of 200 items, chance 62.2 %")
+
+
+def test_a_smoke_test_says_nothing_of_signal() -> None:
+    made = artifact("dense", target="none")
+    signals = build([made, scored(made, "piqa@0shot/limit8", "00000000")], []).signals["tiny"]
+    assert signals["piqa.acc@0shot/limit8"].has_signal is None
+
+
+def test_a_complete_mean_with_signal_everywhere_is_the_headline() -> None:
+    found = board({})
+    assert found.headlines["tiny"].metric == "commonsense7.mean@0shot/limit200"
+    assert found.headlines["tiny"].left_out == ()
+    assert PPL in found.headlines["tiny"].beside
+    standings = {row.method: found.standing(row) for row in found.standings}
+    assert standings["saap"] is not None
+    assert standings["saap"].text == "1–2"
+    assert standings["saap"].metric == "commonsense7.mean@0shot/limit200"
+
+
+def test_without_signal_on_some_tasks_the_others_and_perplexity_are_the_board() -> None:
+    found = board({"boolq": 0.5, "winogrande": 0.4})
+    headline = found.headlines["tiny"]
+    mean = "commonsense7.signal_mean@0shot/limit200/arc_challenge+arc_easy+hellaswag+openbookqa+piqa"
+    assert headline.metric == PPL
+    assert headline.beside[0] == mean
+    assert [signal.metric.split(".")[0] for signal in headline.left_out] == ["boolq", "winogrande"]
+    assert "boolq.acc@0shot/limit200" not in headline.beside
+    assert "piqa.acc@0shot/limit200" in headline.beside
+    [dense_row] = [row for row in found.rows if row.identity.method == "dense"]
+    able = [task for task in SEVEN if task not in ("boolq", "winogrande")]
+    values = [dense_row.value(f"{task}.acc@0shot/limit200") or 0 for task in able]
+    assert dense_row.value(mean) == pytest.approx(sum(values) / 5)
+    standing = found.standings[found.rows[1].identity]
+    assert standing[mean].text == "1–2"
+    assert standing["commonsense7.mean@0shot/limit200"].reason.startswith("signal missing or not known on boolq.acc")
+
+
+def test_the_mean_over_tasks_with_signal_is_another_metric_for_another_selection() -> None:
+    one = {c.id for c in board({"boolq": 0.5}).columns if "signal_mean" in c.id}
+    two = {c.id for c in board({"piqa": 0.5}).columns if "signal_mean" in c.id}
+    assert len(one) == len(two) == 1
+    assert one != two
