@@ -48,7 +48,8 @@ class Cell:
 
     `stderr` and `interval` are then the means of the seeds' own (every seed answers the same items, so more seeds do
     not make the sampling error smaller), `std` is the standard deviation between seeds. `lost` tells the seeds that
-    have no value and why; where none has one, `value` is None.
+    have no value and why; where none has one, `value` is None. A speed `is_disturbed` where others used the machine: it
+    is shown, and counts for nothing.
     """
 
     value: float | None
@@ -58,6 +59,7 @@ class Cell:
     std: float | None = None
     seeds: int = 0
     lost: tuple[str, ...] = ()
+    is_disturbed: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from bench.report.verdicts import cards, evidence, is_ranked, opening, published
 Part = tuple[str, Callable[[Row], str]]
 
 KEY_NAMES = (
-    "removed.params", "params.stored", "generate.tokens_per_s", "generate.speedup", "cost.seconds", "cost.peak_memory",
+    "removed.params", "params.stored", "generate.tokens_per_s", "generate.speedup", "generate.roofline_speedup",
+    "cost.seconds", "cost.peak_memory",
 )
 GENERAL = (
     "↑ higher is better, ↓ lower is better, – not measured. Below a name stands its protocol: numbers of two protocols "
@@ -35,7 +36,8 @@ FOOTNOTES = {
     "mean": "A *mean* is unweighted over all tasks of its group, and exists only where every one was measured under "
     "that protocol.",
     "generate": "Generation: `hf/b1/p64/n128` is transformers, batch 1, 64 prompt tokens, 128 new tokens; *speed-up* "
-    "is the dense model's time over this one's, measured in turn on the same machine.",
+    "is the dense model's time over this one's, measured in turn on the same machine; *possible* is what the machine's "
+    "measured bandwidth and arithmetic would allow; *disturbed*: others used the machine meanwhile.",
     "cost": "*compressing* is the wall time of compression and recovery, without loading and saving; its peak memory "
     "is what it took beyond the loaded model.",
 }

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 from matplotlib.text import Text
 
+from bench.record.schema import MeasureRecord
 from bench.record.store import AnyRecord
 from bench.report.board import Board
 from bench.report.build import build
@@ -274,3 +275,20 @@ def test_any_model_name_makes_a_file_name_and_a_title() -> None:
     name = "../../etc/$\\frac{$ <b>\n" + "x" * 100
     records = [r.model_copy(update={"model": name}) for r in smollm()]
     assert all("/" not in file for file in plots(build(records, [PAIR])))
+
+
+def test_a_disturbed_speed_is_drawn_and_not_on_the_front(monkeypatch: pytest.MonkeyPatch) -> None:
+    fronts: list[list[str]] = []
+    monkeypatch.setattr(
+        "bench.report.plots.scatter._draw_front",
+        lambda axes, best: fronts.append([point.row.identity.method for point in best]),
+    )
+    records = [*cells("random", 20.0, ratio=1.1), *cells("saap", 15.0, ratio=1.9)]
+    shaken = [
+        r.model_copy(update={"evidence": r.evidence.model_copy(update={"disturbed": "others used 1.8 of 2 cores"})})
+        if isinstance(r, MeasureRecord) and r.method == "saap" and r.task.startswith("generate") else r for r in records
+    ]
+    for found, expected in ((records, ["saap"]), (shaken, ["random"])):
+        points, _ = scatter(build(found, [PAIR]), "speed")
+        assert len(points) == 2
+        assert fronts[-1] == expected

@@ -49,6 +49,10 @@ class Point:
     def is_dense(self) -> bool:
         return self.row.identity.method == "dense"
 
+    def is_disturbed(self, axis: Axis) -> bool:
+        """Whether others used the machine while its place on the axis was timed."""
+        return self.row.cells[axis.column.id].is_disturbed
+
 
 def axes_of(board: Board, model: str) -> list[Axis]:
     """What the rows of `model` can be drawn against: size, and where they were measured speed, memory and cost."""
@@ -144,7 +148,7 @@ def _drawn(
     settled(figure)
     points = _side_by_side(axes, points)
     sign = -1 if quality.direction == "lower" else 1
-    _draw_front(axes, front(points, axis.sign, sign))
+    _draw_front(axes, front([p for p in points if not p.is_disturbed(axis)], axis.sign, sign))
     for line in _series(points).values():
         axes.plot([p.at for p in line], [p.y for p in line], color=line[0].look.colour, linewidth=1.2, alpha=0.5,
                   zorder=2)

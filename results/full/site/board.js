@@ -148,7 +148,8 @@ function plot(section) {
   const up = scale(positive(ends("y", "b"), ys), FRAME.bottom, FRAME.top);
   drawFrame(picture, across, up, heads[x], heads[y]);
   const sign = (head) => (head.dataset.id.startsWith("removed.") || head.dataset.better === "higher" ? 1 : -1);
-  const best = front(points, sign(heads[x]), sign(heads[y]));
+  const sure = points.filter((p) => ![p.a.tip, p.b.tip].some((tip) => tip.includes("disturbed")));
+  const best = front(sure, sign(heads[x]), sign(heads[y]));
   const stair = best.map((p, i) => `${i ? `H${across.place(p.x)}V` : `M${across.place(p.x)} `}${up.place(p.y)}`);
   if (best.length > 1) svg("path", { class: "front", d: stair.join("") }, picture);
   const taken = [];
