@@ -15,7 +15,7 @@ from bench.report.plots.looks import COLOURS, CONTROLS, KNOWN, MARKERS, Series, 
 from bench.report.plots.retention import curves, retention_curve
 from bench.report.plots.scatter import Point, _drawn, axes_of, draw, front, points_of
 from bench.report.plots.style import style
-from tests.record.records import accuracy, artifact, perplexity
+from tests.record.records import accuracy, artifact, perplexity, speed
 from tests.report.boards import PAIR, cells, smollm
 
 SCATTER = ("size", "speed", "memory", "cost")
@@ -112,6 +112,16 @@ def test_labels_keep_clear_of_markers_and_lines(records: list[AnyRecord], kind: 
         assert is_inside(label, axes.get_window_extent())
         assert not any(label.padded(4 * figure.dpi / 72).contains(*centre) for centre in centres)
         assert not any(line.intersects_bbox(label, filled=False) for line in lines_of(axes))
+
+
+def test_of_several_workloads_the_largest_is_drawn() -> None:
+    records = smollm()
+    made = [record for record in records if record.kind == "artifact"]
+    for protocol in ("hf/b1/p64/n128", "vllm/b8/p32/n12", "vllm/b32/p32/n12"):
+        records += [speed(record, 1.1, f"generate@{protocol}") for record in made]
+    axes = {axis.kind: axis.column.id for axis in axes_of(build(records, [PAIR]), "tiny")}
+    assert axes["speed"] == "generate.speedup@vllm/b32/p32/n12"
+    assert axes["memory"] == "generate.peak_memory@vllm/b32/p32/n12"
 
 
 @pytest.mark.parametrize("records", BOARDS.values(), ids=BOARDS)

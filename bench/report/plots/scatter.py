@@ -55,11 +55,15 @@ class Point:
 
 
 def axes_of(board: Board, model: str) -> list[Axis]:
-    """What the rows of `model` can be drawn against: size, and where they were measured speed, memory and cost."""
-    first: dict[str, Column] = {}
+    """What the rows of `model` can be drawn against: size, and where they were measured speed, memory and cost.
+
+    Of several workloads of generation it is the last, of the largest batch: there what was removed tells.
+    """
+    shown: dict[str, Column] = {}
     for column in board.columns_of(model):
-        first.setdefault(column.name, column)
-    memory = "generate.peak_memory" if "generate.peak_memory" in first else "bytes.resident"
+        if column.family == "generate" or column.name not in shown:
+            shown[column.name] = column
+    memory = "generate.peak_memory" if "generate.peak_memory" in shown else "bytes.resident"
     known = (
         ("size", "removed.params", "size", "parameters removed (%); right is smaller", 1),
         ("speed", "generate.speedup", "speed of generation", "speed-up over the dense model (×){}; right is faster", 1),
@@ -69,10 +73,10 @@ def axes_of(board: Board, model: str) -> list[Axis]:
     titles = {"generate.peak_memory": "peak memory of generating (GB)", "bytes.resident": "memory of the weights (GB)"}
     found = []
     for kind, name, what, label, sign in known:
-        if name in first:
-            protocol = f", {first[name].protocol}" * bool(first[name].protocol)
+        if name in shown:
+            protocol = f", {shown[name].protocol}" * bool(shown[name].protocol)
             parts = (titles[name], protocol) if kind == "memory" else (protocol,)
-            found.append(Axis(kind, first[name], what, label.format(*parts), sign))
+            found.append(Axis(kind, shown[name], what, label.format(*parts), sign))
     return found
 
 
