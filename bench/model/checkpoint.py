@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bench.errors import DataError, LeanboardError
@@ -39,6 +39,12 @@ class Probe(BaseModel):
     ids: list[int]
     entries: list[int]
     logits: list[float]
+
+    @model_validator(mode="after")
+    def _same_length(self) -> Probe:
+        if len(self.entries) != len(self.logits):
+            raise ValueError("entries and logits must be equally long")
+        return self
 
 
 class Manifest(BaseModel):

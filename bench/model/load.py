@@ -142,8 +142,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
         return None
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder}: the tokenizer cannot be loaded ({str(error).splitlines()[0]})") from error
+    except Exception as error:  # its files can be wrong in any way
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise DataError(f"{folder}: the tokenizer cannot be loaded ({reason})") from error
 
 
 def _class_of(model_type: str) -> type[PreTrainedModel]:

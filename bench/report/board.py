@@ -133,6 +133,15 @@ class Board:
         """Where a row stands by its model's headline metric."""
         return self.standings.get(row, {}).get(self.headlines[row.model].metric or "")
 
+    def no_signal(self, model: str) -> frozenset[str]:
+        """The accuracies on which the dense model has no signal, and the groups' means that such a one is part of."""
+        tasks = {id_ for id_, signal in self.signals[model].items() if signal.has_signal is False}
+        means = {
+            f"{group.name}.mean@{id_.partition('@')[2]}" for id_ in tasks for group in self.groups
+            if id_.partition("@")[0] in group.members
+        }
+        return frozenset(tasks | means)
+
     def models(self) -> list[str]:
         return sorted(self.headlines)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import sqrt
 from statistics import fmean, stdev
@@ -34,9 +34,10 @@ FIRST_TIMED = "generation/1"
 
 
 def build(
-    records: Sequence[AnyRecord], groups: Sequence[TaskGroup], published: Sequence[Published] = ()
+    records: Sequence[AnyRecord], groups: Sequence[TaskGroup], published: Sequence[Published] = (),
+    deterministic: Collection[str] = (),
 ) -> Board:
-    """The board of these records, in whatever order they come."""
+    """The board of these records, in whatever order they come; seeds change nothing for the `deterministic` methods."""
     records = sorted(records, key=lambda record: record.key)
     runs, notes = current(records)
     models = sorted({identity.model for identity in runs})
@@ -68,7 +69,7 @@ def build(
         headlines=headlines, gates=gates, signals=signals,
     )
     board = _compared(replace(board, published=tuple(compare(published, board.rows, gates))), runs)
-    return replace(board, cards=cards_of(board, runs))
+    return replace(board, cards=cards_of(board, runs, deterministic))
 
 
 def _dense(runs: Mapping[Identity, Mapping[int, Run]], model: str) -> Mapping[int, Run]:

@@ -9,12 +9,12 @@ import pytest
 
 HEAD = """# Reliability
 
-Faults that tests really inject into small sweeps, on a tiny LLaMA: what was tried, how often, what came of it. *Lost
-cells* are those that had ended well and had to be computed again, or whose record was gone. Written by
-`tox -e faults` ({date}); nothing here is typed by hand.
+Faults that tests really inject into small sweeps, on a tiny LLaMA: what was tried, how often, what came of it, and when
+that was last seen. *Lost cells* are those that had ended well and had to be computed again, or whose record was gone.
+Written by `tox -e faults`, a row where the checks of its fault have passed; nothing here is typed by hand.
 
-| fault | times | outcome | lost cells |
-|---|---:|---|---:|
+| fault | times | outcome | lost cells | seen |
+|---|---:|---|---:|---|
 """
 Tally = Callable[..., None]
 ROWS = pytest.StashKey[dict[str, tuple[int, str, int]]]()
@@ -37,9 +37,14 @@ def tally(request: pytest.FixtureRequest) -> Tally:
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Write the table where `LEANBOARD_RELIABILITY` says, if every test passed."""
-    file, rows = os.environ.get("LEANBOARD_RELIABILITY"), session.config.stash.get(ROWS, {})
-    if file and rows and exitstatus == 0:
-        lines = [f"| {fault} | {times} | {outcome} | {lost} |" for fault, (times, outcome, lost) in rows.items()]
-        text = HEAD.format(date=datetime.now(UTC).date().isoformat()) + "\n".join(lines) + "\n"
-        Path(file).write_text(text, encoding="utf-8")
+    """Write the table where `LEANBOARD_RELIABILITY` says, if every test passed; rows of other sessions stay."""
+    given, rows = os.environ.get("LEANBOARD_RELIABILITY"), session.config.stash.get(ROWS, {})
+    if given and rows and exitstatus == 0:
+        file, today = Path(given), datetime.now(UTC).date().isoformat()
+        old = file.read_text(encoding="utf-8").removeprefix(HEAD).splitlines() if file.exists() else []
+        lines = {line.split(" | ")[0].removeprefix("| "): line for line in old}
+        lines |= {
+            fault: f"| {fault} | {times} | {outcome} | {lost} | {today} |"
+            for fault, (times, outcome, lost) in rows.items()
+        }
+        file.write_text(HEAD + "\n".join(lines[fault] for fault in sorted(lines)) + "\n", encoding="utf-8")

@@ -106,6 +106,7 @@ except OSError:
 """
 
 
+@pytest.mark.faults
 def test_a_cache_that_fills_up_fails_the_checkpoint_in_work(tmp_path: Path, mount: Mount, tally: Tally) -> None:
     make_suite(tmp_path, methods=["fills", "dense"], tasks=["size"], targets=[])
     write_plugins(tmp_path / "plugins", {"fills": FILL})

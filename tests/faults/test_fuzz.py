@@ -18,10 +18,11 @@ from bench.data.wheels import extract, read_member
 from bench.errors import LeanboardError
 from bench.model.checkpoint import load_checkpoint, save_checkpoint
 from bench.model.load import load_folder
-from bench.model.surgery import kept_of
+from bench.model.surgery import kept_of, prune
 from bench.record.schema import Metric
 from bench.record.store import Store, render, safe_name
 from bench.registry import tasks_named
+from bench.shape import BlockKept, Kept
 from bench.suite import load_suite
 from tests.data.helpers import make_wheel
 from tests.faults.conftest import Tally
@@ -191,9 +192,15 @@ def test_the_pack(tmp_path: Path, tally: Tally) -> None:
     tally("fuzzed data pack", 2 * TIMES, "rows or one sentence")
 
 
-@pytest.mark.parametrize("name", ["config.json", "leanboard.json"])
-def test_checkpoints(tmp_path: Path, name: str, tally: Tally) -> None:
+FILES = ["config.json", "leanboard.json", "tokenizer.json", "tokenizer_config.json"]
+
+
+@pytest.mark.parametrize(("name", "lean"), [*((name, False) for name in FILES), ("config.json", True)])
+def test_checkpoints(tmp_path: Path, name: str, lean: bool, tally: Tally) -> None:
     model, tokenizer = load_folder(make_checkpoint(tmp_path / "dense", layers=2))
+    if lean:  # widths of their own in every layer
+        model = prune(model, Kept({i: BlockKept((0, 1), tuple(range(40 + i))) for i in (0, 1)}))
+        assert model.config.model_type == "lean_llama"
     folder = tmp_path / "saved"
     save_checkpoint(folder, model, tokenizer, ingredients={}, achieved={}, kept=kept_of(model))
     good = (folder / name).read_bytes()
@@ -216,9 +223,11 @@ def test_checkpoints(tmp_path: Path, name: str, tally: Tally) -> None:
     for field in widths if name == "config.json" else ():
         (folder / name).write_text(json.dumps(json.loads(good) | {field: 10**9}))
         assert not survives(lambda: load_checkpoint(folder))
-    (folder / name).write_text("[" * 100_000)
-    assert not survives(lambda: load_checkpoint(folder))
-    tally(f"fuzzed {name} of a checkpoint", 121 + len(widths) * (name == "config.json"), "a model or one sentence")
+    if name in ("config.json", "leanboard.json"):
+        (folder / name).write_text("[" * 100_000)
+        assert not survives(lambda: load_checkpoint(folder))
+    times = 120 + (len(widths) if name == "config.json" else 0)
+    tally(f"fuzzed {name} of a checkpoint", times, "a model or one sentence")
 
 
 def test_wheels(tmp_path: Path, tally: Tally) -> None:

@@ -13,6 +13,7 @@ import pytest
 from bench.record.store import Store
 from bench.run.executors import run_jobs
 from bench.run.executors.attendant import GB, Limits
+from tests.faults.conftest import Tally
 from tests.run.bad import jobs_of, write_plugins
 from tests.suites import environment, leanboard, make_suite
 
@@ -49,31 +50,41 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return made | {"tasks": [record for record in found if record.kind == "measure"]}
 
 
-def test_a_cell_that_hangs_is_ended_and_recorded(ended: dict[str, Any]) -> None:
+def test_a_cell_that_hangs_is_ended_and_recorded(ended: dict[str, Any], tally: Tally) -> None:
     record = ended["hangs"]
     assert (record.status, record.error.code) == ("timeout", "time_limit")
     assert record.error.message == "took longer than the limit of 15 s"
     assert 15 <= record.provenance.seconds < 60
+    tally("plug-in that hangs", 1, "its cell ends at the time limit, as timeout")
 
 
-def test_a_cell_over_its_memory_is_ended_and_recorded_with_its_peak(ended: dict[str, Any]) -> None:
+def test_a_cell_over_its_memory_is_ended_and_recorded_with_its_peak(
+    ended: dict[str, Any], tally: Tally
+) -> None:
     record = ended["eats"]
     assert (record.status, record.error.code) == ("oom", "memory_limit")
     assert "more than the limit of 1.20" in record.error.message
     assert 1.2 * GB < record.error.peak_memory_bytes < 4 * GB
+    tally("plug-in that eats memory, over the limit", 1, "its cell ends as oom, with its peak")
 
 
-def test_what_the_allocator_refuses_is_out_of_memory_with_its_peak(ended: dict[str, Any]) -> None:
+def test_what_the_allocator_refuses_is_out_of_memory_with_its_peak(
+    ended: dict[str, Any], tally: Tally
+) -> None:
     record = ended["asks_too_much"]
     assert (record.status, record.error.stage, record.error.code) == ("oom", "compress", "exception.RuntimeError")
     assert "allocate" in record.error.message
     assert 0.1 * GB < record.error.peak_memory_bytes < 4 * GB
+    tally("plug-in that asks for more memory than there is", 1, "its cell ends as oom, with its peak")
 
 
 @pytest.mark.parametrize("name", ["leaves_a_child", "asks_to_exit"])
-def test_a_worker_that_ends_well_in_the_middle_has_failed(ended: dict[str, Any], name: str) -> None:
+def test_a_worker_that_ends_well_in_the_middle_has_failed(
+    ended: dict[str, Any], name: str, tally: Tally
+) -> None:
     assert (ended[name].status, ended[name].error.code) == ("failed", "worker_died")
     assert "exit code 0" in ended[name].error.message
+    tally("plug-in that ends the worker as if all were done", 1, "its cell failed")
 
 
 def test_what_depends_on_them_is_skipped(ended: dict[str, Any]) -> None:
@@ -99,7 +110,9 @@ def cgroup() -> Iterator[Path]:
         folder.rmdir()
 
 
-def test_what_the_kernel_kills_for_memory_is_out_of_memory_with_its_peak(tmp_path: Path, cgroup: Path) -> None:
+def test_what_the_kernel_kills_for_memory_is_out_of_memory_with_its_peak(
+    tmp_path: Path, cgroup: Path, tally: Tally
+) -> None:
     write_plugins(tmp_path / "plugins", {"eats": EAT})
     make_suite(tmp_path, methods=["eats", "dense"], tasks=["size"])
     done = subprocess.run(
@@ -113,6 +126,7 @@ def test_what_the_kernel_kills_for_memory_is_out_of_memory_with_its_peak(tmp_pat
     assert (eats.status, eats.error.code) == ("oom", "killed_for_memory")
     assert 0.4 * GB < eats.error.peak_memory_bytes < 1.3 * GB
     assert {r.status for r in records if r.method == "dense"} == {"ok"}
+    tally("worker killed by the kernel for want of memory", 1, "its cell ends as oom, with its peak")
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), [

@@ -1,6 +1,8 @@
 """A sweep on a real Ray cluster of two nodes, one of which is killed in the middle."""
 
-import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ import pytest
 
 from bench.record.store import Store
 from bench.run.executors import run_jobs
+from tests.faults.conftest import Tally
 from tests.run.bad import jobs_of, write_plugins
 from tests.suites import environment, leanboard, make_suite
 
@@ -69,7 +72,9 @@ def alive(root: Path) -> list[int]:
     return [pid for pid in (int(path.name.rpartition("-")[2]) for path in at_work(root)) if psutil.pid_exists(pid)]
 
 
-def test_a_node_that_is_killed_costs_its_cell_in_flight_which_another_does_again(root: Path, cluster: Any) -> None:
+def test_a_node_that_is_killed_costs_its_cell_in_flight_which_another_does_again(
+    root: Path, cluster: Any, tally: Tally
+) -> None:
     jobs, told, killed = jobs_of(root), list[dict[str, Any]](), list[float]()
     killer = threading.Thread(target=kill_a_node_once_both_work, args=(root, cluster, killed))
     killer.start()
@@ -86,4 +91,31 @@ def test_a_node_that_is_killed_costs_its_cell_in_flight_which_another_does_again
     assert alive(root) == [], "workers outlive their node"
     board = leanboard(root, "run", "suite.yaml", "--plugins", "plugins", "--executor", "inline")
     assert "0 cells to do, 9 cached" in board.stdout, board.stderr
-    assert os.environ["RAY_ADDRESS"] == cluster.address
+    tally("node of a Ray cluster killed in mid-sweep", 1, "its cell in flight is done by another node")
+
+
+@pytest.mark.faults
+def test_being_told_to_stop_ends_the_tasks_and_records_what_was_in_flight(
+    root: Path, cluster: Any, tally: Tally
+) -> None:
+    arguments = ["run", "suite.yaml", "--plugins", "plugins", "--executor", "ray", "--only", "method=one"]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "bench.cli", *arguments], cwd=root, env=environment(root) | {
+            "RAY_ADDRESS": cluster.address
+        }, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )
+    end = time.monotonic() + 200
+    while not at_work(root) and time.monotonic() < end:
+        time.sleep(0.05)
+    begin = time.monotonic()
+    run.send_signal(signal.SIGTERM)
+    while not (found := Store(root / "results").read_all()[0]) and run.poll() is None:
+        time.sleep(0.05)
+    assert time.monotonic() - begin < 5  # Ray's own goodbye may take seconds more
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 130, errors
+    assert [(cut.method, cut.status) for cut in found] == [("one", "interrupted")]
+    while alive(root) and time.monotonic() < begin + 30:
+        time.sleep(0.05)
+    assert alive(root) == [], "workers outlive their driver"
+    tally("SIGTERM to a sweep on Ray", 1, "the cell in flight is recorded as interrupted within 5 s; the tasks end")

@@ -140,6 +140,17 @@ def test_no_marker_covers_another(records: list[AnyRecord], kind: str) -> None:
         assert not a.overlaps(b), f"{one.label} and {two.label}"
 
 
+def test_a_point_with_an_interval_along_x_stays_where_it_is() -> None:
+    board = build(close(), [PAIR])
+    [axis] = [axis for axis in axes_of(board, "tiny") if axis.kind == "speed"]
+    quality = next(c for c in board.columns if c.id == board.quality["tiny"])
+    points = points_of(board, "tiny", axis, quality)
+    with style():
+        placed = _drawn(points, "tiny", axis, quality, has_legend=True)[2]
+    assert len({point.x for point in placed}) < len(placed)
+    assert [point.at for point in placed] == [point.x for point in points]
+
+
 def test_series_of_one_method_are_told_apart_and_keep_its_colour() -> None:
     board = build([*ablation(), *cells("llm_pruner", 30.0), *cells("llm_pruner", 25.0, recovery="lora")], [PAIR])
     found = looks(row.identity for row in board.rows)

@@ -43,6 +43,26 @@ def test_cells_done_cached_and_failed_are_counted() -> None:
     assert progress.failed == 1
 
 
+def test_a_snapshot_says_the_same_in_plain_data() -> None:
+    progress = display({"a"})
+    progress.on_event({"event": "wait", "key": "m0"})
+    progress.on_event({"event": "start", "key": "m1", "what": "task1"})
+    progress.on_event(done("m2", "oom"))
+    seen = progress.snapshot()
+    assert {name: seen[name] for name in ("cells", "cached", "done", "failed")} == {
+        "cells": 4, "cached": 1, "done": 1, "failed": 1
+    }
+    assert [cell["what"] for cell in seen["at_work"]] == [
+        "tiny · random · task0 · another run is at it", "tiny · random · task1"
+    ]
+    assert seen["failures"] == ["tiny · random · task2: oom: a reason"]
+
+
+def test_cells_that_are_not_asked_for_do_not_count() -> None:
+    progress = Progress(Console(file=io.StringIO(), width=120), plan({"a"}, {}), 1, {"m0"})
+    assert "1/2 cells · 1 cached" in text(progress)
+
+
 def test_the_start_up_of_workers_is_shown_while_it_lasts_and_then_its_seconds() -> None:
     progress = display()
     assert "start" not in text(progress)

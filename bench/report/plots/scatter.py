@@ -170,14 +170,19 @@ def _series(points: Sequence[Point]) -> dict[str, list[Point]]:
 
 
 def _side_by_side(axes: Any, points: Sequence[Point]) -> list[Point]:
-    """The points, those that would cover another moved aside by whole steps; what they are and their order stay."""
+    """The points, those that would cover another moved aside by whole steps; what they are and their order stay.
+
+    A point with an interval along x is left where it is: beside it, its bar would tell another number.
+    """
     step = STEP * axes.figure.dpi / 72
     taken: list[tuple[float, float]] = []
     moved = {}
     for i in sorted(range(len(points)), key=lambda i: (points[i].x, points[i].y)):
         x, y = axes.transData.transform((points[i].x, points[i].y))
-        offsets = (step * ((n + 1) // 2) * (1 if n % 2 else -1) for n in range(2 * len(points)))
-        free = next(d for d in offsets if all(abs(x + d - a) >= step or abs(y - b) >= step for a, b in taken))
+        tries = 1 if any(points[i].x_error) else 2 * len(points)
+        offsets = (step * ((n + 1) // 2) * (1 if n % 2 else -1) for n in range(tries))
+        clear = (d for d in offsets if all(abs(x + d - a) >= step or abs(y - b) >= step for a, b in taken))
+        free = next(clear, 0.0)
         taken.append((x + free, y))
         moved[i] = float(axes.transData.inverted().transform((x + free, y))[0]) if free else points[i].x
     return [replace(point, at=moved[i]) for i, point in enumerate(points)]
@@ -242,7 +247,8 @@ def _remarks(points: Sequence[Point], axis: Axis) -> list[str]:
     return [
         bars + "; hollow: with recovery training" * has_hollow,
         *["where there are several seeds: mean and standard deviation between them"] * has_seeds,
-        "grey: the Pareto front by point value; points that would cover one another stand side by side",
+        "grey: the Pareto front by point value" + "; points that would cover one another stand side by side" * (
+            not any(any(point.x_error) for point in points)),
     ]
 
 

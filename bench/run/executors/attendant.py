@@ -31,6 +31,8 @@ from bench.run.cells import Job
 from bench.run.outcome import Event, artifact_record, done, measure_record
 
 STDERR_TAIL = 4000
+LIST_SECONDS = 1.0
+"""How often the children of a worker are looked for: that takes milliseconds, of speed cells too."""
 GB = 10**9
 
 
@@ -74,6 +76,7 @@ class Attendant:
             **self.environment, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "PYTHONSAFEPATH": "1"
         }
         self._kills_before = _kernel_kills()
+        self._listed, self._processes = 0.0, list[psutil.Process]()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bench.run.worker", str(job_file)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment, start_new_session=True,
@@ -103,12 +106,15 @@ class Attendant:
             self._kill()  # what it started holds on to its output, and could do so for ever
         if self._process.returncode is not None or self.verdict is not None:
             return
-        used, limits = _resident(self._process.pid), self.limits
+        limits, now = self.limits, time.monotonic()
+        if now - self._listed >= LIST_SECONDS:
+            self._listed, self._processes = now, _family(self._process.pid)
+        used = _resident(self._processes)
         self.peak = max(self.peak, used)
         if limits.memory is not None and used > limits.memory:
             took = f"took {used / GB:.2f} GB of memory, more than the limit of {limits.memory / GB:.2f}"
             self._end_for(_Verdict("oom", "memory_limit", took))
-        elif limits.seconds is not None and self.in_flight and time.monotonic() - self.since > limits.seconds:
+        elif limits.seconds is not None and self.in_flight and now - self.since > limits.seconds:
             self._end_for(_Verdict("timeout", "time_limit", f"took longer than the limit of {limits.seconds:g} s"))
 
     def _end_for(self, verdict: _Verdict) -> None:
@@ -216,15 +222,20 @@ def record_skipped(job: Job, reason: str, on_event: Callable[[Event], None]) -> 
         on_event(done(cell.key, "skipped", reason))
 
 
-def _resident(pid: int) -> int:
-    """Bytes of resident memory of a process and its children; 0 once it is gone."""
-    total = 0
+def _family(pid: int) -> list[psutil.Process]:
+    """A process and its children; none once it is gone."""
     with contextlib.suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
-        total = process.memory_info().rss
-        for child in process.children():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                total += child.memory_info().rss
+        return [process, *process.children()]
+    return []
+
+
+def _resident(processes: list[psutil.Process]) -> int:
+    """Bytes of resident memory of those that are still there."""
+    total = 0
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += process.memory_info().rss
     return total
 
 

@@ -11,6 +11,7 @@ import json
 import os
 import queue
 import resource
+import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -66,7 +67,11 @@ def run_on_ray(
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a lock for each cell
+    heeded = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     ray.init(log_to_driver=False)
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in heeded.items():
+            signal.signal(number, handler)  # Ray's own would end this process before it could record anything
     try:
         with ExitStack() as claims:
             mine = [job for job in (_claimed(job, claims, on_event) for job in jobs) if job is not None]
@@ -160,7 +165,7 @@ class _Driver:
             task.in_flight = event["key"]
         elif event["event"] == "done":
             task.done.add(event["key"])
-            task.in_flight = None
+            task.in_flight, task.lost = None, 0
         self.on_event(event)
 
     def _lost(self, task: _Task, error: Exception) -> None:
