@@ -10,17 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from bench.blocks.settings import KEPT_LEAST, KEPT_SHARE
-from bench.model.layers import layers_of
+from bench.model.layers import head_of, layers_of
 
 Take = Callable[[nn.Parameter, torch.Tensor], None]
 Progress = Callable[[str, int, int], None]
+
+NO_LABEL = -100
 
 
 @contextmanager
@@ -68,10 +72,35 @@ def recomputed(model: PreTrainedModel) -> Iterator[None]:
 
 
 def backward(model: PreTrainedModel, ids: torch.Tensor, share: float = 1.0) -> None:
-    """One backward pass of `share` of the mean loss of `ids` [rows, tokens]."""
+    """One backward pass of `share` of the mean loss of `ids` [rows, tokens], bit for bit that of transformers."""
+    labels = F.pad(ids[:, 1:], (0, 1), value=NO_LABEL).flatten()
     with torch.enable_grad():
-        loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+        hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        loss = MeanLoss.apply(head_of(model)(hidden).flatten(0, 1), labels)
         (loss * share).backward()
+
+
+class MeanLoss(torch.autograd.Function):
+    """The cross-entropy of logits [tokens, vocabulary] in float32, averaged over the tokens that have a label.
+
+    torch's own keeps three tables of that shape on the way back; here the gradient takes the place of what leads to it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        table = F.log_softmax(logits.float(), dim=-1)
+        ctx.save_for_backward(table, labels)
+        ctx.dtype = logits.dtype
+        return F.nll_loss(table, labels, ignore_index=NO_LABEL)
+
+    @staticmethod
+    def backward(ctx: Any, share: torch.Tensor) -> tuple[torch.Tensor, None]:
+        table, labels = ctx.saved_tensors
+        rows = (labels != NO_LABEL).nonzero().flatten()
+        gradient = torch.zeros_like(table)
+        gradient[rows, labels[rows]] = -share / len(rows)
+        torch._log_softmax_backward_data(gradient, table, -1, torch.float32, out=gradient)
+        return gradient.to(ctx.dtype), None
 
 
 def each_row(model: PreTrainedModel, ids: torch.Tensor, progress: Progress) -> None:

@@ -68,7 +68,7 @@ class Evidence(Strict):
     """What the metrics were computed from, kept so that paired tests need only the repository.
 
     `items`: for each accuracy metric one character per item, 1 correct, 0 wrong, in the order of the data.
-    `samples`: timing samples in seconds, by name (`prefill`, `decode`, and the same of the dense twin).
+    `samples`: timing samples in seconds, by name (`prefill`, `decode`, `cpu`, `step`, and of the dense twin).
     `machine`: what the machine did while speed was measured: the memory's `bandwidth` (bytes/s) and the `rate` of
     matrix products (multiply-accumulates/s) in a short try, compute `threads`, what each had of a core there
     (`core_share`), cores that others used (`foreign_cores`), `swapped_bytes`, and the seconds that no generation could

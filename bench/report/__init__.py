@@ -28,7 +28,7 @@ class ReportResult:
 
 
 def report(results: Path, groups: Sequence[TaskGroup], methods: Methods | None = None) -> ReportResult:
-    """Write the tables (`leaderboard`, `long`, `paired`, `reproduction`), `plots/` and `site/` under `results`.
+    """Write `leaderboard`, `long`, `paired` and `reproduction`, `tables/`, `plots/` and `site/` under `results`.
 
     What an earlier board had and this one has not goes. The site shows the cards of `methods`.
 
@@ -59,6 +59,7 @@ def _regenerated(
     from bench.report.build import build
     from bench.report.frame import current
     from bench.report.markdown import markdown
+    from bench.report.paper import paper_tables
     from bench.report.plots import plots
     from bench.report.published import load_published
     from bench.report.site import site
@@ -66,7 +67,8 @@ def _regenerated(
     from bench.report.verdicts import reproduction
 
     records, problems = Store(results).read_all()
-    board = build(records, groups, load_published(results))
+    same_for_all_seeds = frozenset(name for name, entry in methods.items() if entry.cls.traits.deterministic)
+    board = build(records, groups, load_published(results), same_for_all_seeds)
     files = {
         results / "leaderboard.csv": board_csv(board).encode(),
         results / "leaderboard.md": markdown(board).encode(),
@@ -76,6 +78,7 @@ def _regenerated(
         results / "reproduction.md": reproduction(board).encode(),
     }
     files |= {results / "plots" / name: content for name, content in plots(board).items()}
+    files |= {results / "tables" / name: content for name, content in paper_tables(board).items()}
     files |= {results / "site" / name: content for name, content in site(board, current(records)[0], methods).items()}
     return board, problems, files
 
@@ -86,4 +89,5 @@ def _stale(results: Path, files: dict[Path, bytes]) -> list[Path]:
 
     kept = [path for kind in KINDS for path in (results / "plots").glob(f"*.{kind}.*")]
     kept += [path for folder in ("rows", "methods") for path in (results / "site" / folder).glob("*.html")]
+    kept += (results / "tables").glob("*.board.*")
     return sorted(path for path in kept if path not in files)

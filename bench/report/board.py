@@ -48,7 +48,8 @@ class Cell:
 
     `stderr` and `interval` are then the means of the seeds' own (every seed answers the same items, so more seeds do
     not make the sampling error smaller), `std` is the standard deviation between seeds. `lost` tells the seeds that
-    have no value and why; where none has one, `value` is None.
+    have no value and why; where none has one, `value` is None. A speed `is_disturbed` where others used the machine: it
+    is shown, and counts for nothing.
     """
 
     value: float | None
@@ -58,6 +59,7 @@ class Cell:
     std: float | None = None
     seeds: int = 0
     lost: tuple[str, ...] = ()
+    is_disturbed: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,15 @@ class Board:
     def standing(self, row: Identity) -> Standing | None:
         """Where a row stands by its model's headline metric."""
         return self.standings.get(row, {}).get(self.headlines[row.model].metric or "")
+
+    def no_signal(self, model: str) -> frozenset[str]:
+        """The accuracies on which the dense model has no signal, and the groups' means that such a one is part of."""
+        tasks = {id_ for id_, signal in self.signals[model].items() if signal.has_signal is False}
+        means = {
+            f"{group.name}.mean@{id_.partition('@')[2]}" for id_ in tasks for group in self.groups
+            if id_.partition("@")[0] in group.members
+        }
+        return frozenset(tasks | means)
 
     def models(self) -> list[str]:
         return sorted(self.headlines)

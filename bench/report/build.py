@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import sqrt
 from statistics import fmean, stdev
 
 from bench.errors import ProtocolMismatch
-from bench.record.schema import BaseRecord, Metric
+from bench.record.schema import BaseRecord, MeasureRecord, Metric
 from bench.record.store import AnyRecord
 from bench.report.board import FAMILIES, WORSE, Board, Cell, Column, Row
 from bench.report.cards import cards_of
@@ -29,11 +29,15 @@ from bench.report.reproduction import compare
 from bench.report.stats import median_interval
 from bench.task import TaskGroup
 
+FIRST_TIMED = "generation/1"
+"""The engine whose records keep an interval that covered too little."""
+
 
 def build(
-    records: Sequence[AnyRecord], groups: Sequence[TaskGroup], published: Sequence[Published] = ()
+    records: Sequence[AnyRecord], groups: Sequence[TaskGroup], published: Sequence[Published] = (),
+    deterministic: Collection[str] = (),
 ) -> Board:
-    """The board of these records, in whatever order they come."""
+    """The board of these records, in whatever order they come; seeds change nothing for the `deterministic` methods."""
     records = sorted(records, key=lambda record: record.key)
     runs, notes = current(records)
     models = sorted({identity.model for identity in runs})
@@ -65,7 +69,7 @@ def build(
         headlines=headlines, gates=gates, signals=signals,
     )
     board = _compared(replace(board, published=tuple(compare(published, board.rows, gates))), runs)
-    return replace(board, cards=cards_of(board, runs))
+    return replace(board, cards=cards_of(board, runs, deterministic))
 
 
 def _dense(runs: Mapping[Identity, Mapping[int, Run]], model: str) -> Mapping[int, Run]:
@@ -131,15 +135,24 @@ def _row(
             columns.setdefault(id_, Column(id_, "", "none", "other"))
     for id_ in missing:
         columns.setdefault(id_, Column(id_, "fraction", "higher", "mean"))
-    cells = {id_: cell_of(found[id_], lost[id_]) for id_ in sorted(found.keys() | lost.keys())}
     made = [run.artifact for _, run in sorted(seeds.items()) if run.artifact is not None]
     measured = [measure for _, run in sorted(seeds.items()) for _, measure in sorted(run.measures.items())]
+    disturbed = _disturbed(measured)
+    cells = {
+        id_: replace(cell_of(found[id_], lost[id_]), is_disturbed=id_ in disturbed)
+        for id_ in sorted(found.keys() | lost.keys())
+    }
     is_whole = all(m.status == "ok" for m in measured) and not any(run.stale for run in seeds.values())
     bad = sorted({status_text(artifact) for artifact in made if artifact.status != "ok"})
     status = ", ".join(bad) or ("ok" if is_whole else "incomplete")
     trouble = [f"compressing, {_trouble(artifact)}" for artifact in made if artifact.error]
     trouble += [f"{m.task}, {_trouble(m)}" for m in measured if m.error and m.status != "skipped"]
     return Row(identity, len(seeds), status, cells, missing, tuple(dict.fromkeys(trouble)))
+
+
+def _disturbed(measured: Iterable[MeasureRecord]) -> set[str]:
+    """The metric ids whose values others on the machine may have changed: all but bytes of those records."""
+    return {m.id for record in measured if record.evidence.disturbed for m in record.metrics if m.unit != "bytes"}
 
 
 def _claim(columns: dict[str, Column], metric: Metric, family: str) -> None:
@@ -171,7 +184,7 @@ def _values(run: Run, known: Mapping[str, list[str]]) -> tuple[dict[str, Metric]
         values |= {metric.id: metric for metric in metrics_of(run.artifact)}
     for record in records:
         if record.status == "ok":
-            values |= {metric.id: _timed(metric, record.evidence.samples) for metric in metrics_of(record)}
+            values |= {metric.id: _timed(metric, record) for metric in metrics_of(record)}
         else:
             failures |= dict.fromkeys(known.get(record.task) or [record.task], status_text(record))
     for task, engine in run.stale.items():
@@ -179,9 +192,12 @@ def _values(run: Run, known: Mapping[str, list[str]]) -> tuple[dict[str, Metric]
     return values, {id_: text for id_, text in failures.items() if id_ not in values}
 
 
-def _timed(metric: Metric, samples: Mapping[str, Sequence[float]]) -> Metric:
-    """A speed-up with the interval of the ratios of its rounds, in which the dense model and this one took turns."""
-    parts = [samples.get(name, ()) for name in ("dense_prefill", "dense_decode", "prefill", "decode")]
+def _timed(metric: Metric, record: BaseRecord) -> Metric:
+    """A speed-up of the first engine with the interval of the ratios of its rounds; its own covered too little."""
+    if not isinstance(record, MeasureRecord) or record.ingredients.get("engine") != FIRST_TIMED:
+        return metric
+    samples = record.evidence.samples
+    parts = [samples.get(name, []) for name in ("dense_prefill", "dense_decode", "prefill", "decode")]
     if ".speedup@" not in metric.id or not all(len(part) == metric.n for part in parts):
         return metric
     ratios = [(a + b) / (c + d) for a, b, c, d in zip(*parts, strict=True)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,18 +32,22 @@ class ReportCard:
     ticks: tuple[Tick, ...]
 
 
-def cards_of(board: Board, runs: Mapping[Identity, Mapping[int, Run]]) -> dict[str, ReportCard]:
+def cards_of(
+    board: Board, runs: Mapping[Identity, Mapping[int, Run]], deterministic: Collection[str]
+) -> dict[str, ReportCard]:
     """The card of every method on the board but the dense model itself."""
     methods = sorted({row.identity.method for row in board.rows} - {"dense"})
-    return {method: _card(method, board, runs) for method in methods}
+    return {method: _card(method, board, runs, method in deterministic) for method in methods}
 
 
-def _card(method: str, board: Board, runs: Mapping[Identity, Mapping[int, Run]]) -> ReportCard:
+def _card(
+    method: str, board: Board, runs: Mapping[Identity, Mapping[int, Run]], is_deterministic: bool
+) -> ReportCard:
     rows = [row for row in board.rows if row.identity.method == method and row.has_checkpoint]
     mine = {row.identity: runs[row.identity] for row in rows}
     return ReportCard(method, (
-        _points(rows), _seeds(mine), _beats_random(method, board), _ratio_and_speed(rows), _reloaded(mine),
-        _reproduced(method, board),
+        _points(rows), _seeds(mine, is_deterministic), _beats_random(method, board), _ratio_and_speed(rows),
+        _reloaded(mine), _reproduced(method, board),
     ))
 
 
@@ -53,11 +57,13 @@ def _points(rows: Sequence[Row]) -> Tick:
     return Tick(f"at least {POINTS} operating points", len(points) >= POINTS, f"{len(points)}")
 
 
-def _seeds(runs: Mapping[Identity, Mapping[int, Run]]) -> Tick:
-    """Enough seeds in every row, or several that gave the same: the records then show that seeds change nothing."""
+def _seeds(runs: Mapping[Identity, Mapping[int, Run]], is_deterministic: bool) -> Tick:
+    """Enough seeds in every row, unless they change nothing: by the method's traits, or since several gave the same."""
     title = f"at least {SEEDS} seeds, unless seeds change nothing"
     if not runs:
         return Tick(title, None, "no checkpoint")
+    if is_deterministic:
+        return Tick(title, True, "deterministic")
     counts = [len(seeds) for seeds in runs.values()]
     alike = [_same_for_all(seeds) for seeds in runs.values() if len(seeds) > 1]
     if alike and all(alike):

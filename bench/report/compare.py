@@ -24,7 +24,7 @@ Runs = Mapping[int, Run]
 
 
 @dataclass(frozen=True)
-class Tested:
+class Outcome:
     """One metric of two rows. `difference` is that of `Pair` (B minus A), None where they cannot be paired: `why`.
 
     `p` is exact (McNemar) for one task's items and one checkpoint each, else from the paired bootstrap; `holm` the same
@@ -55,7 +55,7 @@ class Compared:
 
     a: str
     b: str
-    tests: tuple[Tested, ...]
+    tests: tuple[Outcome, ...]
     keys: tuple[tuple[str, Any, Any], ...]
 
 
@@ -118,7 +118,7 @@ def _compared(a: str, b: str, ours: Runs, theirs: Runs, groups: Sequence[TaskGro
     tests = [_tested(ranking, rows, basis, values) for basis in bases]
     corrected = iter(holm([test.p for test in tests if test.p is not None]))
     return Compared(a, b, tuple(
-        Tested(**{**vars(test), "holm": next(corrected) if test.p is not None else None}) for test in tests
+        Outcome(**{**vars(test), "holm": next(corrected) if test.p is not None else None}) for test in tests
     ), tuple(_keys(ours, theirs)))
 
 
@@ -139,18 +139,18 @@ def _is_quality(metric: str) -> bool:
 
 def _tested(
     ranking: Ranking, rows: Sequence[Identity], basis: Basis, values: Sequence[Mapping[str, list[float]]]
-) -> Tested:
+) -> Outcome:
     a, b = (sum(_mean(side[part]) for part in basis.parts) / len(basis.parts) for side in values)
     if not all(ranking.has(row, basis) for row in rows):
-        return Tested(basis.metric, 0, a, b, None, None, None, "no evidence kept")
+        return Outcome(basis.metric, 0, a, b, None, None, None, "no evidence kept")
     if ranking.key(rows[0], basis) != ranking.key(rows[1], basis):
-        return Tested(basis.metric, 0, a, b, None, None, None, "other data or another engine")
+        return Outcome(basis.metric, 0, a, b, None, None, None, "other data or another engine")
     n = sum(ranking.evidence[part][rows[0]].values.shape[1] for part in basis.parts)
     if n < 2:
-        return Tested(basis.metric, n, a, b, None, None, None, "one window is not enough")
+        return Outcome(basis.metric, n, a, b, None, None, None, "one window is not enough")
     estimates = ranking.estimates(rows, basis)
     p = float(ranking.p_values(rows, basis, estimates)[1][0, 1])
-    return Tested(basis.metric, n, a, b, pairwise(estimates).difference(1, 0), p, None, "")
+    return Outcome(basis.metric, n, a, b, pairwise(estimates).difference(1, 0), p, None, "")
 
 
 def _mean(values: Sequence[float]) -> float:

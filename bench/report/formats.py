@@ -15,7 +15,13 @@ SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 TITLES = {
     "removed.params": "removed (% of parameters)", "params.stored": "parameters", "cost.seconds": "compressing (s)",
     "cost.peak_memory": "compressing: peak memory", "generate.tokens_per_s": "generation (tokens/s)",
-    "generate.speedup": "speed-up", "commonsense7.signal_mean": "commonsense7 mean with signal (%)",
+    "generate.speedup": "speed-up", "generate.roofline_speedup": "speed-up possible (roofline)",
+    "generate.prefill_speedup": "speed-up of prefill", "generate.decode_speedup": "speed-up of decoding",
+    "generate.ttft_ms": "time to first token (ms)", "generate.itl_ms": "between two tokens (ms)",
+    "generate.itl_p95_ms": "between two tokens, p95 (ms)", "generate.itl_p99_ms": "between two tokens, p99 (ms)",
+    "generate.cold_start_s": "cold start (s)", "generate.requests_per_s": "generation (requests/s)",
+    "generate.energy_per_token": "energy per token (J)",
+    "commonsense7.signal_mean": "commonsense7 mean with signal (%)",
 }
 
 
@@ -36,6 +42,7 @@ def cell_text(cell: Cell | None, unit: str) -> str:
         text += f" ± {write(cell.stderr)}{suffix}"
     else:
         text += suffix
+    text += " disturbed" * cell.is_disturbed
     return f"{text}, {lost}" if lost else text
 
 

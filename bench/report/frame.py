@@ -103,26 +103,31 @@ def status_text(record: BaseRecord) -> str:
 
 
 def stale_of(records: Iterable[AnyRecord]) -> dict[str, str]:
-    """Key -> why a record is stale: its method, or the engine that measured it, has a newer version among these.
+    """Key -> why a record is stale: on the same model its method, or for the same task its engine, has a newer version.
 
-    The two give other numbers, or they would not be two versions; so they never share a column.
+    The two give other numbers, or they would not be two versions; so they never share a column. A version that has
+    made nothing yet replaces nothing.
     """
+    records = list(records)
     versions = {record.key: version for record in records if (version := _version(record)) is not None}
-    newest: dict[str, int] = {}
-    for name, number in versions.values():
-        newest[name] = max(number, newest.get(name, 0))
+    newest: dict[tuple[str, ...], int] = {}
+    for record in records:
+        if record.key in versions and record.status == "ok":
+            what, number = versions[record.key]
+            newest[what] = max(number, newest.get(what, 0))
     return {
-        key: f"stale: {name}/{number}, and there is {name}/{newest[name]}"
-        for key, (name, number) in versions.items() if number < newest[name]
+        key: f"stale: {what[-1]}/{number}, and there is {what[-1]}/{newest[what]}"
+        for key, (what, number) in versions.items() if number < newest.get(what, 0)
     }
 
 
-def _version(record: AnyRecord) -> tuple[str, int] | None:
-    """Name and version of what made a record: ('perplexity', 2) of an engine, ('saap', 1) of a method."""
+def _version(record: AnyRecord) -> tuple[tuple[str, ...], int] | None:
+    """What made a record, and its version: ((model, task, 'perplexity'), 2) of an engine, ((model, 'saap'), 1)."""
     parts = record.ingredients
     text = parts.get("engine") if isinstance(record, MeasureRecord) else f"{record.method}/{parts.get('version')}"
     found = re.match(r"([a-z0-9_]+)/(\d+)(?:\s|$)", str(text))
-    return (found[1], int(found[2])) if found else None
+    where = (record.model, record.task) if isinstance(record, MeasureRecord) else (record.model,)
+    return ((*where, found[1]), int(found[2])) if found else None
 
 
 def current(records: Sequence[AnyRecord]) -> tuple[dict[Identity, dict[int, Run]], list[str]]:

@@ -14,13 +14,15 @@ from bench.report.verdicts import cards, evidence, is_ranked, opening, published
 Part = tuple[str, Callable[[Row], str]]
 
 KEY_NAMES = (
-    "removed.params", "params.stored", "generate.tokens_per_s", "generate.speedup", "cost.seconds", "cost.peak_memory",
+    "removed.params", "params.stored", "generate.tokens_per_s", "generate.speedup", "generate.roofline_speedup",
+    "cost.seconds", "cost.peak_memory",
 )
 GENERAL = (
     "↑ higher is better, ↓ lower is better, – not measured. Below a name stands its protocol: numbers of two protocols "
     "never share a column.",
     "± is one standard error of the value, in a row of several seeds the standard deviation between them; (a–b) is a "
-    "95 % interval. What failed or was skipped shows its code.",
+    "95 % interval. What failed or was skipped shows its code; `stale` is what was measured by an older engine than "
+    "the newest here.",
 )
 FOOTNOTES = {
     "removed": "*removed* is the share of the dense model's parameters (of its decoder blocks, of its "
@@ -34,7 +36,8 @@ FOOTNOTES = {
     "mean": "A *mean* is unweighted over all tasks of its group, and exists only where every one was measured under "
     "that protocol.",
     "generate": "Generation: `hf/b1/p64/n128` is transformers, batch 1, 64 prompt tokens, 128 new tokens; *speed-up* "
-    "is the dense model's time over this one's, measured in turn on the same machine.",
+    "is the dense model's time over this one's, measured in turn on the same machine; *possible* is what the machine's "
+    "measured bandwidth and arithmetic would allow; *disturbed*: others used the machine meanwhile.",
     "cost": "*compressing* is the wall time of compression and recovery, without loading and saving; its peak memory "
     "is what it took beyond the loaded model.",
 }
@@ -158,8 +161,7 @@ def _rank(board: Board, row: Row) -> str:
 
 
 def _part(board: Board, model: str, column: Column) -> Part:
-    signal = board.signals[model].get(column.id)
-    title = "\n".join(title_of(column, column.id in board.smoke, signal is not None and signal.has_signal is False))
+    title = "\n".join(title_of(column, column.id in board.smoke, column.id in board.no_signal(model)))
     return title, lambda row: cell_text(row.cells.get(column.id), column.unit)
 
 
@@ -177,6 +179,11 @@ def _footnotes(board: Board) -> list[str]:
         )
     if any(is_ranked(board, model) for model in board.models()):
         notes.append(RANKS)
+    if any(board.no_signal(model) for model in board.models()):
+        notes.append(
+            "*no signal*: the dense model is not significantly above chance there (exact binomial test at 5 %), or not "
+            "on some task of that mean; neither is ranked, nor part of the headline."
+        )
     if board.smoke:
         notes.append(f"*smoke*: fewer than {SMOKE} items a task; shows that all works, not how good a model is.")
     return [*notes, *_counts(board), *(escape(note) for note in board.notes)]

@@ -45,8 +45,10 @@ LM_EVAL = 120_000_000
 """What measuring accuracy imports beside that, measured."""
 TRYING = 160_000_000
 """What trying the machine out takes after a generation."""
-HIDDEN_KEPT, CHANNELS_KEPT, LOGITS_KEPT = 10, 4, 4
-"""Vectors of each width that a pass keeps for each token and block; float32 rows of logits for each token. Measured."""
+HIDDEN_KEPT, CHANNELS_KEPT = 10, 4
+"""Vectors of each width that a pass keeps for each token and block, measured."""
+LOGITS_SCORED, LOGITS_TRAINED = 3, 4
+"""Float32 rows of logits for each token, in passes of `bench.blocks.gradients` and in transformers' own. Measured."""
 ADAM = 16
 """Bytes of a trained number: itself, its gradient and AdamW's two moments, float32."""
 BESIDE_WEIGHTS = 20_000
@@ -170,9 +172,9 @@ def _scoring(cell: ArtifactCell, shape: Shape, traits: Traits) -> float:
     rows = min(ROWS_BACKWARD if scores else ROWS_FORWARD, _number(cell.config, "calibration_samples", ROWS_BACKWARD))
     tokens = rows * _number(cell.config, "seq_len", 0)
     if not scores:
-        return tokens * _logits(shape)
+        return tokens * LOGITS_TRAINED * 4 * shape.vocab
     width, n = BYTES[cell.dtype], len(shape.blocks)
-    taken = tokens * (n * width * shape.hidden + _activations(cell, shape, blocks=1))
+    taken = tokens * (n * width * shape.hidden + _activations(cell, shape, 1, LOGITS_SCORED))
     if {"param_second", "param_mix"} & {value for value in cell.config.values() if isinstance(value, str)}:
         taken += min(max(KEPT_LEAST, KEPT_SHARE * width * shape.params()), 8 * shape.block_params())
     return taken
@@ -187,17 +189,13 @@ def _training(cell: ArtifactCell, settings: Mapping[str, Any], shape: Shape) -> 
     trained = _number(settings, "r", 8) * widths
     examples = min(_number(settings, "micro_batch", 4), _number(settings, "batch_size", 64))
     tokens = examples * _number(settings, "max_length", 256)
-    return ADAM * trained + tokens * _activations(cell, shape, len(shape.blocks))
+    return ADAM * trained + tokens * _activations(cell, shape, len(shape.blocks), LOGITS_TRAINED)
 
 
-def _activations(cell: ArtifactCell, shape: Shape, blocks: int) -> float:
-    """Bytes that a pass forwards keeps of each token for the pass backwards, in so many blocks and behind them."""
+def _activations(cell: ArtifactCell, shape: Shape, blocks: int, logits: int) -> float:
+    """Bytes that a pass forwards keeps of each token for the pass backwards: of so many blocks and rows of logits."""
     kept = HIDDEN_KEPT * shape.hidden + CHANNELS_KEPT * max(block.channels for block in shape.blocks)
-    return blocks * kept * BYTES[cell.dtype] + _logits(shape)
-
-
-def _logits(shape: Shape) -> float:
-    return LOGITS_KEPT * 4 * shape.vocab
+    return blocks * kept * BYTES[cell.dtype] + logits * 4 * shape.vocab
 
 
 def _disk(cell: ArtifactCell, shape: Shape) -> float:

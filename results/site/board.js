@@ -121,6 +121,10 @@ function pointsOf(section, x, y) {
   return points;
 }
 
+function measure() { // once for all plots: asking for a width makes the browser lay out everything
+  FRAME.right = Math.max(320, Math.min(980, $("main").clientWidth)) - 14;
+}
+
 function front(points, xSign, ySign) {
   const best = [];
   for (const point of [...points].sort((p, q) => xSign * (q.x - p.x) || ySign * (q.y - p.y))) {
@@ -135,9 +139,7 @@ function plot(section) {
   if (figure.hidden || !x || !y) return;
   const heads = $("thead tr", section).cells, points = pointsOf(section, x, y);
   picture.replaceChildren();
-  const width = Math.max(320, Math.min(980, Math.round(figure.clientWidth) || 860));
-  picture.setAttribute("viewBox", `0 0 ${width} 360`);
-  FRAME.right = width - 14;
+  picture.setAttribute("viewBox", `0 0 ${FRAME.right + 14} 360`);
   if (!points.length) return;
   const ends = (name, key) => points.flatMap((p) => [p[name], ...[p[key].lo, p[key].hi].filter(Boolean).map(Number)]);
   const positive = (values, own) => (Math.min(...own) > 0 ? values.filter((v) => v > 0) : values);
@@ -146,7 +148,8 @@ function plot(section) {
   const up = scale(positive(ends("y", "b"), ys), FRAME.bottom, FRAME.top);
   drawFrame(picture, across, up, heads[x], heads[y]);
   const sign = (head) => (head.dataset.id.startsWith("removed.") || head.dataset.better === "higher" ? 1 : -1);
-  const best = front(points, sign(heads[x]), sign(heads[y]));
+  const sure = points.filter((p) => ![p.a.tip, p.b.tip].some((tip) => tip.includes("disturbed")));
+  const best = front(sure, sign(heads[x]), sign(heads[y]));
   const stair = best.map((p, i) => `${i ? `H${across.place(p.x)}V` : `M${across.place(p.x)} `}${up.place(p.y)}`);
   if (best.length > 1) svg("path", { class: "front", d: stair.join("") }, picture);
   const taken = [];
@@ -177,8 +180,8 @@ const title = (head) => $("button", head).textContent.trim().replace(/\s+/g, " "
 
 function drawPoint(picture, point, across, up, taken) {
   const [x, y] = [across.place(point.x), up.place(point.y)];
-  let moved = x; // points that would cover one another stand side by side
-  for (let n = 1; taken.some(([a, b]) => Math.hypot(a - moved, b - y) < 13) && n < 60; n += 1) {
+  let moved = x; // points that would cover one another stand side by side, unless a bar along x would then be wrong
+  for (let n = 1; !point.a.lo && taken.some(([a, b]) => Math.hypot(a - moved, b - y) < 13) && n < 60; n += 1) {
     moved = x + 13 * Math.ceil(n / 2) * (n % 2 ? 1 : -1);
   }
   taken.push([moved, y]);
@@ -215,7 +218,7 @@ function setUpPlot(section) {
   const quality = heads.find((head) => head.dataset.id === $(".basis code", section)?.textContent);
   if (quality) $(".y", figure).value = quality.cellIndex;
   const places = (option) => new Set($$("tbody tr:not(.dense)", section)
-    .map((row) => Number(row.cells[option.value].dataset.v || NaN).toPrecision(2))).size;
+    .map((row) => Number(row.cells[option.value].dataset.v || 0)).filter(Boolean).map((v) => v.toPrecision(2))).size;
   const spread = [...$(".x", figure).options].find((option) => places(option) > 1);
   if (spread) spread.selected = true;
   figure.hidden = !$(".x", figure).options.length || !$(".y", figure).options.length;
@@ -270,6 +273,7 @@ function setUpTheme() {
 }
 
 setUpTheme();
+measure();
 for (const section of $$("section.model")) setUpPlot(section);
 if ($(".controls")) {
   for (const head of $$(".board thead th")) $("button", head).addEventListener("click", () => sortBy(head));
@@ -282,5 +286,5 @@ for (const kind of ["pointerover", "focusin"]) {
   document.addEventListener(kind, (event) => { showTip(event.target); light(event.target); });
 }
 document.addEventListener("keydown", (event) => (event.key === "Escape" ? showTip(null) : move(event)));
-addEventListener("resize", () => { for (const section of $$("section.model:not([hidden])")) plot(section); });
+addEventListener("resize", () => { measure(); for (const section of $$("section.model:not([hidden])")) plot(section); });
 document.addEventListener("scroll", () => showTip(null), { passive: true, capture: true });

@@ -4,10 +4,11 @@ from itertools import product
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from bench.blocks import gradients
 from bench.blocks.gates import gate_importance
-from bench.blocks.gradients import backward, parts, recomputed, taking
+from bench.blocks.gradients import NO_LABEL, MeanLoss, backward, parts, recomputed, taking
 from bench.blocks.sampled import sample_groups
 from bench.blocks.taylor import members_of, score_groups, score_hidden
 from tests.blocks.context import make_context, token_ids
@@ -39,6 +40,21 @@ def test_each_gradient_is_that_of_a_plain_backward_pass_and_the_only_one_alive()
     assert len(seen) == 28
     for name, gradient in seen.items():
         assert torch.equal(gradient, plain.get_parameter(name).grad)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_loss_and_its_gradient_are_torchs_bit_for_bit(dtype):
+    torch.manual_seed(0)
+    labels = torch.randint(3000, (40,))
+    labels[19::20] = NO_LABEL
+    ours = (5 * torch.randn(40, 3000)).to(dtype).requires_grad_(True)
+    theirs = ours.detach().clone().requires_grad_(True)
+    loss = MeanLoss.apply(ours, labels)
+    assert torch.equal(loss, F.cross_entropy(theirs.float(), labels))
+    (0.3 * loss).backward()
+    (0.3 * F.cross_entropy(theirs.float(), labels)).backward()
+    assert torch.equal(ours.grad, theirs.grad)
+    assert ours.grad[19].count_nonzero() == 0
 
 
 def test_a_blocks_activations_are_not_kept():

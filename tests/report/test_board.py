@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from bench.errors import ProtocolMismatch
 from bench.report.board import WORSE, Board, Row
 from bench.report.build import build, cell_of, mean_of_metrics
+from bench.report.formats import cell_text
 from bench.task import TaskGroup
 from tests.record.records import (
     accuracy,
@@ -232,7 +233,23 @@ def test_a_speed_up_has_the_interval_of_its_rounds() -> None:
     record = speed(made, 1.2)
     rounds = {"prefill": [1.0] * 6, "decode": [1.0] * 6, "dense_prefill": [1.0] * 6,
               "dense_decode": [1.1, 1.2, 1.3, 1.4, 1.5, 1.6]}
-    timed = record.model_copy(update={"evidence": record.evidence.model_copy(update={"samples": rounds})})
+    evidence = record.evidence.model_copy(update={"samples": rounds})
+    [row] = build([made, record.model_copy(update={"evidence": evidence})], []).rows
+    assert row.cells["generate.speedup@hf/b1/p64/n128"].interval == pytest.approx((1.2 * 0.97, 1.2 * 1.02))
+    timed = record.model_copy(update={"evidence": evidence, "ingredients": {"engine": "generation/1"}})
     [row] = build([made, timed], []).rows
     assert row.cells["generate.speedup@hf/b1/p64/n128"].interval == pytest.approx((1.05, 1.3))
     assert row.cells["generate.prefill_ms@hf/b1/p64/n128"].interval == (95 / 1.2, 105 / 1.2)
+
+
+def test_a_disturbed_speed_is_marked_and_its_memory_is_not() -> None:
+    made = artifact()
+    record = speed(made, 1.2)
+    shaken = record.model_copy(update={"evidence": record.evidence.model_copy(update={"disturbed": "others used it"})})
+    for found, marks in ((record, False), (shaken, True)):
+        [row] = build([made, found], []).rows
+        cells = {id_.split("@")[0]: cell for id_, cell in row.cells.items() if id_.startswith("generate.")}
+        assert {name: cell.is_disturbed for name, cell in cells.items()} == {
+            name: marks and name != "generate.peak_memory" for name in cells
+        }
+        assert cell_text(cells["generate.speedup"], "ratio").endswith(" disturbed") == marks

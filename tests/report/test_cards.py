@@ -70,5 +70,8 @@ def test_seeds_that_change_nothing_are_as_good_as_many() -> None:
     assert ticks(board, "magnitude")["seeds"] == Tick(
         "at least 3 seeds, unless seeds change nothing", True, "several seeds gave the same"
     )
+    assert ticks(build([*dense(), *same[:2]], [], KNOWN), "magnitude")["seeds"].ok is False
+    declared = ticks(build([*dense(), *same[:2]], [], KNOWN, {"magnitude"}), "magnitude")["seeds"]
+    assert (declared.ok, declared.detail) == (True, "deterministic")
     other = [record for seed in range(2) for record in row("saap", 0.5, seed=seed)]
     assert ticks(build([*dense(), *other], [], KNOWN), "saap")["seeds"].ok is False

@@ -5,7 +5,7 @@ import pytest
 
 from bench.errors import UsageError
 from bench.record.store import AnyRecord
-from bench.report.compare import Compared, Tested, Tree, compare_rows, compare_trees, table
+from bench.report.compare import Compared, Outcome, Tree, compare_rows, compare_trees, table
 from bench.report.stats import mcnemar
 from tests.record.records import artifact, scored, windowed
 from tests.report.boards import PAIR, answers, store, text_losses
@@ -27,7 +27,7 @@ def tree(folder: Path, records: list[AnyRecord]) -> Tree:
     return Tree(store(folder, records), [PAIR])
 
 
-def by_metric(compared: Compared) -> dict[str, Tested]:
+def by_metric(compared: Compared) -> dict[str, Outcome]:
     return {test.metric: test for test in compared.tests}
 
 

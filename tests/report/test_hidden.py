@@ -2,7 +2,7 @@
 
 from bench.report.build import build
 from bench.report.hidden import hidden
-from tests.record.records import artifact, perplexity, windowed
+from tests.record.records import artifact, failed_artifact, perplexity, windowed
 from tests.report.boards import text_losses
 
 EARLY, LATE = "2026-01-01T00:00:00.000+00:00", "2026-02-01T00:00:00.000+00:00"
@@ -56,3 +56,18 @@ def test_an_older_version_of_a_method_is_stale() -> None:
     assert any("params=0.5" in note and "stale: saap/1, and there is saap/2" in note for note in board.notes)
     found = {item.record.key: item.why for item in hidden([old, new, measured])}
     assert found == {old.key: "stale: saap/1, and there is saap/2", measured.key: "its checkpoint is stale"}
+
+
+def test_only_the_same_model_and_task_make_a_record_stale() -> None:
+    made = artifact("saap")
+    old = windowed(made, TASK, text_losses(), engine="perplexity/1")
+    others = [
+        windowed(made, "wikitext2@2048", text_losses(), engine="perplexity/2"),
+        windowed(artifact("random", model="other"), TASK, text_losses(), engine="perplexity/2"),
+    ]
+    assert hidden([made, old, *others]) == []
+
+
+def test_a_newer_version_that_failed_hides_nothing() -> None:
+    old, broken = artifact("saap", target="params=0.5"), failed_artifact("saap", version="2")
+    assert hidden([old, broken]) == []

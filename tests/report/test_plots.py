@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 from matplotlib.text import Text
 
+from bench.record.schema import MeasureRecord
 from bench.record.store import AnyRecord
 from bench.report.board import Board
 from bench.report.build import build
@@ -14,7 +15,7 @@ from bench.report.plots.looks import COLOURS, CONTROLS, KNOWN, MARKERS, Series, 
 from bench.report.plots.retention import curves, retention_curve
 from bench.report.plots.scatter import Point, _drawn, axes_of, draw, front, points_of
 from bench.report.plots.style import style
-from tests.record.records import accuracy, artifact, perplexity
+from tests.record.records import accuracy, artifact, perplexity, speed
 from tests.report.boards import PAIR, cells, smollm
 
 SCATTER = ("size", "speed", "memory", "cost")
@@ -113,6 +114,16 @@ def test_labels_keep_clear_of_markers_and_lines(records: list[AnyRecord], kind: 
         assert not any(line.intersects_bbox(label, filled=False) for line in lines_of(axes))
 
 
+def test_of_several_workloads_the_largest_is_drawn() -> None:
+    records = smollm()
+    made = [record for record in records if record.kind == "artifact"]
+    for protocol in ("hf/b1/p64/n128", "vllm/b8/p32/n12", "vllm/b32/p32/n12"):
+        records += [speed(record, 1.1, f"generate@{protocol}") for record in made]
+    axes = {axis.kind: axis.column.id for axis in axes_of(build(records, [PAIR]), "tiny")}
+    assert axes["speed"] == "generate.speedup@vllm/b32/p32/n12"
+    assert axes["memory"] == "generate.peak_memory@vllm/b32/p32/n12"
+
+
 @pytest.mark.parametrize("records", BOARDS.values(), ids=BOARDS)
 @pytest.mark.parametrize("kind", ["size", "memory"])
 def test_no_marker_covers_another(records: list[AnyRecord], kind: str) -> None:
@@ -127,6 +138,17 @@ def test_no_marker_covers_another(records: list[AnyRecord], kind: str) -> None:
     assert [(p.x, p.y) for p in placed] == [(p.x, p.y) for p in points]
     for (one, a), (two, b) in itertools.combinations(zip(placed, boxes, strict=True), 2):
         assert not a.overlaps(b), f"{one.label} and {two.label}"
+
+
+def test_a_point_with_an_interval_along_x_stays_where_it_is() -> None:
+    board = build(close(), [PAIR])
+    [axis] = [axis for axis in axes_of(board, "tiny") if axis.kind == "speed"]
+    quality = next(c for c in board.columns if c.id == board.quality["tiny"])
+    points = points_of(board, "tiny", axis, quality)
+    with style():
+        placed = _drawn(points, "tiny", axis, quality, has_legend=True)[2]
+    assert len({point.x for point in placed}) < len(placed)
+    assert [point.at for point in placed] == [point.x for point in points]
 
 
 def test_series_of_one_method_are_told_apart_and_keep_its_colour() -> None:
@@ -263,3 +285,20 @@ def test_any_model_name_makes_a_file_name_and_a_title() -> None:
     name = "../../etc/$\\frac{$ <b>\n" + "x" * 100
     records = [r.model_copy(update={"model": name}) for r in smollm()]
     assert all("/" not in file for file in plots(build(records, [PAIR])))
+
+
+def test_a_disturbed_speed_is_drawn_and_not_on_the_front(monkeypatch: pytest.MonkeyPatch) -> None:
+    fronts: list[list[str]] = []
+    monkeypatch.setattr(
+        "bench.report.plots.scatter._draw_front",
+        lambda axes, best: fronts.append([point.row.identity.method for point in best]),
+    )
+    records = [*cells("random", 20.0, ratio=1.1), *cells("saap", 15.0, ratio=1.9)]
+    shaken = [
+        r.model_copy(update={"evidence": r.evidence.model_copy(update={"disturbed": "others used 1.8 of 2 cores"})})
+        if isinstance(r, MeasureRecord) and r.method == "saap" and r.task.startswith("generate") else r for r in records
+    ]
+    for found, expected in ((records, ["saap"]), (shaken, ["random"])):
+        points, _ = scatter(build(found, [PAIR]), "speed")
+        assert len(points) == 2
+        assert fronts[-1] == expected

@@ -176,11 +176,19 @@ def test_ranks_ties_gates_and_signals_are_shown() -> None:
 
 
 def test_published_numbers_stand_on_the_page_of_their_method(tmp_path: Path) -> None:
-    published = load_published(tmp_path)
-    assert published
-    board = build([*cells("dense", 20.0)], task_groups(), published)
-    content = Page(site(board, current([*cells("dense", 20.0)])[0], METHODS)["index.html"])
-    assert "Published numbers" in content.text
+    records = [*cells("llm_pruner", 20.0, model="llama-7b"), *cells("dense", 12.0, model="llama-7b")]
+    board = build(records, task_groups(), load_published(tmp_path))
+    mine = [c for c in board.published if c.published.row.of == "llm_pruner"]
+    assert mine
+    files = site(board, current(records)[0], METHODS)
+    page = Page(files["methods/llm_pruner.html"])
+    shown = files["methods/llm_pruner.html"].decode().split('id="published"')[1]
+    assert shown.count("<tr>") == len(mine) + len({c.state for c in mine})
+    for state in {c.state for c in mine}:
+        assert f"{sum(c.state == state for c in mine)} {state}" in page.text
+    assert any(f"{c.state}: {c.why}" in page.text for c in mine if c.why)
+    index = Page(files["index.html"])
+    assert f"{sum(c.state == 'not run' for c in board.published)} not run" in index.text
 
 
 def test_a_method_without_its_plug_in_still_has_a_page() -> None:

@@ -130,6 +130,27 @@ def test_pairing_finds_what_two_separate_intervals_do_not() -> None:
     assert paired > unpaired + 30
 
 
+@pytest.mark.parametrize("unit", ["items", "windows"])
+def test_a_bootstrap_in_pairs_finds_what_one_of_two_separate_samples_does_not(unit: str) -> None:
+    draws = np.random.default_rng(9)
+    ease, own = draws.normal(0, 2, (300, 1, 128)), draws.normal(0, 0.5, (300, 2, 128))
+    scores = (ease + own + np.array([[0.3], [0.0]])).reshape(600, 128)
+    if unit == "items":
+        drawn, units = resample_items((scores > 0).astype(float), "task"), 128
+        values = (scores > 0).mean(axis=1)
+    else:
+        drawn, units = resample_windows(scores, np.ones(128), "text"), -(-128 // block_length(128))
+        values = scores.mean(axis=1)
+    rows = [estimate([Drawn(v[None], d[None], units)], "row") for v, d in zip(values, drawn, strict=True)]
+    separate = [
+        abs(a.value - b.value) > 1.96 * np.sqrt(a.draws.var() + b.draws.var())
+        for a, b in zip(rows[::2], rows[1::2], strict=True)
+    ]
+    paired = np.mean([difference(a, b).p < ALPHA for a, b in zip(rows[::2], rows[1::2], strict=True)])
+    assert paired > 0.3
+    assert paired > np.mean(separate) + 0.2
+
+
 def test_holm_keeps_the_chance_of_any_false_finding() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([]) == []

@@ -4,13 +4,15 @@ import io
 import pytest
 from rich.console import Console
 
+from bench.report.board import Board
 from bench.report.build import build
 from bench.report.formats import cell_text, escape, number
 from bench.report.frame import LONG
 from bench.report.markdown import markdown
 from bench.report.tables import board_csv, long_csv, print_table
-from tests.record.records import FAILURE, accuracy, artifact, failed, failed_artifact, perplexity
-from tests.report.boards import PAIR, cells, smollm
+from bench.task import TaskGroup
+from tests.record.records import FAILURE, accuracy, artifact, failed, failed_artifact, perplexity, scored
+from tests.report.boards import KNOWN, PAIR, answers, cells, dense, row, smollm
 
 NASTY = "a|b<script>alert(1)</script>`x`\n| [y](z) *b* $x$ _u_ \u2028 [red]"
 
@@ -169,3 +171,62 @@ def test_seeds_have_a_column_of_their_own() -> None:
     assert key[0][4] == "seeds"
     assert key[2][4] == "3"
     assert "301.0 ± 1.0" in key[2]
+
+
+TRIO = TaskGroup(
+    name="trio", kind="group", description="three tasks", members=("boolq.acc", "piqa.acc", "hellaswag.acc_norm")
+)
+
+
+def ranked() -> Board:
+    """A board that passes its gate: two rows that tie and one that is worse; piqa has signal and boolq has none."""
+    records = dense()
+    rows = {"dense": (0.0, 0.9), "saap": (0.2, 0.8), "llm_pruner": (0.201, 0.79), "random": (1.0, 0.3)}
+    for method, (shift, share) in rows.items():
+        made = records[:1] if method == "dense" else row(method, shift)
+        records += made if method != "dense" else []
+        noise = sum(map(ord, method))
+        records += [
+            scored(made[0], "piqa@0shot/limit200", answers(share, seed=noise)),
+            scored(made[0], "hellaswag@0shot/limit200", answers(share, seed=noise + 1), ("acc_norm",)),
+            scored(made[0], "boolq@0shot/limit200", answers(0.5, seed=noise), chance=0.6217),
+        ]
+    return build(records, [TRIO], KNOWN)
+
+
+def test_markdown_shows_ranks_ties_gate_and_signal() -> None:
+    text = markdown(ranked())
+    assert "Dense gate **passed**: 1 of 1 known scores were measured, and all reproduced." in text
+    assert "Left out, since the dense model has no signal there: `boolq.acc@0shot/limit200`." in text
+    key, ranks, accuracies, *_ = tables(text)
+    assert key[0][4] == "rank"
+    assert {line[0].removesuffix(" ▼"): line[4] for line in key[2:]} == {
+        "dense": "–", "saap": "1–2", "llm_pruner": "1–2", "random": "3",
+    }
+    assert "trio mean (%) ↑<br>0shot/limit200 no signal" in key[0]
+    assert ranks[0][:3] == ["row", "among", "wikitext2 ppl ↓<br>128/limit64"]
+    assert {line[0]: line[1:3] for line in ranks[2:]}["saap"] == ["params=0.2, recovery none", "1–2 of 3"]
+    assert not any("boolq" in head for head in ranks[0])
+    assert "boolq acc (%) ↑<br>0shot/limit200 no signal" in accuracies[0]
+    assert "| `wikitext2.ppl_token@128/limit64` | 20.00 ± " in text
+    assert "| `boolq.acc@0shot/limit200` |" in text
+    assert "✗ 1 |" in text.partition("## Report cards")[2]
+
+
+def test_csv_names_rank_group_ties_and_reason() -> None:
+    lines = {line["method"]: line for line in parsed(board_csv(ranked()))}
+    assert (lines["saap"]["rank"], lines["saap"]["ties"]) == ("1–2", "llm_pruner")
+    assert (lines["random"]["rank"], lines["random"]["ties"], lines["random"]["not ranked"]) == ("3", "", "")
+    assert lines["random"]["ranked among"] == "params=0.2, recovery none"
+    assert lines["dense"]["not ranked"] == "reference"
+    assert lines["random"]["piqa.acc@0shot/limit200 rank"] == "3"
+    assert "boolq.acc@0shot/limit200 rank" not in lines["random"]
+
+
+def test_the_terminal_shows_ranks_too() -> None:
+    console = Console(width=140, file=io.StringIO(), force_terminal=False)
+    print_table(ranked(), console)
+    text = console.file.getvalue()
+    assert "rank" in text
+    assert "1–2" in text
+    assert "not ranked" not in text

@@ -26,9 +26,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_ids_are_those_of_transformers_and_the_cache_has_its_size(folder: Path) -> None:
     checkpoint = Checkpoint(folder, "float32", "cpu", WORK)
-    with Apart("hf", checkpoint) as transformers:
+    with Apart("hf") as transformers:
+        transformers.load(checkpoint)
         expected = transformers.generate(WORK)
-    with Apart("vllm", checkpoint) as player:
+    with Apart("vllm") as player:
+        player.load(checkpoint)
         first, again = player.generate(WORK), player.generate(WORK)
         short = player.generate(Workload(1, 20, 4))
         memory = player.memory(WORK)

@@ -47,7 +47,7 @@ def metrics_of(task: Task, session: Session) -> list[Metric]:
 
 
 def samples_of(session: Session) -> dict[str, list[float]]:
-    """Seconds of each round, by stage, of the subject and (`dense_…`) of its twin; of the subject also each step's."""
+    """Seconds of each round: prefill, decoding, processor time; of the subject each step, of its twin as `dense_…`."""
     samples: dict[str, list[float]] = {}
     for batch, rounds in session.rounds.items():
         at = f"@b{batch}" if len(session.rounds) > 1 else ""
@@ -55,6 +55,7 @@ def samples_of(session: Session) -> dict[str, list[float]]:
             prefix = "" if name == "measured" else f"{name}_"
             samples[f"{prefix}prefill{at}"] = [g.first for g in generations]
             samples[f"{prefix}decode{at}"] = [g.decoding for g in generations]
+            samples[f"{prefix}cpu{at}"] = [g.cpu for g in generations]
         samples[f"step{at}"] = [seconds for g in rounds["measured"] for seconds in g.steps]
     return samples
 

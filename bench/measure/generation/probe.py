@@ -12,24 +12,29 @@ from bench.model.load import dtype_of
 
 READ_BYTES = 128 * 2**20
 """More than the cache of a few cores, or of a GPU, holds."""
-SIDE = {"cpu": 1024, "cuda": 8192}
-TRIES = 5
+SIDES = {"cpu": (512, 1024), "cuda": (4096, 8192)}
+"""Of the matrices that are multiplied: what suits few cores, and many."""
+TRIES = 8
 PRODUCTS = 24
 
 
 def probe(dtype: str, device: str, hidden: int, widths: Sequence[int] = (), batch: int = 1) -> Probe:
     """Try the machine out, in well under a second."""
-    side = SIDE["cuda" if device.startswith("cuda") else "cpu"]
-    left = torch.ones(side, side, dtype=dtype_of(dtype), device=device)
+    on_gpu = device.startswith("cuda")
     cpu, start = time.process_time(), time.perf_counter()
-    product = _fastest(lambda: left @ left, device)
+    rate = max(_rate(side, dtype, device) for side in SIDES["cuda" if on_gpu else "cpu"])
     share = (time.process_time() - cpu) / (time.perf_counter() - start)
-    threads = 1 if device.startswith("cuda") else torch.get_num_threads()
+    threads = 1 if on_gpu else torch.get_num_threads()
     return Probe(
-        bandwidth=_bandwidth(device), rate=side**3 / product, threads=threads,
-        share=None if device.startswith("cuda") else share / threads,
+        bandwidth=_bandwidth(device), rate=rate, threads=threads, share=None if on_gpu else share / threads,
         products=[_product(width, hidden, batch, dtype, device) for width in widths],
     )
+
+
+def _rate(side: int, dtype: str, device: str) -> float:
+    """Multiply-accumulates a second of a product of two square matrices."""
+    matrix = torch.ones(side, side, dtype=dtype_of(dtype), device=device)
+    return side**3 / _fastest(lambda: matrix @ matrix, device)
 
 
 def _bandwidth(device: str) -> float:

@@ -47,6 +47,7 @@ def load(checkpoint: Checkpoint) -> Vllm:
         enforce_eager=checkpoint.device == "cpu",  # compiling takes minutes there
         max_model_len=length, max_num_seqs=most.batch, max_num_batched_tokens=max(length, most.batch * most.prompt),
         block_size=BLOCK, kv_cache_memory_bytes=cache_room(shape, most, size), enable_prefix_caching=False,
+        gpu_memory_utilization=0.01,  # of what is free at the start, since the other model may hold the rest
         async_scheduling=False, disable_log_stats=True,
     ))
     return Vllm(engine, shape, size, checkpoint.device)

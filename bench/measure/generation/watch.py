@@ -53,11 +53,11 @@ class Watch:
         if self.foreign > max(0, cores - threads) + FOREIGN_MOST * threads:
             reasons.append(f"others used {self.foreign:.1f} of {cores} cores")
         if tried.share is not None and tried.share < SHARE_LEAST:
-            reasons.append(f"each of {threads} threads had {tried.share:.0%} of a core")
+            reasons.append(f"each compute thread had {tried.share:.0%} of a core")
         if self.swapped > SWAPPED_MOST:
             reasons.append(f"the machine swapped {self.swapped / 2**20:.0f} MiB")
         if self.others:
-            reasons.append(f"{self.others} foreign processes were on the GPU")
+            reasons.append(f"foreign processes on the GPU: {self.others}")
         return "; ".join(reasons) or None
 
     def machine(self, tried: Probe) -> dict[str, float]:

@@ -49,13 +49,21 @@ class Point:
     def is_dense(self) -> bool:
         return self.row.identity.method == "dense"
 
+    def is_disturbed(self, axis: Axis) -> bool:
+        """Whether others used the machine while its place on the axis was timed."""
+        return self.row.cells[axis.column.id].is_disturbed
+
 
 def axes_of(board: Board, model: str) -> list[Axis]:
-    """What the rows of `model` can be drawn against: size, and where they were measured speed, memory and cost."""
-    first: dict[str, Column] = {}
+    """What the rows of `model` can be drawn against: size, and where they were measured speed, memory and cost.
+
+    Of several workloads of generation it is the last, of the largest batch: there what was removed tells.
+    """
+    shown: dict[str, Column] = {}
     for column in board.columns_of(model):
-        first.setdefault(column.name, column)
-    memory = "generate.peak_memory" if "generate.peak_memory" in first else "bytes.resident"
+        if column.family == "generate" or column.name not in shown:
+            shown[column.name] = column
+    memory = "generate.peak_memory" if "generate.peak_memory" in shown else "bytes.resident"
     known = (
         ("size", "removed.params", "size", "parameters removed (%); right is smaller", 1),
         ("speed", "generate.speedup", "speed of generation", "speed-up over the dense model (×){}; right is faster", 1),
@@ -65,10 +73,10 @@ def axes_of(board: Board, model: str) -> list[Axis]:
     titles = {"generate.peak_memory": "peak memory of generating (GB)", "bytes.resident": "memory of the weights (GB)"}
     found = []
     for kind, name, what, label, sign in known:
-        if name in first:
-            protocol = f", {first[name].protocol}" * bool(first[name].protocol)
+        if name in shown:
+            protocol = f", {shown[name].protocol}" * bool(shown[name].protocol)
             parts = (titles[name], protocol) if kind == "memory" else (protocol,)
-            found.append(Axis(kind, first[name], what, label.format(*parts), sign))
+            found.append(Axis(kind, shown[name], what, label.format(*parts), sign))
     return found
 
 
@@ -144,7 +152,7 @@ def _drawn(
     settled(figure)
     points = _side_by_side(axes, points)
     sign = -1 if quality.direction == "lower" else 1
-    _draw_front(axes, front(points, axis.sign, sign))
+    _draw_front(axes, front([p for p in points if not p.is_disturbed(axis)], axis.sign, sign))
     for line in _series(points).values():
         axes.plot([p.at for p in line], [p.y for p in line], color=line[0].look.colour, linewidth=1.2, alpha=0.5,
                   zorder=2)
@@ -162,14 +170,19 @@ def _series(points: Sequence[Point]) -> dict[str, list[Point]]:
 
 
 def _side_by_side(axes: Any, points: Sequence[Point]) -> list[Point]:
-    """The points, those that would cover another moved aside by whole steps; what they are and their order stay."""
+    """The points, those that would cover another moved aside by whole steps; what they are and their order stay.
+
+    A point with an interval along x is left where it is: beside it, its bar would tell another number.
+    """
     step = STEP * axes.figure.dpi / 72
     taken: list[tuple[float, float]] = []
     moved = {}
     for i in sorted(range(len(points)), key=lambda i: (points[i].x, points[i].y)):
         x, y = axes.transData.transform((points[i].x, points[i].y))
-        offsets = (step * ((n + 1) // 2) * (1 if n % 2 else -1) for n in range(2 * len(points)))
-        free = next(d for d in offsets if all(abs(x + d - a) >= step or abs(y - b) >= step for a, b in taken))
+        tries = 1 if any(points[i].x_error) else 2 * len(points)
+        offsets = (step * ((n + 1) // 2) * (1 if n % 2 else -1) for n in range(tries))
+        clear = (d for d in offsets if all(abs(x + d - a) >= step or abs(y - b) >= step for a, b in taken))
+        free = next(clear, 0.0)
         taken.append((x + free, y))
         moved[i] = float(axes.transData.inverted().transform((x + free, y))[0]) if free else points[i].x
     return [replace(point, at=moved[i]) for i, point in enumerate(points)]
@@ -234,7 +247,8 @@ def _remarks(points: Sequence[Point], axis: Axis) -> list[str]:
     return [
         bars + "; hollow: with recovery training" * has_hollow,
         *["where there are several seeds: mean and standard deviation between them"] * has_seeds,
-        "grey: the Pareto front by point value; points that would cover one another stand side by side",
+        "grey: the Pareto front by point value" + "; points that would cover one another stand side by side" * (
+            not any(any(point.x_error) for point in points)),
     ]
 
 

@@ -35,8 +35,17 @@ def method_page(
     return {
         "method": method, "traits": entry.cls.traits if entry is not None else None, "lines": lines,
         "card": _rendered(text) if text else None, "ticks": card.ticks if card else (),
-        "published": [published_line(c) for c in board.published if c.published.row.of == method],
+        "published": _published(board, method),
     }
+
+
+def _published(board: Board, method: str) -> dict[str, list[dict[str, str]]]:
+    """What was published of a method beside ours, by what became of it."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for state in ("reproduced", "off", "not run", "not comparable"):
+        mine = [c for c in board.published if c.published.row.of == method and c.state == state]
+        found |= {state: [published_line(comparison) for comparison in mine]} if mine else {}
+    return found
 
 
 def _rendered(card: str) -> Any:

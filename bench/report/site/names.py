@@ -81,6 +81,7 @@ def number_of(cell: Cell | None, unit: str) -> Number:
     else:
         low, high, error, kind = cell.value, cell.value, "", ""
     parts = [f"{cell.value:.6g} {unit}".strip(), kind, f"n = {cell.n:,}" * (cell.n > 1)]
+    parts.append("disturbed: others used the machine" * cell.is_disturbed)
     parts += [f"{cell.seeds} seeds" * (cell.seeds > 1), *dict.fromkeys(cell.lost)]
     value, *ends = (f"{x:.8g}" for x in (cell.value, low, high))
     return Number(write(cell.value) + suffix, error, "; ".join(filter(None, parts)), value, *ends)

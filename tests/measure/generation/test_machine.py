@@ -78,11 +78,11 @@ def test_the_probe_of_this_machine_is_plausible() -> None:
         ({"foreign": 0.5}, {}, 2, "others used 0.5 of 2 cores"),
         ({"foreign": 0.5}, {}, 8, None),
         ({"foreign": 7.0}, {}, 8, "others used 7.0 of 8 cores"),
-        ({}, {"share": 0.6}, 2, "each of 2 threads had 60% of a core"),
+        ({}, {"share": 0.6}, 2, "each compute thread had 60% of a core"),
         ({}, {"share": None}, 2, None),
         ({"swapped": 5 * 2**20}, {}, 2, "the machine swapped 5 MiB"),
-        ({"others": 1}, {}, 2, "1 foreign processes were on the GPU"),
-        ({"foreign": 2.0, "others": 2}, {}, 2, "others used 2.0 of 2 cores; 2 foreign processes were on the GPU"),
+        ({"others": 1}, {}, 2, "foreign processes on the GPU: 1"),
+        ({"foreign": 2.0, "others": 2}, {}, 2, "others used 2.0 of 2 cores; foreign processes on the GPU: 2"),
     ],
 )  # fmt: skip
 def test_what_disturbs_is_told(found: dict, tried: dict, cores: int, reason: str | None) -> None:
@@ -101,8 +101,8 @@ def test_our_own_work_is_not_foreign() -> None:
     while watch.read([]).own < before.own + 0.3:
         sum(range(10**5))
     after = watch.read([])
-    assert after.own - before.own >= 0.3
-    assert after.busy - before.busy >= 0.25  # counted in hundredths of a second
+    assert after.own - before.own >= 0.29  # counted in hundredths of a second
+    assert after.busy - before.busy >= 0.2
 
 
 class Counted:

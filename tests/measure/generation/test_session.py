@@ -70,7 +70,7 @@ def test_a_real_measurement(tiny_mha: Path, tiny_gqa: Path) -> None:
     got, samples = values(result.metrics), result.evidence.samples
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert {name: len(numbers) for name, numbers in samples.items()} == {
-        "prefill": 4, "decode": 4, "dense_prefill": 4, "dense_decode": 4, "step": 12
+        "prefill": 4, "decode": 4, "cpu": 4, "dense_prefill": 4, "dense_decode": 4, "dense_cpu": 4, "step": 12
     }
     assert all(min(numbers) > 0 for numbers in samples.values())
     ratios = sorted(
@@ -101,7 +101,7 @@ def test_a_real_measurement(tiny_mha: Path, tiny_gqa: Path) -> None:
 def test_without_a_dense_model_there_is_no_speed_up(tiny_gqa: Path) -> None:
     result = measure(TASK, Subject(tiny_gqa), Pack([]))
     assert not {name for name in values(result.metrics) if "speedup" in name}
-    assert set(result.evidence.samples) == {"prefill", "decode", "step"}
+    assert set(result.evidence.samples) == {"prefill", "decode", "cpu", "step"}
     assert {metric.n for metric in result.metrics} == {1, SPEC.rounds, SPEC.rounds * 3}
 
 

@@ -1,0 +1,91 @@
+"""Tables for use elsewhere: LaTeX (booktabs) for a paper, short Markdown for a README."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from bench.record.store import safe_name
+from bench.report.board import Board, Column, Row
+from bench.report.formats import cell_text, escape, grid, title_of
+from bench.report.plots.looks import names, series_of
+
+SHOWN = ("removed.params", "generate.speedup", "generate.peak_memory")
+SPECIAL = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "×": r"$\times$", "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$", "–": "--", "<": r"\textless{}", ">": r"\textgreater{}", "≠": r"$\neq$",
+}
+NOTE = (
+    "± one standard error, over several seeds their standard deviation; (a–b) a 95 % interval. Bold: no row of the "
+    "same size and recovery is significantly better (paired tests, Holm, 5 %)."
+)
+
+
+def paper_tables(board: Board) -> dict[str, bytes]:
+    """File name -> content: for each model a `.tex` and a `.md` of the columns that count."""
+    files: dict[str, bytes] = {}
+    for model in board.models():
+        files[f"{safe_name(model)}.board.tex"] = latex(board, model).encode()
+        files[f"{safe_name(model)}.board.md"] = short_markdown(board, model).encode()
+    return files
+
+
+def latex(board: Board, model: str) -> str:
+    """A `table` for a paper that uses booktabs: the dense model, then a block for each target."""
+    columns = columns_of(board, model)
+    titles = [title_of(column, column.id in board.smoke) for column in columns]
+    heads, protocols = [tex(title) for title, _ in titles], [rf"\scriptsize {tex(protocol)}" for _, protocol in titles]
+    lines = [
+        r"% Made by `leanboard report`; needs \usepackage{booktabs}.", r"\begin{table}", r"\centering\small",
+        rf"\caption{{{tex(f'{model}. {NOTE}')}}}", rf"\label{{tab:{re.sub(r'[^a-z0-9-]', '-', model.lower())}}}",
+        rf"\begin{{tabular}}{{ll{'r' * len(columns)}}}", r"\toprule",
+        " & ".join(["Method", "Target", *heads]) + r" \\", " & ".join(["", "", *protocols]) + r" \\",
+    ]
+    target = None
+    for row, name in _named(board, model):
+        if row.identity.target != target:
+            lines.append(r"\midrule")
+        target = row.identity.target
+        cells = [_marked(board, row, column, tex, r"\textbf{%s}") for column in columns]
+        lines.append(" & ".join([tex(name), tex(target), *cells]) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+
+def short_markdown(board: Board, model: str) -> str:
+    """A table for a README: the same rows and columns."""
+    columns = columns_of(board, model)
+    titles = ["<br>".join(escape(part) for part in title_of(c, c.id in board.smoke) if part) for c in columns]
+    rows = [
+        [escape(name), escape(row.identity.target),
+         *(_marked(board, row, column, escape, "**%s**") for column in columns)]
+        for row, name in _named(board, model)
+    ]
+    return "\n".join([*grid(["method", "target", *titles], rows, left=2), escape(NOTE), ""])
+
+
+def columns_of(board: Board, model: str) -> list[Column]:
+    """What was removed, the headline, the perplexities and means that count beside it, speed-up and memory."""
+    headline = board.headlines[model]
+    found = [c for c in board.columns_of(model) if any(row.value(c.id) is not None for row in board.of(model))]
+    counts = [c for c in found if c.id == headline.metric or (c.id in headline.beside and c.family != "accuracy")]
+    counts.sort(key=lambda column: column.id != headline.metric)
+    first, *rest = ([c for c in found if c.name == name] for name in SHOWN)
+    return [*first, *counts, *(column for columns in rest for column in columns)]
+
+
+def tex(text: str) -> str:
+    """`text` on one line, with nothing left in it that LaTeX would take for its own."""
+    return "".join(SPECIAL.get(character, character) for character in " ".join(text.split()))
+
+
+def _named(board: Board, model: str) -> list[tuple[Row, str]]:
+    """The rows with their methods' names, and as much of preset and recovery as tells them apart."""
+    found = names({series_of(row.identity) for row in board.of(model)})
+    return [(row, found[series_of(row.identity)]) for row in board.of(model)]
+
+
+def _marked(board: Board, row: Row, column: Column, write: Callable[[str], str], bold: str) -> str:
+    standing = board.standings.get(row.identity, {}).get(column.id)
+    text = write(cell_text(row.cells.get(column.id), column.unit))
+    return bold % text if standing is not None and standing.low == 1 else text
