@@ -109,7 +109,7 @@ def row_scores(
         rows[i].copy_(saliency(members[i], importance, gradient, fisher.get(weight)))
 
     def add_square(weight: nn.Parameter, gradient: torch.Tensor) -> None:
-        i, share = owner[weight], gradient.float().square() / len(batch)
+        i, share = owner[weight], gradient.float().square().div_(len(batch))
         rows[i] += saliency(members[i], importance, fisher=share)
 
     if importance == "param_second":
@@ -155,22 +155,22 @@ def saliency(
 
     `gradient` and `fisher` are of the weight's shape, given where `importance` uses them.
     """
-    weight, dim = _matrix(member.weight.detach()), member.dim
+    weight, dim = member.weight.detach(), member.dim
     if importance == "l1":
-        return weight.abs().sum(dim)
+        return _matrix(weight).abs().sum(dim)
     if importance == "l2":
-        return weight.square().sum(dim)
+        return _matrix(weight).square().sum(dim)
     if importance == "param_second":
         assert fisher is not None
-        return (weight.square() * _matrix(fisher)).sum(dim)
+        return second_order(weight, fisher).sum(dim)
     assert gradient is not None
     first = first_order(member, gradient)
     if importance == "vectorize":
         return first.sum(dim).abs()
     if importance == "param_mix":
         assert fisher is not None
-        first -= 0.5 * weight.square() * _matrix(fisher)
-    return first.abs().sum(dim)
+        first -= second_order(weight, fisher, 0.5)
+    return first.abs_().sum(dim)
 
 
 def empty_rows(member: Member) -> torch.Tensor:
@@ -185,7 +185,13 @@ def empty_rows(member: Member) -> torch.Tensor:
 
 def first_order(member: Member, gradient: torch.Tensor) -> torch.Tensor:
     """w·g of each weight, float32 [rows, columns] as the weight lies."""
-    return _matrix(member.weight.detach()) * _matrix(gradient)
+    weight = member.weight.detach().to(torch.float32, copy=True)
+    return _matrix(weight).mul_(_matrix(gradient))
+
+
+def second_order(weight: torch.Tensor, fisher: torch.Tensor, share: float = 1.0) -> torch.Tensor:
+    """`share`·w²·F of each weight, in the same form."""
+    return _matrix(weight).square().mul_(share).mul_(_matrix(fisher))
 
 
 def fold(vector: torch.Tensor, length: int, head_dim: int, how: GqaFold) -> torch.Tensor:
@@ -222,7 +228,7 @@ def _fisher(
     fisher = {weight: torch.zeros_like(weight, dtype=torch.float32) for weight in weights}
 
     def add(weight: nn.Parameter, gradient: torch.Tensor) -> None:
-        fisher[weight] += gradient.float().square() / len(ids)
+        fisher[weight] += gradient.float().square().div_(len(ids))
 
     with taking(model, weights, add):
         each_row(model, ids, progress)
