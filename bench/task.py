@@ -131,6 +131,18 @@ class SizeTask(BaseTask):
         return given or "64"
 
 
+class ContinuationTask(BaseTask):
+    """Greedy continuations of fixed beginnings; the protocol says how many tokens, `n24`."""
+
+    kind: Literal["continuation"]
+    beginnings: tuple[str, ...] = Field(min_length=1)
+
+    def protocol(self, given: str | None) -> str:
+        if given is not None and not re.fullmatch(r"n[1-9]\d*", given):
+            raise UsageError(f"task {self.name}: protocol '{given}' is not n<new tokens>")
+        return given or "n24"
+
+
 class TaskGroup(BaseTask):
     """A named set of tasks with a mean that exists only where every member does."""
 
@@ -138,7 +150,7 @@ class TaskGroup(BaseTask):
     members: tuple[str, ...] = Field(description="<task>.<metric> of each member")
 
 
-TaskSpec = AccuracyTask | PerplexityTask | GenerationTask | SizeTask
+TaskSpec = AccuracyTask | PerplexityTask | GenerationTask | SizeTask | ContinuationTask
 TASK_FILE: TypeAdapter[TaskSpec | TaskGroup] = TypeAdapter(
     Annotated[TaskSpec | TaskGroup, Field(discriminator="kind")]
 )

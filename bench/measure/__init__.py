@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bench.record.schema import Evidence, Metric
-from bench.task import AccuracyTask, GenerationTask, PerplexityTask, SizeTask, Task
+from bench.task import AccuracyTask, ContinuationTask, GenerationTask, PerplexityTask, SizeTask, Task
 
 if TYPE_CHECKING:
     from bench.data.pack import Pack
@@ -24,6 +24,7 @@ ENGINE: dict[str, str] = {
     "perplexity": "perplexity/2",
     "generation": "generation/2",
     "size": "size/1",
+    "continuation": "continuation/1",
 }
 """What measures each kind of task: part of the key of a measurement, bumped whenever a number may change."""
 
@@ -65,3 +66,7 @@ def measure(
             from bench.measure import size
 
             return size.measure(task, subject)
+        case ContinuationTask():
+            from bench.measure import continuations
+
+            return continuations.measure(task, spec, subject, on_progress)

@@ -73,6 +73,7 @@ class Evidence(Strict):
     matrix products (multiply-accumulates/s) in a short try, compute `threads`, what each had of a core there
     (`core_share`), cores that others used (`foreign_cores`), `swapped_bytes`, and the seconds that no generation could
     have been below (`least`, `dense_least`).
+    `texts`: for reading, by what they are (`beginning`, `measured`, `dense`).
     `disturbed`: why a speed is not to be ranked; None where the machine was left to the measurement.
     """
 
@@ -81,7 +82,14 @@ class Evidence(Strict):
     samples: dict[str, list[Finite]] = {}
     machine: dict[str, Finite] = {}
     disturbed: str | None = None
+    texts: dict[str, list[str]] = {}
     notes: list[str] = []
+
+    @model_validator(mode="after")
+    def _texts_belong_together(self) -> Evidence:
+        if len({len(texts) for texts in self.texts.values()}) > 1:
+            raise ValueError("texts must be equally many of each kind")
+        return self
 
 
 class Cost(Strict):

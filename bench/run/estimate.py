@@ -160,6 +160,8 @@ def _stages(job: Job, shape: Shape, traits: Traits) -> Iterator[float]:
         yield fixed + dense + _training(cell, cell.config, shape)
     if cell.recovery:
         yield fixed + after + _training(cell, cell.recovery, shape)
+    if "continuation" in kinds:
+        yield fixed + after + dense
     if "generation" in kinds:  # two processes beside the worker, which lets go of its model
         yield fixed + 2 * INTERPRETER + after + dense + TRYING
 

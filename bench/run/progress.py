@@ -15,7 +15,7 @@ from rich.text import Text
 
 from bench.run.plan import Plan
 
-GUESS = {"compress": 5.0, "accuracy": 7.0, "perplexity": 20.0, "generation": 40.0, "size": 2.0}
+GUESS = {"compress": 5.0, "accuracy": 7.0, "perplexity": 20.0, "generation": 40.0, "size": 2.0, "continuation": 4.0}
 """Seconds of a cell by kind, before any has been seen; only the proportions matter once one has."""
 
 

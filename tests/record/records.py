@@ -100,6 +100,12 @@ def speed(made: ArtifactRecord, ratio: float, task: str = "generate@hf/b1/p64/n1
     ])
 
 
+def continuations(made: ArtifactRecord, *lines: tuple[str, str, str]) -> MeasureRecord:
+    """Each line is a beginning, what the checkpoint wrote, and what the dense model did."""
+    texts = dict(zip(("beginning", "measured", "dense"), map(list, zip(*lines, strict=True)), strict=True))
+    return measure(made, "continuations@n24", [], evidence=Evidence(texts=texts))
+
+
 def size(made: ArtifactRecord, params: float, task: str = "size@64") -> MeasureRecord:
     values = {
         "params.stored": (params, "parameters"), "params.nonzero": (params, "parameters"),

@@ -12,6 +12,7 @@ from bench.task import TaskGroup
 from tests.record.records import (
     accuracy,
     artifact,
+    continuations,
     failed,
     failed_artifact,
     perplexity,
@@ -85,6 +86,7 @@ KEPT = {"key", "artifact", "status", "kind", "id", "direction", "created"}
 def hostile() -> list[AnyRecord]:
     """Records with a script in every field that may hold any text."""
     records = [*cells("dense", 20.0), *cells("random", 60.0), *cells("saap", 40.0, ratio=1.4, removed=0.3)]
+    records += [continuations(artifact("trawl"), ("A", "B", "C")), artifact("trawl")]
     records += [failed_artifact("wanda_sp"), failed(artifact("lora"), "piqa@0shot"), artifact("lora")]
     return [RECORD.validate_python(_with_script(record.model_dump(), record.method)) for record in records]
 

@@ -19,7 +19,7 @@ from bench.report.site.index import band_of
 from bench.report.site.method import _rendered
 from bench.report.site.names import SHAPES, number_of, row_href
 from bench.report.site.row import bars
-from tests.record.records import FAILURE, artifact, failed, failed_artifact, perplexity
+from tests.record.records import FAILURE, artifact, continuations, failed, failed_artifact, perplexity
 from tests.report.boards import PAIR, SCRIPT, cells, five_hundred, hostile, smollm
 
 METHODS = load_registry().methods
@@ -137,6 +137,19 @@ def test_a_row_says_how_to_make_it_again() -> None:
     ) in page.text
     assert "abc123, with changes" in page.text
     assert "layers=[1, 2]" in page.text
+
+
+def test_what_a_checkpoint_writes_stands_beside_what_the_dense_model_writes() -> None:
+    dense, pruned = artifact("dense", target="none"), artifact("saap")
+    lines = (("A fox", "ran <b>off</b>.", "hid."), ("The mill", "is.", "was old."))
+    files = made([
+        dense, continuations(dense, *((a, c, c) for a, _, c in lines)), pruned, continuations(pruned, *lines),
+    ])
+    assert "What it writes" in row_of(files, "dense").text
+    assert row_of(files, "dense").text.count("was old.") == 1
+    page = row_of(files, "saap").text
+    assert all(text in page for line in lines for text in line)
+    assert "What it writes" not in row_of(made([pruned, perplexity(pruned, 30.0)]), "saap").text
 
 
 def test_what_is_left_of_each_layer_is_drawn_against_the_dense_model() -> None:

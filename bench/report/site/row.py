@@ -44,6 +44,7 @@ def row_page(
         "published": [
             published_line(c) for c in board.published if c.row == row.identity and c.state != "not run"
         ],
+        "texts": list(_texts(runs)),
         "costs": [_cost(artifact) for artifact in made if artifact.cost], "seeds": [_seed(a, row) for a in made],
         "failures": list(_failures(runs)), "remarks": row.notes,
     }
@@ -83,6 +84,17 @@ def _scores(board: Board, row: Row, dense: Row | None, ranks: Mapping[str, str])
             "dense": number(reference, column.unit) if reference is not None else "", "rank": ranks.get(column.id, ""),
         })
     return found
+
+
+def _texts(runs: Mapping[int, Run]) -> Iterator[dict[str, Any]]:
+    """What the checkpoints wrote after fixed beginnings, and the dense model after the same."""
+    for seed, run in sorted(runs.items()):
+        for task, measure in sorted(run.measures.items()):
+            texts = measure.evidence.texts
+            names = [name for name in ("beginning", "measured", "dense") if name in texts]
+            if {"beginning", "measured"} <= set(names):
+                lines = [dict(zip(names, line, strict=True)) for line in zip(*map(texts.get, names), strict=True)]
+                yield {"seed": seed, "task": task, "lines": lines}
 
 
 def _layers(made: Sequence[ArtifactRecord], whole: Widths) -> dict[str, Any] | None:

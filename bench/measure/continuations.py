@@ -1,0 +1,66 @@
+"""What a model writes: greedy continuations of fixed beginnings, and for how long they are those of the dense model.
+
+Meant for reading: a few sentences show what a perplexity does not. Near ties between tokens may fall otherwise on
+another machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import takewhile
+from statistics import mean
+
+import torch
+from transformers import GenerationConfig
+
+from bench.measure import Measurement, Progress
+from bench.measure.perplexity import token_ids
+from bench.measure.subject import Subject
+from bench.record.schema import Evidence, Metric
+from bench.task import ContinuationTask, Task
+
+
+def measure(task: Task, spec: ContinuationTask, subject: Subject, on_progress: Progress) -> Measurement:
+    """The texts; where the dense model is known also `agreement`, the share of the new tokens before the first that it
+    would have chosen otherwise, averaged over the beginnings.
+
+    Raises:
+        UsageError: no tokenizer lies beside the checkpoint.
+    """
+    new = int(task.protocol.removeprefix("n"))
+    mine = continued(subject, spec.beginnings, new)
+    texts = {"beginning": list(spec.beginnings), "measured": _decoded(subject, mine)}
+    if subject.dense is None:
+        return Measurement([], Evidence(texts=texts))
+    twin = Subject(subject.dense, None, subject.dtype, subject.device)
+    on_progress(1, 2)
+    dense = continued(twin, spec.beginnings, new)
+    texts["dense"] = _decoded(twin, dense)
+    shares = [common(a, b) / new for a, b in zip(mine, dense, strict=True)]
+    metric = Metric(
+        id=task.metric_id("agreement"), value=mean(shares), unit="fraction", direction="none", n=len(shares)
+    )
+    return Measurement([metric], Evidence(texts=texts))
+
+
+def continued(subject: Subject, beginnings: Sequence[str], new: int) -> list[list[int]]:
+    """The `new` ids that follow each beginning, all beginnings in one batch; no end-of-sequence token stops them."""
+    ids = [token_ids(subject.tokenizer, text) for text in beginnings]
+    width = max(map(len, ids))
+    given = torch.stack([torch.nn.functional.pad(row, (width - len(row), 0)) for row in ids])
+    seen = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids])
+    greedy = GenerationConfig(max_new_tokens=new, do_sample=False, pad_token_id=0)
+    model = subject.model
+    with torch.inference_mode():
+        out = model.generate(given.to(model.device), attention_mask=seen.to(model.device), generation_config=greedy)
+    found: list[list[int]] = out[:, width:].tolist()
+    return found
+
+
+def common(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many ids two texts have in common before the first difference."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=True)))
+
+
+def _decoded(subject: Subject, rows: Sequence[Sequence[int]]) -> list[str]:
+    return [subject.tokenizer.decode(row, skip_special_tokens=True) for row in rows]
