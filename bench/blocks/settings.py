@@ -15,7 +15,7 @@ Reduction = Literal["sum", "mean", "max", "prod", "first", "last"]
 GqaFold = Literal["contiguous", "strided"]
 MaskKind = Literal["unstructured", "nm", "complementary"]
 
-KEPT_SHARE, KEPT_LEAST = 0.1, 256 * 2**20
+KEPT_SHARE, KEPT_LEAST = 0.08, 176 * 2**20
 """What sums over backward passes may take: this share of the model's bytes, or so many bytes where that is more."""
 ROWS_BACKWARD, ROWS_FORWARD = 16, 8
 """Calibration windows of one pass forwards and backwards, and of one pass forwards alone."""
