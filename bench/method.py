@@ -39,7 +39,9 @@ class Traits(BaseModel):
 
     title: str = Field(description="the method's name as its authors write it")
     track: Track = Field(description="the board it is compared on")
-    needs: frozenset[Literal["calibration", "gradients", "training"]] = frozenset()
+    needs: frozenset[Literal["calibration", "gradients", "row_gradients", "training"]] = Field(
+        frozenset(), description="text, and gradients: of batches of it, or of one row at a time, which takes less memory"
+    )
     changes: frozenset[Literal["shapes", "values", "adds_parameters"]] = frozenset()
     deterministic: bool = Field(True, description="the same weights for every seed")
     families: tuple[str, ...] = ("llama",)

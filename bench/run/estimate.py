@@ -170,14 +170,18 @@ def _scoring(cell: ArtifactCell, shape: Shape, traits: Traits) -> float:
     """What calibrating takes beside the model: a pass backwards keeps what each block is given, and one block whole."""
     if "calibration" not in traits.needs:
         return 0.0
-    scores = "gradients" in traits.needs
-    rows = min(ROWS_BACKWARD if scores else ROWS_FORWARD, _number(cell.config, "calibration_samples", ROWS_BACKWARD))
-    tokens = rows * _number(cell.config, "seq_len", 0)
-    if not scores:
-        return tokens * LOGITS_TRAINED * 4 * shape.vocab
+    used = {value for value in cell.config.values() if isinstance(value, str)}
+    batch = _number(cell.config, "calibration_samples", ROWS_BACKWARD)
+    if "row_gradients" in traits.needs or "param_second" in used:
+        rows = 1
+    elif "gradients" in traits.needs:
+        rows = min(ROWS_BACKWARD, batch)
+    else:
+        return min(ROWS_FORWARD, batch) * _number(cell.config, "seq_len", 0) * LOGITS_TRAINED * 4 * shape.vocab
     width, n = BYTES[cell.dtype], len(shape.blocks)
+    tokens = rows * _number(cell.config, "seq_len", 0)
     taken = tokens * (n * width * shape.hidden + _activations(cell, shape, 1, LOGITS_SCORED))
-    if {"param_second", "param_mix"} & {value for value in cell.config.values() if isinstance(value, str)}:
+    if "row_gradients" in traits.needs or "param_mix" in used:
         taken += min(max(KEPT_LEAST, KEPT_SHARE * width * shape.params()), 8 * shape.block_params())
     return taken
 
