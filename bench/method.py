@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Track = Literal["pruning", "decomposition", "peft", "control"]
 Basis = Literal["params", "block_params", "group_ratio", "macs"]
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how much of it is done, and how much there is."""
 
 TARGET_TOLERANCE = 0.005
 """How far the removed fraction may be from a target, in fractions of what the target's basis names."""
@@ -40,7 +42,7 @@ class Traits(BaseModel):
     title: str = Field(description="the method's name as its authors write it")
     track: Track = Field(description="the board it is compared on")
     needs: frozenset[Literal["calibration", "gradients", "row_gradients", "training"]] = Field(
-        frozenset(), description="text, and gradients: of batches of it, or of one row at a time, which takes less memory"
+        frozenset(), description="text, and gradients of batches of it or, which takes less memory, of one row"
     )
     changes: frozenset[Literal["shapes", "values", "adds_parameters"]] = frozenset()
     deterministic: bool = Field(True, description="the same weights for every seed")
@@ -107,7 +109,7 @@ class Context:
     examples_source: Callable[[int, bool], Sequence[Example]]
     max_steps: int | None = None
     workspace: Path | None = None
-    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None
+    on_progress: Progress = lambda what, done, total: None
     is_cancelled: Callable[[], bool] = lambda: False
     meter: Meter = field(default_factory=Meter)
 

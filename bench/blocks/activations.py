@@ -12,9 +12,9 @@ from transformers import PreTrainedModel
 from bench.blocks.groups import Scores, blocks_of, shape_of
 from bench.blocks.settings import ROWS_FORWARD
 from bench.errors import MethodError
+from bench.method import Progress
 
 See = Callable[[int, torch.Tensor], None]
-Progress = Callable[[str, int, int], None]
 
 
 def watch(

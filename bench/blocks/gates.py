@@ -21,7 +21,7 @@ from bench.blocks.gradients import recomputed
 from bench.blocks.groups import blocks_of, shape_of
 from bench.blocks.train import causal_loss, collate, targets_in
 from bench.errors import MethodError
-from bench.method import Example
+from bench.method import Example, Progress
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def gate_importance(
     examples: Sequence[Example],
     *,
     channels: bool = False,
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    progress: Progress = lambda what, done, total: None,
 ) -> Gates:
     """The sum over `examples` of |dL/dgate| for every query head and, where asked for, every MLP channel.
 

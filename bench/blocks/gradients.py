@@ -19,10 +19,10 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from bench.blocks.settings import KEPT_LEAST, KEPT_SHARE
+from bench.method import Progress
 from bench.model.layers import head_of, layers_of
 
 Take = Callable[[nn.Parameter, torch.Tensor], None]
-Progress = Callable[[str, int, int], None]
 
 NO_LABEL = -100
 

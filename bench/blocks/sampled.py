@@ -10,10 +10,11 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from bench.blocks.gradients import Progress, each_row, in_turn, parts, taking
+from bench.blocks.gradients import each_row, in_turn, parts, taking
 from bench.blocks.groups import Member, Scores, shape_of
 from bench.blocks.settings import Importance
 from bench.blocks.taylor import NEED_FISHER, combine, empty_rows, first_order, members_of, reduced, saliency
+from bench.method import Progress
 
 
 @dataclass(frozen=True)

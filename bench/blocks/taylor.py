@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from bench.blocks.gradients import Progress, Take, backward, each_row, in_turn, parts, taking
+from bench.blocks.gradients import Take, backward, each_row, in_turn, parts, taking
 from bench.blocks.groups import (
     Block,
     Member,
@@ -34,6 +34,7 @@ from bench.blocks.groups import (
 )
 from bench.blocks.settings import ROWS_BACKWARD, GqaFold, Importance, Reduction
 from bench.errors import MethodError
+from bench.method import Progress
 
 Fisher = Mapping[nn.Parameter, torch.Tensor]
 

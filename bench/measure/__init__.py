@@ -22,7 +22,7 @@ CPU_TOKENS, GPU_TOKENS = 1024, 8192
 ENGINE: dict[str, str] = {
     "accuracy": f"accuracy/2 lm-eval/0.4 packed/cpu{CPU_TOKENS}/gpu{GPU_TOKENS}",
     "perplexity": "perplexity/2",
-    "generation": "generation/2",
+    "generation": "generation/3",
     "size": "size/1",
     "continuation": "continuation/1",
 }

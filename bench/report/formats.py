@@ -13,14 +13,23 @@ NOTHING = "–"
 COUNTS = ("parameters", "MACs", "bytes", "tokens", "steps")
 SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 TITLES = {
-    "removed.params": "removed (% of parameters)", "params.stored": "parameters", "cost.seconds": "compressing (s)",
-    "cost.peak_memory": "compressing: peak memory", "generate.tokens_per_s": "generation (tokens/s)",
+    "removed.params": "removed (% of parameters)", "removed.block_params": "removed (% of the blocks' parameters)",
+    "removed.macs": "removed (% of MACs)", "params.stored": "parameters", "params.nonzero": "parameters not zero",
+    "params.body": "parameters outside embeddings", "bytes.disk": "checkpoint on disk",
+    "bytes.resident": "weights in memory",
+    "macs.total": "MACs", "cost.seconds": "compressing (s)", "cost.peak_memory": "compressing: peak memory",
+    "cost.calibration_tokens": "compressing: calibration tokens",
+    "cost.optimiser_steps": "compressing: optimiser steps",
+    "cost.trainable_parameters": "compressing: trainable parameters",
+    "generate.tokens_per_s": "generation (tokens/s)", "generate.requests_per_s": "generation (requests/s)",
+    "generate.prefill_tokens_per_s": "prefill (tokens/s)", "generate.decode_tokens_per_s": "decoding (tokens/s)",
     "generate.speedup": "speed-up", "generate.roofline_speedup": "speed-up possible (roofline)",
     "generate.prefill_speedup": "speed-up of prefill", "generate.decode_speedup": "speed-up of decoding",
     "generate.ttft_ms": "time to first token (ms)", "generate.itl_ms": "between two tokens (ms)",
     "generate.itl_p95_ms": "between two tokens, p95 (ms)", "generate.itl_p99_ms": "between two tokens, p99 (ms)",
-    "generate.cold_start_s": "cold start (s)", "generate.requests_per_s": "generation (requests/s)",
-    "generate.energy_per_token": "energy per token (J)",
+    "generate.cold_start_s": "cold start (s)", "generate.energy_per_token": "energy per token (J)",
+    "generate.peak_memory": "generation: peak memory", "generate.cache_memory": "generation: key/value cache",
+    "generate.activation_memory": "generation: activations", "continuations.agreement": "continuations as dense (%)",
     "commonsense7.signal_mean": "commonsense7 mean with signal (%)",
 }
 

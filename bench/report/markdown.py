@@ -27,7 +27,7 @@ GENERAL = (
 FOOTNOTES = {
     "removed": "*removed* is the share of the dense model's parameters (of its decoder blocks, of its "
     "multiply-accumulates) that is really gone, whatever the target asked for.",
-    "macs": "*macs total*: multiply-accumulates of one sequence of as many tokens as the protocol says.",
+    "macs": "*MACs*: multiply-accumulates of one sequence of as many tokens as the protocol says.",
     "perplexity": "*ppl*: perplexity per token, exp(summed negative log-likelihood / number of targets) over windows "
     "without overlap; the protocol is the window's length in tokens, `limit` the number of windows. Another window "
     "length or another text gives other numbers.",

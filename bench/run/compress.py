@@ -23,7 +23,7 @@ from bench.data.pack import Pack
 from bench.data.training import token_examples, training_examples
 from bench.errors import MethodError, UsageError
 from bench.measure.memory import peak_memory, set_aside
-from bench.method import TARGET_TOLERANCE, Context, Example, Method, Target
+from bench.method import TARGET_TOLERANCE, Context, Example, Method, Progress, Target
 from bench.model.checkpoint import Manifest, load_checkpoint, save_checkpoint
 from bench.model.layers import shape_of
 from bench.model.load import load_folder
@@ -35,7 +35,6 @@ from bench.suite import RandomTokens, TextSource
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Progress = Callable[[str, int, int], None]
 TRANSFORMATION = ("compress", "recover", "finalize")
 
 RANDOM_EXAMPLES = 4096

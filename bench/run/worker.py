@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from bench.catalogue import check_checkpoint
 from bench.data.files import locked
 from bench.errors import DataError
+from bench.method import Progress
 from bench.paths import cache_dir
 from bench.record.claims import claim
 from bench.record.schema import ArtifactRecord, Failure, MeasureRecord
@@ -186,7 +187,7 @@ class Worker:
         message = record.error.message if record.error else ""
         self.emit(done(record.key, record.status, message, record.provenance.seconds))
 
-    def _progress(self, key: str) -> Callable[[str, int, int], None]:
+    def _progress(self, key: str) -> Progress:
         last = 0.0
 
         def progress(what: str, done: int, total: int) -> None:

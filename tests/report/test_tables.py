@@ -94,7 +94,7 @@ def test_markdown_says_what_stands_where() -> None:
     assert any("magnitude ▼" in row[0] for row in key)
     assert accuracies[2][4] == "50.0 ± 10.0"
     assert len(others[0]) == 6
-    assert any("bytes disk" in cell for cell in detail[0])
+    assert any("checkpoint on disk" in cell for cell in detail[0])
     assert against[0][5] == "wikitext2 loss (nats/token) ↓<br>2048/limit4"
     assert [row[4] for row in against[2:4]] == ["magnitude", "random"]
     assert "- saap: no pair.mean@0shot/limit20, for want of hellaswag.acc_norm@0shot/limit20" in text
