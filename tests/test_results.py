@@ -1,4 +1,4 @@
-"""The committed results, of the main job and of the full board: whole records, and nothing shown but what they give."""
+"""The committed results, of main job, full board and vLLM: whole records, and nothing shown but what they give."""
 
 from pathlib import Path
 
@@ -12,9 +12,9 @@ from bench.report import check
 RESULTS = Path(__file__).parents[1] / "results"
 
 
-@pytest.fixture(params=[RESULTS, RESULTS / "full"], ids=["main", "full"])
+@pytest.fixture(params=["", "full", "serving"], ids=["main", "full", "serving"])
 def results(request: pytest.FixtureRequest) -> Path:
-    return Path(request.param)
+    return RESULTS / request.param
 
 
 def test_every_committed_record_can_be_read(results: Path) -> None:
