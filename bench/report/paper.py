@@ -35,12 +35,12 @@ def latex(board: Board, model: str) -> str:
     """A `table` for a paper that uses booktabs: the dense model, then a block for each target."""
     columns = columns_of(board, model)
     titles = [title_of(column, column.id in board.smoke) for column in columns]
-    heads, protocols = [tex(title) for title, _ in titles], [rf"\scriptsize {tex(protocol)}" for _, protocol in titles]
     lines = [
-        r"% Made by `leanboard report`; needs \usepackage{booktabs}.", r"\begin{table}", r"\centering\small",
+        r"% Made by `leanboard report`; needs \usepackage{booktabs}.", r"\begin{table}",
+        r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
         rf"\caption{{{tex(f'{model}. {NOTE}')}}}", rf"\label{{tab:{re.sub(r'[^a-z0-9-]', '-', model.lower())}}}",
         rf"\begin{{tabular}}{{ll{'r' * len(columns)}}}", r"\toprule",
-        " & ".join(["Method", "Target", *heads]) + r" \\", " & ".join(["", "", *protocols]) + r" \\",
+        " & ".join(["Method", "Target", *(_head(*title) for title in titles)]) + r" \\",
     ]
     target = None
     for row, name in _named(board, model):
@@ -77,6 +77,22 @@ def columns_of(board: Board, model: str) -> list[Column]:
 def tex(text: str) -> str:
     """`text` on one line, with nothing left in it that LaTeX would take for its own."""
     return "".join(SPECIAL.get(character, character) for character in " ".join(text.split()))
+
+
+def _head(title: str, protocol: str) -> str:
+    """A title and, smaller, its protocol below, each on as many lines as make a column about as wide as its numbers."""
+    lines = [tex(line) for line in _broken(title)] + [rf"\scriptsize {tex(line)}" for line in _broken(protocol)]
+    return r"\shortstack[r]{" + r"\\".join(lines) + "}"
+
+
+def _broken(text: str, width: int = 14) -> list[str]:
+    """`text` on lines of about `width` characters, broken after slashes, plus signs and spaces, not before an arrow."""
+    lines = [""]
+    for piece in re.findall(r"[^ /+]*(?: [↑↓]| (?![↑↓])|[/+])?", text):
+        if lines[-1] and len(lines[-1] + piece.rstrip()) > width:
+            lines.append("")
+        lines[-1] += piece
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _named(board: Board, model: str) -> list[tuple[Row, str]]:
