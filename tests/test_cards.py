@@ -1,0 +1,53 @@
+"""What cards say was seen on the full board is what its records give."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FULL = ROOT / "results" / "full"
+PERPLEXITY = "wikitext2.ppl_token@128/limit64"
+ACCURACY = "commonsense7.signal_mean@0shot/limit500/arc_easy+hellaswag+openbookqa+piqa"
+PRESETS = {"compresso": "small", "pruning_adapter": "small"}
+"""Of the suite `smollm-full`; else `quick`."""
+METHODS = ("layer_drop", "wanda_sp", "llm_pruner", "saap", "compresso", "pruning_adapter", "trawl", "laser")
+
+
+def read(name: str) -> list[dict[str, str]]:
+    with (FULL / name).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def difference(rows: list[dict[str, str]], metric: str, scale: float, digits: int) -> str:
+    """Of the one row of `metric` in `rows`, with its 95 % interval."""
+    found = [row for row in rows if row["metric"] == metric]
+    if not found:
+        return "–"
+    mean, low, high = (f"{scale * float(found[0][name]):+.{digits}f}" for name in ("difference", "low", "high"))
+    return f"{mean} ({low} to {high})"
+
+
+def seen(method: str) -> Iterator[str]:
+    """The table of a card: a line for each size and recovery that is measured."""
+    paired = read("paired.csv")
+    for row in read("leaderboard.csv"):
+        mine = {name: row[name] for name in ("method", "preset", "recovery", "target")}
+        if row["method"] != method or row["preset"] != PRESETS.get(method, "quick") or not row[ACCURACY]:
+            continue
+        here = [r for r in paired if mine.items() <= r.items() and r["model"] == "smollm2-135m"]
+        cells = [f"{float(row['target'].removeprefix('params=')):.0%}".replace("%", " %"), row["recovery"]]
+        cells += [f"{float(row[PERPLEXITY]):,.0f}", f"{100 * float(row[ACCURACY]):.1f}"]
+        for control in ("random", "magnitude"):
+            against = [r for r in here if r["against"] == control]
+            cells += [difference(against, PERPLEXITY, 1, 2), difference(against, ACCURACY, 100, 1)]
+        yield f"| {' | '.join(cells)} |"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_card_has_the_figures_of_the_full_board(method: str) -> None:
+    card = (ROOT / "methods" / method / "card.md").read_text(encoding="utf-8")
+    in_card = [line for line in card.splitlines() if line.startswith(("| 20 % |", "| 35 % |", "| 50 % |"))]
+    in_card = [line for line in in_card if line.count("|") == 9]
+    assert sorted(in_card) == sorted(seen(method))
