@@ -46,7 +46,7 @@ def headline_of(
     """The headline of the rows of one model.
 
     A group's mean where it is complete and the dense model has signal on every task; else the perplexity that most
-    rows have, and beside it the tasks with signal and their mean.
+    rows have, and beside it the tasks with signal and their mean. What one row of several has compares nothing.
     """
     counted = _counts(rows)
     means = [column for column in columns.values() if column.family == "mean" and counted[column.id]]
@@ -62,7 +62,8 @@ def headline_of(
             metric = min(choice, key=lambda column: (-counted[column.id], *preference(column))).id
             counts = {id_: signal for id_, signal in sorted(signals.items()) if is_headline(id_, groups)}
             able = [id_ for id_, signal in counts.items() if signal.has_signal and counted[id_]]
-            beside = sorted(column.id for column in [*perplexities, *whole] if column.id != metric)
+            shared = [column.id for column in [*perplexities, *whole] if counted[column.id] >= min(2, len(rows))]
+            beside = sorted(id_ for id_ in shared if id_ != metric)
             unable = tuple(signal for signal in counts.values() if signal.has_signal is False)
             return Headline(metric, (*beside, *able), unable, reason)
     return Headline(None, (), (), "no quality was measured")

@@ -7,8 +7,8 @@ from bench.report.board import Board
 from bench.report.build import build
 from bench.report.gates import DenseGate
 from bench.task import TaskGroup
-from tests.record.records import artifact, scored
-from tests.report.boards import KNOWN, PPL, answers, dense, known, row
+from tests.record.records import artifact, scored, windowed
+from tests.report.boards import KNOWN, PPL, answers, dense, known, row, text_losses
 
 SEVEN = ("boolq", "piqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
 GROUP = TaskGroup(
@@ -116,6 +116,14 @@ def test_without_signal_on_some_tasks_the_others_and_perplexity_are_the_board() 
     standing = found.standings[found.rows[1].identity]
     assert standing[mean].text == "1–2"
     assert standing["commonsense7.mean@0shot/limit200"].reason.startswith("signal missing or not known on boolq.acc")
+
+
+def test_a_perplexity_of_the_dense_model_alone_is_no_column_that_counts() -> None:
+    records, whole = [*dense(), *row("saap", 0.2)], "wikitext2.ppl_token@2048"
+    records.append(windowed(records[0], "wikitext2@2048", text_losses()))
+    assert whole not in build(records, []).headlines["tiny"].beside
+    records.append(windowed(next(r for r in records if r.method == "saap"), "wikitext2@2048", text_losses(0.2)))
+    assert whole in {*build(records, []).headlines["tiny"].beside, build(records, []).headlines["tiny"].metric}
 
 
 def test_the_mean_over_tasks_with_signal_is_another_metric_for_another_selection() -> None:
