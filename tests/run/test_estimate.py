@@ -40,11 +40,13 @@ for file in sys.argv[1:]:
     if not os.fork():  # a worker is a process of its own; the imports are shared, and count in each
         together, done = [0], threading.Event()
 
-        def follow():  # those that generate are processes of their own
-            me = psutil.Process()
+        def follow():  # those that generate are processes of their own; one that is just started looks like its parent
+            me, before = psutil.Process(), 0
             while not done.wait(0.05):
                 try:
-                    together.append(sum(p.memory_info().rss for p in [me, *me.children(recursive=True)]))
+                    seen = sum(p.memory_info().rss for p in [me, *me.children(recursive=True)])
+                    together.append(min(before, seen))
+                    before = seen
                 except psutil.Error:
                     pass
 

@@ -76,7 +76,7 @@ class Attendant:
             **self.environment, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "PYTHONSAFEPATH": "1"
         }
         self._kills_before = _kernel_kills()
-        self._listed, self._processes = 0.0, list[psutil.Process]()
+        self._listed, self._processes, self._seen = 0.0, list[psutil.Process](), 0
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bench.run.worker", str(job_file)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment, start_new_session=True,
@@ -109,7 +109,8 @@ class Attendant:
         limits, now = self.limits, time.monotonic()
         if now - self._listed >= LIST_SECONDS:
             self._listed, self._processes = now, _family(self._process.pid)
-        used = _resident(self._processes)
+        seen = _resident(self._processes)
+        used, self._seen = min(seen, self._seen), seen  # while a process is started, its parent's memory counts twice
         self.peak = max(self.peak, used)
         if limits.memory is not None and used > limits.memory:
             took = f"took {used / GB:.2f} GB of memory, more than the limit of {limits.memory / GB:.2f}"
