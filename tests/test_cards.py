@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from bench.suite import load_suite
+
 ROOT = Path(__file__).parents[1]
 FULL = ROOT / "results" / "full"
 PERPLEXITY = "wikitext2.ppl_token@128/limit64"
 ACCURACY = "commonsense7.signal_mean@0shot/limit500/arc_easy+hellaswag+openbookqa+piqa"
-PRESETS = {"compresso": "small", "pruning_adapter": "small"}
-"""Of the suite `smollm-full`; else `quick`."""
 METHODS = ("layer_drop", "wanda_sp", "llm_pruner", "saap", "compresso", "pruning_adapter", "trawl", "laser")
+PRESETS = {method.name: method.preset for method in load_suite("smollm-full").methods}
 
 
 def read(name: str) -> list[dict[str, str]]:
@@ -34,7 +35,7 @@ def seen(method: str) -> Iterator[str]:
     paired = read("paired.csv")
     for row in read("leaderboard.csv"):
         mine = {name: row[name] for name in ("method", "preset", "recovery", "target")}
-        if row["method"] != method or row["preset"] != PRESETS.get(method, "quick") or not row[ACCURACY]:
+        if row["method"] != method or row["preset"] != PRESETS[method] or not row[ACCURACY]:
             continue
         here = [r for r in paired if mine.items() <= r.items() and r["model"] == "smollm2-135m"]
         cells = [f"{float(row['target'].removeprefix('params=')):.0%}".replace("%", " %"), row["recovery"]]
@@ -50,4 +51,5 @@ def test_a_card_has_the_figures_of_the_full_board(method: str) -> None:
     card = (ROOT / "methods" / method / "card.md").read_text(encoding="utf-8")
     in_card = [line for line in card.splitlines() if line.startswith(("| 20 % |", "| 35 % |", "| 50 % |"))]
     in_card = [line for line in in_card if line.count("|") == 9]
+    assert in_card
     assert sorted(in_card) == sorted(seen(method))

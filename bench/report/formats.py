@@ -15,9 +15,9 @@ SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 TITLES = {
     "removed.params": "removed (% of parameters)", "removed.block_params": "removed (% of the blocks' parameters)",
     "removed.macs": "removed (% of MACs)", "params.stored": "parameters", "params.nonzero": "parameters not zero",
-    "params.body": "parameters outside embeddings", "bytes.disk": "checkpoint on disk",
-    "bytes.resident": "weights in memory",
-    "macs.total": "MACs", "cost.seconds": "compressing (s)", "cost.peak_memory": "compressing: peak memory",
+    "params.body": "parameters outside embeddings", "macs.total": "MACs",
+    "bytes.disk": "checkpoint on disk", "bytes.resident": "weights in memory",
+    "cost.seconds": "compressing (s)", "cost.peak_memory": "compressing: peak memory",
     "cost.calibration_tokens": "compressing: calibration tokens",
     "cost.optimiser_steps": "compressing: optimiser steps",
     "cost.trainable_parameters": "compressing: trainable parameters",

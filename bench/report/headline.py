@@ -62,8 +62,8 @@ def headline_of(
             metric = min(choice, key=lambda column: (-counted[column.id], *preference(column))).id
             counts = {id_: signal for id_, signal in sorted(signals.items()) if is_headline(id_, groups)}
             able = [id_ for id_, signal in counts.items() if signal.has_signal and counted[id_]]
-            shared = [column.id for column in [*perplexities, *whole] if counted[column.id] >= min(2, len(rows))]
-            beside = sorted(id_ for id_ in shared if id_ != metric)
+            compared = {c.id for c in [*perplexities, *whole] if counted[c.id] >= min(2, len(rows))}
+            beside = sorted(compared - {metric})
             unable = tuple(signal for signal in counts.values() if signal.has_signal is False)
             return Headline(metric, (*beside, *able), unable, reason)
     return Headline(None, (), (), "no quality was measured")

@@ -193,6 +193,20 @@ def test_llama_7b_takes_what_its_parameters_say(cached: Path, monkeypatch: pytes
     assert of(plan, "magnitude").memory == pytest.approx(0.8 * weights + runtime + adapters + activations, rel=0.02)
 
 
+def test_gradients_of_one_row_take_the_room_of_one_row(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`param_first` passes ten windows of 64 tokens at once, `param_second` one after the other."""
+    monkeypatch.setattr("bench.run.plan.check_fits", lambda *args: None)
+    orders = [{"name": "llm_pruner", "config": {"importance": order}} for order in ("param_first", "param_second")]
+    plan = make_plan(
+        load_suite(str(make_suite(cached, models=["llama-7b"], methods=orders, tasks=["size"], dtype="bfloat16"))),
+        load_registry(), cached / "results", model_paths={}, plugins=[], only={}, offline=True, command=["leanboard"],
+        say=lambda line: None, random_weights=True,
+    )  # fmt: skip
+    whole, single = (plan.estimates[job.artifact.key].memory for job in plan.jobs)
+    a_row = 64 * ((32 + 10) * 4096 * 2 + 4 * 11008 * 2 + 12 * 32000)
+    assert whole - single == pytest.approx(9 * a_row, rel=0.01)
+
+
 def test_time_is_the_median_of_the_same_machine_else_a_dash(tmp_path: Path) -> None:
     make_suite(tmp_path, methods=["random"], tasks=["size"])
     assert leanboard(tmp_path, "run", "suite.yaml").returncode == 0

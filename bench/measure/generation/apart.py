@@ -23,8 +23,8 @@ from bench.measure.generation.timing import Generation
 KEEPS_FREED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 """What is freed goes to the next tensor, as with the allocators that people serve with. Read by glibc alone.
 
-By default it keeps large blocks or gives them back to the kernel by what was freed before: prefills of 32 prompts took
-a fifth longer with one of two equal models, in page faults.
+By default it keeps large blocks or gives them back to the kernel by what was freed before, and one of two equal models
+spends longer in page faults.
 """
 ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "PYTHONSAFEPATH": "1"} | KEEPS_FREED
 TAIL = 2000

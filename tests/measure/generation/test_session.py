@@ -8,6 +8,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -151,3 +152,5 @@ print(*(faults() for _ in range(20)))
     first, *later = map(int, done.stdout.split())
     assert first > 4000
     assert max(later[9:]) < first / 100
+    with Apart("hf") as player:
+        assert apart.KEEPS_FREED.items() <= psutil.Process(player.pid).environ().items()
