@@ -79,6 +79,20 @@ def number(value: float | None, unit: str) -> str:
     return write(value) + suffix
 
 
+def broken(text: str, width: int) -> list[str]:
+    """`text` on lines of about `width` characters.
+
+    It is broken after slashes, plus signs and spaces (not before an arrow), and in what is wider after underscores.
+    """
+    lines = [""]
+    for whole in re.findall(r"[^ /+]*(?: [↑↓]| (?![↑↓])|[/+])?", text):
+        for piece in re.findall(r"[^_]*_?", whole) if len(whole.rstrip()) > width else [whole]:
+            if lines[-1] and len(lines[-1] + piece.rstrip()) > width:
+                lines.append("")
+            lines[-1] += piece
+    return [line.strip() for line in lines if line.strip()]
+
+
 def title_of(column: Column, smoke: bool = False, no_signal: bool = False) -> tuple[str, str]:
     """What stands above a column: its name with unit and direction, and its protocol with what speaks against it."""
     shown = {"fraction": "%", "s": "s", "ms": "ms", "tokens/s": "tokens/s"}.get(column.unit)

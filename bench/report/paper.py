@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from bench.record.store import safe_name
 from bench.report.board import Board, Column, Row
-from bench.report.formats import cell_text, escape, grid, title_of
+from bench.report.formats import broken, cell_text, escape, grid, title_of
 from bench.report.plots.looks import names, series_of
 
 SHOWN = ("removed.params", "generate.speedup", "generate.peak_memory")
@@ -16,6 +16,8 @@ SPECIAL = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "×": r"$\times$", "↑": r"$\uparrow$",
     "↓": r"$\downarrow$", "–": "--", "<": r"\textless{}", ">": r"\textgreater{}", "≠": r"$\neq$",
 }
+HEAD = 14
+"""Characters of a line in the head of a column: about as wide as its numbers."""
 NOTE = (
     "± one standard error, over several seeds their standard deviation; (a–b) a 95 % interval. Bold: no row of the "
     "same size and recovery is significantly better (paired tests, Holm, 5 %)."
@@ -80,19 +82,10 @@ def tex(text: str) -> str:
 
 
 def _head(title: str, protocol: str) -> str:
-    """A title and, smaller, its protocol below, each on as many lines as make a column about as wide as its numbers."""
-    lines = [tex(line) for line in _broken(title)] + [rf"\scriptsize {tex(line)}" for line in _broken(protocol)]
+    """A title and, smaller, its protocol below, each on as many lines as it takes."""
+    lines = [tex(line) for line in broken(title, HEAD)]
+    lines += [rf"\scriptsize {tex(line)}" for line in broken(protocol, HEAD)]
     return r"\shortstack[r]{" + r"\\".join(lines) + "}"
-
-
-def _broken(text: str, width: int = 14) -> list[str]:
-    """`text` on lines of about `width` characters, broken after slashes, plus signs and spaces, not before an arrow."""
-    lines = [""]
-    for piece in re.findall(r"[^ /+]*(?: [↑↓]| (?![↑↓])|[/+])?", text):
-        if lines[-1] and len(lines[-1] + piece.rstrip()) > width:
-            lines.append("")
-        lines[-1] += piece
-    return [line.strip() for line in lines if line.strip()]
 
 
 def _named(board: Board, model: str) -> list[tuple[Row, str]]:

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from bench.report.build import build
-from bench.report.paper import _broken, latex, paper_tables, short_markdown, tex
+from bench.report.paper import latex, paper_tables, short_markdown, tex
 from tests.report.boards import PAIR, cells, dense, hostile, known, row, smollm
 
 
@@ -40,12 +40,6 @@ def test_the_tables_hold_what_counts_and_a_block_for_each_target() -> None:
     assert short[0].startswith("| method | target | removed (% of parameters) | wikitext2 ppl ↓<br>2048/limit4 |")
     assert short[2].startswith("| dense | none | 0.0 | 20.00 ± 0.40 |")
     assert set(paper_tables(board)) == {"tiny.board.tex", "tiny.board.md"}
-
-
-def test_heads_break_where_one_would_break_them() -> None:
-    assert _broken("0shot/limit500/arc_easy+piqa smoke") == ["0shot/", "limit500/", "arc_easy+piqa", "smoke"]
-    assert _broken("mean with signal ↑") == ["mean with", "signal ↑"]
-    assert _broken("") == []
 
 
 def test_bold_is_what_nothing_is_significantly_better_than() -> None:

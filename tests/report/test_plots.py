@@ -226,6 +226,16 @@ def test_what_is_kept_of_the_dense_quality_size_by_size() -> None:
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["compresso", "llm_pruner", "saap"]
 
 
+def test_the_protocols_above_a_heat_map_stay_in_their_columns() -> None:
+    records, tasks = [], ("hellaswag", "winogrande", "arc_challenge", "openbookqa")
+    for method, value, removed in (("dense", 0.6, 0.0), ("random", 0.4, 0.2)):
+        made = artifact(method, target="none" if method == "dense" else f"params={removed}", removed=removed)
+        records += [made, *(accuracy(made, f"{task}@{protocol}/limit500", value, ("acc_norm",), n=500)
+                            for task in tasks for protocol in ("0shot", "0shot+notice"))]
+    with style():
+        assert_texts_apart(heat_map(build(records, []), "tiny"))
+
+
 def test_the_heat_map_shows_the_change_of_each_task() -> None:
     records = [*cells("dense", 12.0, accuracies=(0.7, 0.6)), *cells("saap", 20.0, accuracies=(0.6, 0.65)),
                *cells("random", 90.0, accuracies=(0.5, 0.3))[:-1]]

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from bench.report.board import Board
 from bench.report.build import build
-from bench.report.formats import cell_text, escape, number
+from bench.report.formats import broken, cell_text, escape, number
 from bench.report.frame import LONG
 from bench.report.markdown import markdown
 from bench.report.tables import board_csv, long_csv, print_table
@@ -230,3 +230,10 @@ def test_the_terminal_shows_ranks_too() -> None:
     assert "rank" in text
     assert "1–2" in text
     assert "not ranked" not in text
+
+
+def test_heads_break_where_one_would_break_them() -> None:
+    assert broken("0shot/limit500/arc_easy+piqa smoke", 14) == ["0shot/", "limit500/", "arc_easy+piqa", "smoke"]
+    assert broken("mean with signal ↑", 14) == ["mean with", "signal ↑"]
+    assert broken("arc_challenge", 10) == ["arc_", "challenge"]
+    assert broken("", 14) == []

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from bench.report.board import Board, Column, Row
+from bench.report.formats import broken
 from bench.report.gates import SMOKE
 from bench.report.plots.style import INK, QUIET, canvas, plain, settled
 
 LOSS, NONE, GAIN = "#b35806", "#f7f7f7", "#542788"
 """Orange to purple, which the colour-blind tell apart."""
+CELL = 10
+"""Characters that a cell is wide."""
 
 
 def heat_map(board: Board, model: str) -> Any | None:
@@ -67,16 +69,6 @@ def _change(row: Row, dense: Row | None, column: Column) -> float | None:
 
 
 def _task(column: Column, has_protocol: bool) -> str:
-    """Name and metric (and protocol) of a task on lines of their own, long names broken at their underscores."""
+    """Name and metric (and protocol) of a task on lines of their own, what is wider than a cell broken."""
     name, _, metric = column.name.partition(".")
-    return "\n".join([*_lines(name.split("_")), metric, *[column.protocol] * has_protocol])
-
-
-def _lines(words: Sequence[str], width: int = 10) -> list[str]:
-    lines = [words[0]]
-    for word in words[1:]:
-        if len(lines[-1]) + len(word) < width:
-            lines[-1] += f"_{word}"
-        else:
-            lines.append(word)
-    return lines
+    return "\n".join([*broken(name, CELL), metric, *(broken(column.protocol, CELL) if has_protocol else [])])
