@@ -1,5 +1,6 @@
 """The committed results, of main job, full board and vLLM: whole records, and nothing shown but what they give."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -41,9 +42,13 @@ def test_what_is_shown_is_what_the_records_give(results: Path) -> None:
 
 
 def test_the_readme_shows_the_board_as_it_is() -> None:
+    """As it was committed, where the main job has added what this machine measured."""
     readme = (RESULTS.parent / "README.md").read_text(encoding="utf-8")
     rows = [line for line in readme.splitlines() if line.startswith("| ") and "params=0.2" in line]
     board = (RESULTS / "leaderboard.md").read_text(encoding="utf-8")
+    if any(row not in board for row in rows):
+        command = ["git", "show", "HEAD:results/leaderboard.md"]
+        board = subprocess.run(command, cwd=RESULTS, capture_output=True, encoding="utf-8", check=True).stdout
     assert len(rows) >= 3
     for row in rows:
         assert row in board
