@@ -135,7 +135,7 @@ def test_want_of_memory_is_told_as_such() -> None:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
-def test_passes_in_a_process_that_generates_reuse_their_memory() -> None:
+def test_passes_in_a_process_that_generates_reuse_their_memory(tiny_gqa: Path) -> None:
     """Else one of two equal models is the slower by page faults, as what was freed before happens to lie."""
     script = """
 import resource, torch
@@ -153,4 +153,5 @@ print(*(faults() for _ in range(20)))
     assert first > 4000
     assert max(later[9:]) < first / 100
     with Apart("hf") as player:
+        player.load(checkpoint(tiny_gqa))
         assert apart.KEEPS_FREED.items() <= psutil.Process(player.pid).environ().items()
