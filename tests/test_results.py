@@ -1,4 +1,4 @@
-"""The committed results, of main job, full board and vLLM: whole records, and nothing shown but what they give."""
+"""The committed results, of four boards: whole records, and nothing shown but what they give."""
 
 import subprocess
 from pathlib import Path
@@ -13,7 +13,7 @@ from bench.report import check
 RESULTS = Path(__file__).parents[1] / "results"
 
 
-@pytest.fixture(params=["", "full", "serving"], ids=["main", "full", "serving"])
+@pytest.fixture(params=["", "full", "saap-ablation", "serving"], ids=["main", "full", "ablation", "serving"])
 def results(request: pytest.FixtureRequest) -> Path:
     return RESULTS / request.param
 

@@ -13,7 +13,7 @@ from bench.report.plots.heat import changes_of, heat_map
 from bench.report.plots.labels import is_inside, lines_of, marker_box
 from bench.report.plots.looks import COLOURS, CONTROLS, KNOWN, MARKERS, Series, look, looks
 from bench.report.plots.retention import curves, retention_curve
-from bench.report.plots.scatter import Point, _drawn, axes_of, draw, front, points_of
+from bench.report.plots.scatter import REACH, STEP, Point, _drawn, axes_of, draw, front, points_of
 from bench.report.plots.style import style
 from tests.record.records import accuracy, artifact, perplexity, speed
 from tests.report.boards import PAIR, cells, smollm
@@ -43,7 +43,7 @@ def crowd(methods: int, targets: int) -> list[AnyRecord]:
 
 def close() -> list[AnyRecord]:
     """Points that lie on one another."""
-    return [*cells("dense", 12.0), *(r for name in KNOWN[:6] for r in cells(name, 18.0, ratio=1.1))]
+    return [*cells("dense", 12.0), *(r for name in KNOWN[:5] for r in cells(name, 18.0, ratio=1.1))]
 
 
 def ablation() -> list[AnyRecord]:
@@ -124,31 +124,42 @@ def test_of_several_workloads_the_largest_is_drawn() -> None:
     assert axes["memory"] == "generate.peak_memory@vllm/b32/p32/n12"
 
 
-@pytest.mark.parametrize("records", BOARDS.values(), ids=BOARDS)
-@pytest.mark.parametrize("kind", ["size", "memory"])
-def test_no_marker_covers_another(records: list[AnyRecord], kind: str) -> None:
-    """Rows of one size lie side by side; what they are is not changed."""
+def placed_on(records: list[AnyRecord], kind: str) -> tuple[list[Point], Any, list[Point]]:
     board = build(records, [PAIR])
     [axis] = [axis for axis in axes_of(board, "tiny") if axis.kind == kind]
     quality = next(c for c in board.columns if c.id == board.quality["tiny"])
     points = points_of(board, "tiny", axis, quality)
     with style():
         _, axes, placed = _drawn(points, "tiny", axis, quality, has_legend=True)
-        boxes = [marker_box(axes, point).padded(-1.0) for point in placed]
+    return points, axes, placed
+
+
+@pytest.mark.parametrize("records", [smollm(), crowd(4, 3), ablation(), close()], ids=["job", "crowd", "presets", "one"])
+@pytest.mark.parametrize("kind", ["size", "memory"])
+def test_no_marker_covers_another(records: list[AnyRecord], kind: str) -> None:
+    """Rows of one size lie side by side; what they are is not changed."""
+    points, axes, placed = placed_on(records, kind)
+    boxes = [marker_box(axes, point).padded(-1.0) for point in placed]
     assert [(p.x, p.y) for p in placed] == [(p.x, p.y) for p in points]
     for (one, a), (two, b) in itertools.combinations(zip(placed, boxes, strict=True), 2):
         assert not a.overlaps(b), f"{one.label} and {two.label}"
 
 
+@pytest.mark.parametrize("kind", ["size", "memory"])
+def test_in_a_crowd_no_point_is_far_from_its_place(kind: str) -> None:
+    """Else it would tell another number; each keeps a spot of its own as long as there is one."""
+    _, axes, placed = placed_on(crowd(20, 2), kind)
+    step = STEP * axes.figure.dpi / 72
+    spots = [axes.transData.transform((p.at, p.y)) for p in placed]
+    moved = [abs(spot[0] - axes.transData.transform((p.x, p.y))[0]) for p, spot in zip(placed, spots, strict=True)]
+    assert 0 < max(moved) <= 1.01 * REACH * step
+    assert min(max(abs(one - two)) for one, two in itertools.combinations(spots, 2)) > 0.2 * step
+
+
 def test_a_point_with_an_interval_along_x_stays_where_it_is() -> None:
-    board = build(close(), [PAIR])
-    [axis] = [axis for axis in axes_of(board, "tiny") if axis.kind == "speed"]
-    quality = next(c for c in board.columns if c.id == board.quality["tiny"])
-    points = points_of(board, "tiny", axis, quality)
-    with style():
-        placed = _drawn(points, "tiny", axis, quality, has_legend=True)[2]
+    placed = placed_on(close(), "speed")[2]
     assert len({point.x for point in placed}) < len(placed)
-    assert [point.at for point in placed] == [point.x for point in points]
+    assert [point.at for point in placed] == [point.x for point in placed]
 
 
 def test_series_of_one_method_are_told_apart_and_keep_its_colour() -> None:

@@ -17,8 +17,8 @@ LABELLED = 12
 """Up to so many points have their names beside them; more are named in a legend."""
 FRONT, FRONT_WIDTH = "#c9d3dd", 4.5
 WIDTH, HEIGHT = 7.6, 4.9
-STEP = 11.0
-"""Points of the page between two markers that would lie on one another."""
+STEP, REACH = 11.0, 2
+"""Points of the page between two markers that would lie on one another, and how many such steps one may move."""
 
 
 @dataclass(frozen=True)
@@ -172,19 +172,19 @@ def _series(points: Sequence[Point]) -> dict[str, list[Point]]:
 def _side_by_side(axes: Any, points: Sequence[Point]) -> list[Point]:
     """The points, those that would cover another moved aside by whole steps; what they are and their order stay.
 
-    A point with an interval along x is left where it is: beside it, its bar would tell another number.
+    None is moved further than `REACH` steps: where no place so near is free, it takes the one that is least covered. A
+    point with an interval along x is left where it is: beside it, its bar would tell another number.
     """
     step = STEP * axes.figure.dpi / 72
+    aside = sorted(range(-REACH, REACH + 1), key=lambda n: (abs(n), n < 0))
     taken: list[tuple[float, float]] = []
     moved = {}
     for i in sorted(range(len(points)), key=lambda i: (points[i].x, points[i].y)):
         x, y = axes.transData.transform((points[i].x, points[i].y))
-        tries = 1 if any(points[i].x_error) else 2 * len(points)
-        offsets = (step * ((n + 1) // 2) * (1 if n % 2 else -1) for n in range(tries))
-        clear = (d for d in offsets if all(abs(x + d - a) >= step or abs(y - b) >= step for a, b in taken))
-        free = next(clear, 0.0)
-        taken.append((x + free, y))
-        moved[i] = float(axes.transData.inverted().transform((x + free, y))[0]) if free else points[i].x
+        places = [x] if any(points[i].x_error) else [x + n * step for n in aside]
+        at = max(places, key=lambda p: min((step, *(max(abs(p - a), abs(y - b)) for a, b in taken))))
+        taken.append((at, y))
+        moved[i] = points[i].x if at == x else float(axes.transData.inverted().transform((at, y))[0])
     return [replace(point, at=moved[i]) for i, point in enumerate(points)]
 
 
@@ -247,7 +247,7 @@ def _remarks(points: Sequence[Point], axis: Axis) -> list[str]:
     return [
         bars + "; hollow: with recovery training" * has_hollow,
         *["where there are several seeds: mean and standard deviation between them"] * has_seeds,
-        "grey: the Pareto front by point value" + "; points that would cover one another stand side by side" * (
+        "grey: the Pareto front by point value" + "; points that would cover one another stand a little aside" * (
             not any(any(point.x_error) for point in points)),
     ]
 
