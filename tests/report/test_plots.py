@@ -134,7 +134,7 @@ def placed_on(records: list[AnyRecord], kind: str) -> tuple[list[Point], Any, li
     return points, axes, placed
 
 
-@pytest.mark.parametrize("records", [smollm(), crowd(4, 3), ablation(), close()], ids=["job", "crowd", "presets", "one"])
+@pytest.mark.parametrize("records", [smollm(), crowd(4, 3), ablation(), close()], ids=["job", "many", "presets", "one"])
 @pytest.mark.parametrize("kind", ["size", "memory"])
 def test_no_marker_covers_another(records: list[AnyRecord], kind: str) -> None:
     """Rows of one size lie side by side; what they are is not changed."""
