@@ -105,7 +105,7 @@ class Board:
 
     By model: `headlines` (what it rests on), `gates` (whether its dense run gives the known scores), `signals` (for
     each accuracy whether the dense model is above chance). `standings` holds for each row, by metric id, its rank or
-    why it has none. `pairs` compares rows with the controls at the same size, item by item and window by window;
+    why it has none. `pairs` compares rows with their controls, item by item and window by window;
     `published` sets published numbers beside ours; `cards` are the report cards by method. `smoke` are the columns so
     marked.
     """

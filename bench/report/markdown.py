@@ -92,7 +92,7 @@ def _section(board: Board, model: str) -> list[str]:
 
 
 def _pairs(board: Board, model: str) -> list[str]:
-    """Each row against the controls of its size: what was gained, its interval and p-value, metric by metric."""
+    """Each row against its controls: what was gained, its interval and p-value, metric by metric."""
     mine = [pair for pair in board.pairs if pair.row.model == model]
     if not mine:
         return []
@@ -101,7 +101,7 @@ def _pairs(board: Board, model: str) -> list[str]:
     places = {row.identity: i for i, row in enumerate(board.of(model))}
     keys = sorted({(pair.row, pair.control) for pair in mine}, key=lambda key: (places[key[0]], key[1]))
     heads = [f"{_pair_title(c)}<br>{c.protocol}{' smoke' * (c.id in board.smoke)}" for c in metrics]
-    lines = ["### Against the controls at the same size, pair by pair", ""]
+    lines = ["### Against the controls, pair by pair", ""]
     body = [
         [*map(escape, (row.method, row.preset, row.recovery, row.target, control)),
          *(_pair_text(found.get((row, control, column.id))) for column in metrics)]

@@ -1,4 +1,4 @@
-"""Each row beside the controls at the same size: the same items and windows, compared pair by pair."""
+"""Each row beside its controls: the same items and windows, compared pair by pair."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ CONTROLS = ("random", "magnitude")
 
 @dataclass(frozen=True)
 class Pair:
-    """A row against a control of the same model, recovery and target, by one metric.
+    """A row against a control by one metric.
+
+    A row with a target is held against `random` and `magnitude` of the same model, recovery and target; one without,
+    which trains and removes nothing, against the dense model, and `lora` with as many trained parameters.
 
     `metric` is a perplexity, where the difference is that of the mean losses (nats per token, below 0 is better), or
     a mean, where it is that of the accuracies (above 0 is better). `n` counts windows or items.
@@ -37,18 +40,25 @@ class Pair:
 
 def pairs(ranking: Ranking, bases: Mapping[str, Sequence[Basis]]) -> list[Pair]:
     """Every comparison with a control that the records allow, by the perplexities and means of each model."""
-    found: list[Pair] = []
     rows = sorted(ranking.runs)
-    for identity in rows:
-        for control in CONTROLS if identity.method not in (*CONTROLS, "dense") else ():
-            rivals = [
-                other for other in rows
-                if (other.model, other.method, other.recovery, other.target)
-                == (identity.model, control, identity.recovery, identity.target)
-            ]
-            if identity.target != "none" and rivals:
-                found += _compare(ranking, identity, rivals[0], bases[identity.model])
-    return found
+    return [
+        pair for row in rows if row.method not in (*CONTROLS, "dense") for control in _controls(row, rows, ranking)
+        for pair in _compare(ranking, row, control, bases[row.model])
+    ]
+
+
+def _controls(row: Identity, rows: Sequence[Identity], ranking: Ranking) -> Iterator[Identity]:
+    """At its size the row of each control after the same recovery; where no size was asked for, dense and LoRA."""
+    others = [other for other in rows if other.model == row.model and other != row]
+    if row.target != "none":
+        same = [other for other in others if (other.recovery, other.target) == (row.recovery, row.target)]
+        found = [[other for other in same if other.method == control] for control in CONTROLS]
+    else:
+        group = ranking.groups[row][0]
+        alike = [other for other in others if other.method == "lora" and ranking.groups[other][0] == group]
+        found = [[other for other in others if other.method == "dense"],
+                 sorted(alike, key=lambda other: (other.preset != row.preset, other)) * (row.method != "lora")]
+    yield from (rivals[0] for rivals in found if rivals)
 
 
 def _compare(ranking: Ranking, row: Identity, rival: Identity, bases: Sequence[Basis]) -> Iterator[Pair]:

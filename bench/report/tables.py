@@ -32,7 +32,7 @@ def long_csv(board: Board) -> str:
 
 
 def paired_csv(board: Board) -> str:
-    """`paired.csv`: one line for each comparison with a control at the same size."""
+    """`paired.csv`: one line for each comparison with a control."""
     columns = [*Identity._fields, "against", "metric", "n", "difference", "low", "high", "p"]
     lines = [
         (*pair.row, pair.control, pair.metric, pair.n, d.value, d.low, d.high, d.p)

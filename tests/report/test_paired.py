@@ -1,7 +1,8 @@
-"""Each row against the controls of its size."""
+"""Each row against its controls."""
 
 import pytest
 
+from bench.record.schema import Cost
 from bench.record.store import AnyRecord
 from bench.report.build import build
 from tests.record.records import accuracy, artifact, perplexity
@@ -36,3 +37,26 @@ def test_rows_are_compared_with_the_controls_of_their_size_and_recovery() -> Non
     assert found["wikitext2.ppl_token@2048/limit4"].is_better is True
     assert found["pair.mean@0shot"].difference.value == pytest.approx(0.5)
     assert found["pair.mean@0shot"].n == 8
+
+
+def test_what_only_trains_is_compared_with_the_dense_model_and_with_lora_of_as_many_numbers() -> None:
+    def tuned(method: str, nll: float, numbers: int, preset: str) -> list[AnyRecord]:
+        cost = Cost(
+            seconds={}, peak_memory_bytes=None, calibration_tokens=0, optimiser_steps=1, trainable_parameters=numbers
+        )
+        return measured(method, [nll] * 3, "0011", target="none", removed=0.0, cost=cost, preset=preset)
+
+    records = [
+        *tuned("dense", 50.0, 0, "default"), *tuned("lora", 40.0, 800, "small"), *tuned("lora", 30.0, 800, "quick"),
+        *tuned("capaboost", 20.0, 800, "small"), *tuned("capaboost", 10.0, 9000, "adapter"),
+        *measured("random", [40.0, 50.0, 60.0], "0000"),
+    ]
+    found = {
+        (pair.row.method, pair.row.preset, pair.control, round(pair.difference.value, 6))
+        for pair in build(records, [PAIR]).pairs if ".ppl" in pair.metric
+    }
+    assert found == {
+        ("lora", "small", "dense", -1.0), ("lora", "quick", "dense", -2.0),
+        ("capaboost", "small", "dense", -3.0), ("capaboost", "small", "lora", -2.0),
+        ("capaboost", "adapter", "dense", -4.0),
+    }
