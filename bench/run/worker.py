@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.catalogue import check_checkpoint
+from bench.checkpoint_files import check_checkpoint
 from bench.data.files import locked
 from bench.errors import DataError
 from bench.method import Progress

@@ -11,7 +11,7 @@ from typing import Literal
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from bench.catalogue import check_checkpoint
+from bench.checkpoint_files import check_checkpoint
 from bench.errors import DataError, UsageError
 from bench.model.adapter import FOLDER
 from bench.model.checkpoint import TOLERANCE, Manifest, load_checkpoint, read_manifest, save_checkpoint, take_probe

@@ -1,0 +1,98 @@
+"""A checkpoint's files: checked and fingerprinted before anything loads them. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from bench.data.files import read_json
+from bench.data.store import file_sha256
+from bench.errors import DataError, UsageError
+
+FAMILIES = ("llama", "lean_llama")
+TOKENIZER_FILES = ("special_tokens_map.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json")
+BOOKKEEPING = {
+    "_model_name_or_path", "_name_or_path", "auto_map", "dtype", "is_local", "local_files_only", "torch_dtype",
+    "transformers_version", "use_cache",
+}
+CODE_REFUSED = "the model would run code of its own, which is refused without --trust-remote-code"
+
+
+def check_checkpoint(folder: Path) -> tuple[dict[str, Any], list[Path]]:
+    """The config and the weight files of a LLaMA-family checkpoint, without reading the weights.
+
+    Raises:
+        DataError: no or a broken config.json, no safetensors, a missing or truncated shard.
+        UsageError: another family, or a model that would need code of its own.
+    """
+    config = read_json(folder / "config.json")
+    family = config.get("model_type")
+    if family not in FAMILIES:
+        needs = "would run code of its own (auto_map)" if "auto_map" in config else "is not of the LLaMA family"
+        raise UsageError(f"{folder / 'config.json'}: model_type '{family}' {needs}; known are {', '.join(FAMILIES)}")
+    if family != "lean_llama" and "auto_map" in config:
+        raise UsageError(f"{folder / 'config.json'}: auto_map: {CODE_REFUSED}")
+    weights = _weight_files(folder)
+    for path in weights:
+        _check_safetensors(path)
+    return config, weights
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        shards = read_json(index).get("weight_map")
+        if not isinstance(shards, dict) or not shards:
+            raise DataError(f"{index}: weight_map: no shards are listed")
+        names = sorted(set(map(str, shards.values())))
+        for name in names:
+            if Path(name).name != name or not name.endswith(".safetensors"):
+                raise DataError(f"{index}: weight_map: '{name}' is not the name of a safetensors file beside it")
+        paths = [folder / name for name in names]
+    else:
+        paths = sorted(folder.glob("*.safetensors"))
+    if not paths:
+        raise DataError(f"{folder}: holds no *.safetensors (only that format is read)")
+    for path in paths:
+        if not path.is_file():
+            raise DataError(f"{path}: this shard of the checkpoint is missing")
+    return paths
+
+
+def _check_safetensors(path: Path) -> None:
+    """Read the header alone and compare the file's size with it."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            header = json.loads(file.read(length)) if 8 + length <= size else {}
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            raise DataError(f"{path}: truncated or not a safetensors file (its header cannot be read)") from error
+    expected = 8 + length + max(ends, default=0)
+    if size != expected:
+        raise DataError(f"{path}: truncated or changed: {size} bytes where its header says {expected}")
+
+
+def fingerprint_of(config: dict[str, Any], weights: list[Path]) -> str:
+    """A hash of the weights and of all in the config that changes what the model computes."""
+    kept = {key: value for key, value in config.items() if key not in BOOKKEEPING}
+    return _digest([kept, [[path.name, file_sha256(path)] for path in weights]])
+
+
+def tokenizer_fingerprint(folder: Path) -> str:
+    """A hash of the tokenizer's files, "none" without any."""
+    parts: list[object] = []
+    for name in TOKENIZER_FILES:
+        path = folder / name
+        if path.suffix == ".model" and path.exists():
+            parts.append([name, file_sha256(path)])
+        elif path.exists():
+            parts.append([name, {key: value for key, value in read_json(path).items() if key not in BOOKKEEPING}])
+    return _digest(parts) if parts else "none"
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
