@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from bench.report.board import Board, Cell, Column
+from bench.report.paired import Pair
 
 ARROWS = {"higher": " ↑", "lower": " ↓", "none": ""}
 NOTHING = "–"
@@ -69,6 +70,13 @@ def writer(value: float, unit: str) -> tuple[Callable[[float], str], str]:
         return lambda x: f"{x:.2e}", ""
     decimals = 0 if abs(value) >= 1000 else 1 if abs(value) >= 100 else 2
     return lambda x: f"{x:,.{decimals}f}", ""
+
+
+def difference(pair: Pair) -> tuple[str, str, str]:
+    """Of two rows: the difference in nats per token or in points, its 95 % interval, and p."""
+    d, (scale, decimals) = pair.difference, (1.0, 3) if ".ppl" in pair.metric else (100.0, 1)
+    value, low, high = (f"{scale * x:+.{decimals}f}".replace("-", "−") for x in (d.value, d.low, d.high))
+    return value, f"{low} – {high}", "p < 0.001" if d.p < 0.001 else f"p = {d.p:.3f}"
 
 
 def number(value: float | None, unit: str) -> str:

@@ -6,8 +6,9 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from bench.report.board import WORSE, Board, Column, Row
-from bench.report.formats import NOTHING, cell_text, escape, grid, title_of
+from bench.report.formats import NOTHING, cell_text, difference, escape, grid, title_of
 from bench.report.gates import SMOKE
+from bench.report.matrix import KEYS, matrix_of
 from bench.report.paired import Pair
 from bench.report.verdicts import cards, evidence, is_ranked, opening, published, ranks
 
@@ -86,9 +87,17 @@ def _section(board: Board, model: str) -> list[str]:
     lines += ranks(board, model)
     for title, shown in tables.items():
         lines += [f"### {title}", "", *_table(board, model, shown)] if shown else []
-    lines += _pairs(board, model) + published(board, model) + evidence(board, model)
+    lines += _matrix(board, model) + _pairs(board, model) + published(board, model) + evidence(board, model)
     remarks = [f"- {escape(', '.join(rows))}: {escape(remark)}" for remark, rows in board.remarks(model).items()]
     return [*lines, *remarks, *[""] * bool(remarks)]
+
+
+def _matrix(board: Board, model: str) -> list[str]:
+    matrix = matrix_of(board, model)
+    if matrix is None:
+        return []
+    lines = [[escape(cell) for cell in line] for line in matrix.lines]
+    return [f"### Recovery matrix: `{matrix.metric}`", "", *grid(matrix.heads, lines, left=len(KEYS))]
 
 
 def _pairs(board: Board, model: str) -> list[str]:
@@ -118,11 +127,8 @@ def _pair_title(column: Column) -> str:
 def _pair_text(pair: Pair | None) -> str:
     if pair is None:
         return NOTHING
-    d = pair.difference
-    scale, decimals = (1.0, 3) if ".ppl_token@" in pair.metric else (100.0, 1)
-    value, low, high = (f"{scale * x:+.{decimals}f}" for x in (d.value, d.low, d.high))
-    p = "p < 0.001" if d.p < 0.001 else f"p = {d.p:.3f}"
-    return f"{value} ({low} – {high}), {p}"
+    value, interval, p = difference(pair)
+    return f"{value} ({interval}), {p}"
 
 
 def _text_line(board: Board, model: str) -> list[str]:
@@ -176,6 +182,11 @@ def _footnotes(board: Board) -> list[str]:
             "better) and the same items (difference of the mean; above 0 is better), with a 95 % interval and a "
             "two-sided p-value by a t-test whose standard error is that of a paired bootstrap (moving blocks of "
             "windows; items within each task; seeds). Not corrected for the number of comparisons."
+        )
+    if any(matrix_of(board, model) for model in board.models()):
+        notes.append(
+            "*Recovery matrix*: the metric that orders the rows, without and with training afterwards; the change is "
+            "that of the same windows or items, with a 95 % interval."
         )
     if any(is_ranked(board, model) for model in board.models()):
         notes.append(RANKS)

@@ -11,6 +11,7 @@ from bench.report.stats import Difference, pairwise
 
 CONTROLS = ("random", "magnitude")
 """What a criterion must beat at the same size."""
+UNRECOVERED = "no recovery"
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class Pair:
     """A row against a control by one metric.
 
     A row with a target is held against `random` and `magnitude` of the same model, recovery and target; one without,
-    which trains and removes nothing, against the dense model, and `lora` with as many trained parameters.
+    which trains and removes nothing, against the dense model, and `lora` with as many trained parameters. What was
+    recovered is held against itself without recovery (`control` is then `UNRECOVERED`, else the control's method).
 
     `metric` is a perplexity, where the difference is that of the mean losses (nats per token, below 0 is better), or
     a mean, where it is that of the accuracies (above 0 is better). `n` counts windows or items.
@@ -42,26 +44,30 @@ def pairs(ranking: Ranking, bases: Mapping[str, Sequence[Basis]]) -> list[Pair]:
     """Every comparison with a control that the records allow, by the perplexities and means of each model."""
     rows = sorted(ranking.runs)
     return [
-        pair for row in rows if row.method not in (*CONTROLS, "dense") for control in _controls(row, rows, ranking)
-        for pair in _compare(ranking, row, control, bases[row.model])
+        pair for row in rows if row.method != "dense" for name, rival in _controls(row, rows, ranking).items()
+        for pair in _compare(ranking, row, name, rival, bases[row.model])
     ]
 
 
-def _controls(row: Identity, rows: Sequence[Identity], ranking: Ranking) -> Iterator[Identity]:
-    """At its size the row of each control after the same recovery; where no size was asked for, dense and LoRA."""
+def _controls(row: Identity, rows: Sequence[Identity], ranking: Ranking) -> dict[str, Identity]:
+    """What a row is held against, by the name that it has in `Pair`."""
     others = [other for other in rows if other.model == row.model and other != row]
-    if row.target != "none":
-        same = [other for other in others if (other.recovery, other.target) == (row.recovery, row.target)]
-        found = [[other for other in same if other.method == control] for control in CONTROLS]
-    else:
+    found: dict[str, list[Identity]] = {}
+    if row.target == "none":
         group = ranking.groups[row][0]
         alike = [other for other in others if other.method == "lora" and ranking.groups[other][0] == group]
-        found = [[other for other in others if other.method == "dense"],
-                 sorted(alike, key=lambda other: (other.preset != row.preset, other)) * (row.method != "lora")]
-    yield from (rivals[0] for rivals in found if rivals)
+        found["dense"] = [other for other in others if other.method == "dense"]
+        found["lora"] = sorted(alike, key=lambda other: (other.preset != row.preset, other)) * (row.method != "lora")
+    elif row.method not in CONTROLS:
+        same = [other for other in others if (other.recovery, other.target) == (row.recovery, row.target)]
+        found |= {control: [other for other in same if other.method == control] for control in CONTROLS}
+    found[UNRECOVERED] = [other for other in others if other == row._replace(recovery="none")]
+    return {name: rivals[0] for name, rivals in found.items() if rivals}
 
 
-def _compare(ranking: Ranking, row: Identity, rival: Identity, bases: Sequence[Basis]) -> Iterator[Pair]:
+def _compare(
+    ranking: Ranking, row: Identity, name: str, rival: Identity, bases: Sequence[Basis]
+) -> Iterator[Pair]:
     for basis in bases:
         if not all(ranking.has(one, basis) for one in (row, rival)) or ranking.key(row, basis) != ranking.key(
             rival, basis
@@ -70,4 +76,4 @@ def _compare(ranking: Ranking, row: Identity, rival: Identity, bases: Sequence[B
         n = sum(ranking.evidence[part][row].values.shape[1] for part in basis.parts)
         if n > 1:
             tests = pairwise(ranking.estimates([row, rival], basis))
-            yield Pair(row, rival.method, basis.metric, n, tests.difference(0, 1))
+            yield Pair(row, name, basis.metric, n, tests.difference(0, 1))

@@ -30,8 +30,10 @@ def test_rows_are_compared_with_the_controls_of_their_size_and_recovery() -> Non
         *measured("random", [1.0, 1.0, 1.0], "1111", target="params=0.5"),
     ]
     board = build(records, [PAIR])
-    found = {pair.metric: pair for pair in board.pairs}
-    assert {(pair.row.method, pair.row.recovery, pair.control) for pair in board.pairs} == {("saap", "none", "random")}
+    found = {pair.metric: pair for pair in board.pairs if pair.control == "random"}
+    assert {(pair.row.method, pair.row.recovery, pair.control) for pair in board.pairs} == {
+        ("saap", "none", "random"), ("saap", "lora", "no recovery")
+    }
     assert found["wikitext2.ppl_token@2048/limit4"].difference.value == pytest.approx(-1.0)
     assert found["wikitext2.ppl_token@2048/limit4"].n == 3
     assert found["wikitext2.ppl_token@2048/limit4"].is_better is True

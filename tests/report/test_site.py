@@ -73,7 +73,8 @@ def test_an_index_a_page_for_each_row_and_for_each_method() -> None:
         f"methods/{method}.html" for method in ("dense", "random", "magnitude", "llm_pruner")
     }
     index = Page(files["index.html"])
-    assert len(index.all("tr")) == 1 + 5 + 1 + 4
+    board, matrix, methods = 1 + 5, 1 + 1, 1 + 4
+    assert len(index.all("tr")) == board + matrix + methods
     assert [a["href"] for a in index.all("a") if a["href"].startswith("rows/")] == [
         row_href(row.identity) for row in build(smollm(), [PAIR]).rows
     ]

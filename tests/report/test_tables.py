@@ -81,7 +81,7 @@ def test_markdown_tables_are_well_formed_whatever_names_and_messages_hold() -> N
 def test_markdown_says_what_stands_where() -> None:
     made = artifact("saap")
     text = markdown(build([*smollm(), made, accuracy(made, "piqa@0shot/limit20", 0.5)], [PAIR]))
-    key, accuracies, others, detail, against, _cards = tables(text)
+    key, accuracies, others, detail, _matrix, against, _cards = tables(text)
     head = key[0]
     assert head[:4] == ["method", "preset", "recovery", "target"]
     assert "wikitext2 ppl ↓<br>2048/limit4" in head
@@ -96,7 +96,7 @@ def test_markdown_says_what_stands_where() -> None:
     assert len(others[0]) == 6
     assert any("checkpoint on disk" in cell for cell in detail[0])
     assert against[0][5] == "wikitext2 loss (nats/token) ↓<br>2048/limit4"
-    assert [row[4] for row in against[2:4]] == ["magnitude", "random"]
+    assert [row[4] for row in against[2:5]] == ["no recovery", "magnitude", "random"]
     assert "- saap: no pair.mean@0shot/limit20, for want of hellaswag.acc_norm@0shot/limit20" in text
     assert "- magnitude: worse than random (point estimate)" in text
     assert "n = 20: `pair.mean@0shot/limit20`" in text

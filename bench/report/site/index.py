@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bench.report.board import WORSE, Board, Column, Row
 from bench.report.formats import title_of
 from bench.report.frame import Identity
+from bench.report.matrix import KEYS, matrix_of
 from bench.report.plots.looks import Looks, series_of
 from bench.report.rank import Standing
 from bench.report.site.names import Mark, Number, mark_of, method_href, number_of, row_href, variant
@@ -73,10 +74,10 @@ def index_page(board: Board, methods: Mapping[str, MethodEntry], looks: Looks) -
             "model": model, "heads": [_head(board, model, column) for column in columns],
             "lines": _lines(board, model, columns, numbers, tracks, looks),
             "headline": board.headlines[model], "gate": board.gates[model],
-            "remarks": board.remarks(model),
+            "remarks": board.remarks(model), "matrix": matrix_of(board, model),
         })
     return {
-        "sections": sections, "tracks": sorted(set(tracks.values())),
+        "sections": sections, "matrix_keys": len(KEYS), "tracks": sorted(set(tracks.values())),
         "bands": [*(name for _, name in BANDS), LAST_BAND],
         "methods": [_summary(board, method, track, methods) for method, track in sorted(tracks.items())],
         "published": Counter(comparison.state for comparison in board.published), "notes": board.notes,

@@ -8,8 +8,9 @@ from typing import Any
 
 from bench.record.schema import ArtifactRecord, BaseRecord
 from bench.report.board import WORSE, Board, Row
-from bench.report.formats import number, title_of, writer
+from bench.report.formats import difference, number, title_of, writer
 from bench.report.frame import Run, status_text
+from bench.report.paired import Pair
 from bench.report.plots.looks import Look, Series, series_of
 from bench.report.site.index import rank_tip
 from bench.report.site.names import mark_of, method_href, number_of, published_line, row_href, variant
@@ -123,14 +124,12 @@ def bars(fractions: Sequence[float]) -> str:
     return "".join(f"M{10 * i + 1} {STRIP}v-{STRIP * f:.1f}h8V{STRIP}z" for i, f in enumerate(fractions) if f > 0)
 
 
-def _pair(pair: Any) -> dict[str, str]:
-    d, is_loss = pair.difference, ".ppl" in pair.metric
-    scale, decimals, unit = (1.0, 3, "nats/token") if is_loss else (100.0, 1, "points")
-    value, low, high = (f"{scale * x:+.{decimals}f}".replace("-", "−") for x in (d.value, d.low, d.high))
+def _pair(pair: Pair) -> dict[str, str]:
+    value, interval, p = difference(pair)
+    unit = "nats/token" if ".ppl" in pair.metric else "points"
     verdict = {True: "better", False: "worse", None: "no difference found"}[pair.is_better]
-    p = "p < 0.001" if d.p < 0.001 else f"p = {d.p:.3f}"
-    return {"control": pair.control, "metric": pair.metric, "value": f"{value} {unit}", "interval": f"{low} – {high}",
-            "p": p, "n": f"{pair.n:,}", "verdict": verdict}
+    return {"control": pair.control, "metric": pair.metric, "value": f"{value} {unit}", "interval": interval, "p": p,
+            "n": f"{pair.n:,}", "verdict": verdict}
 
 
 def _cost(artifact: ArtifactRecord) -> dict[str, Any]:
