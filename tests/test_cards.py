@@ -12,8 +12,12 @@ ROOT = Path(__file__).parents[1]
 FULL = ROOT / "results" / "full"
 PERPLEXITY = "wikitext2.ppl_token@128/limit64"
 ACCURACY = "commonsense7.signal_mean@0shot/limit500/arc_easy+hellaswag+openbookqa+piqa"
-METHODS = ("layer_drop", "wanda_sp", "llm_pruner", "saap", "compresso", "pruning_adapter", "trawl", "laser")
-PRESETS = {method.name: method.preset for method in load_suite("smollm-full").methods}
+METHODS = (
+    "layer_drop", "wanda_sp", "llm_pruner", "saap", "compresso", "pruning_adapter", "trawl", "laser", "lora",
+    "capaboost",
+)
+OF_SUITE = [(method.name, method.preset) for method in load_suite("smollm-full").methods]
+MAIN = dict(reversed(OF_SUITE))
 
 
 def read(name: str) -> list[dict[str, str]]:
@@ -31,17 +35,22 @@ def difference(rows: list[dict[str, str]], metric: str, scale: float, digits: in
 
 
 def seen(method: str) -> Iterator[str]:
-    """The table of a card: a line for each size and recovery that is measured."""
+    """The table of a card: a line for each size and recovery, or for each way to train alone, that is measured."""
     paired = read("paired.csv")
     for row in read("leaderboard.csv"):
-        mine = {name: row[name] for name in ("method", "preset", "recovery", "target")}
-        if row["method"] != method or row["preset"] != PRESETS[method] or not row[ACCURACY]:
+        mine = {name: row[name] for name in ("model", "method", "preset", "recovery", "target")}
+        if row["method"] != method or (method, row["preset"]) not in OF_SUITE or not row[ACCURACY]:
             continue
-        here = [r for r in paired if mine.items() <= r.items() and r["model"] == "smollm2-135m"]
-        cells = [f"{float(row['target'].removeprefix('params=')):.0%}".replace("%", " %"), row["recovery"]]
+        if row["target"] == "none":
+            cells = [f"`{row['preset']}`", f"{float(row['cost.trainable_parameters']):,.0f}"]
+            controls = ("dense", "lora")
+        else:
+            size = f"{float(row['target'].removeprefix('params=')):.0%}".replace("%", " %")
+            cells = [size + f" `{row['preset']}`" * (row["preset"] != MAIN[method]), row["recovery"]]
+            controls = ("random", "magnitude")
         cells += [f"{float(row[PERPLEXITY]):,.0f}", f"{100 * float(row[ACCURACY]):.1f}"]
-        for control in ("random", "magnitude"):
-            against = [r for r in here if r["against"] == control]
+        for control in controls:
+            against = [r for r in paired if mine.items() <= r.items() and r["against"] == control]
             cells += [difference(against, PERPLEXITY, 1, 2), difference(against, ACCURACY, 100, 1)]
         yield f"| {' | '.join(cells)} |"
 
@@ -49,7 +58,7 @@ def seen(method: str) -> Iterator[str]:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_card_has_the_figures_of_the_full_board(method: str) -> None:
     card = (ROOT / "methods" / method / "card.md").read_text(encoding="utf-8")
-    in_card = [line for line in card.splitlines() if line.startswith(("| 20 % |", "| 35 % |", "| 50 % |"))]
-    in_card = [line for line in in_card if line.count("|") == 9]
+    lines = [line for line in card.splitlines() if line.startswith(("| 20 % ", "| 35 % ", "| 50 % ", "| `"))]
+    in_card = [line for line in lines if line.count("|") == 9]
     assert in_card
     assert sorted(in_card) == sorted(seen(method))
