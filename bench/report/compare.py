@@ -14,6 +14,7 @@ from bench.record.store import AnyRecord, Store, differences
 from bench.report.board import Board
 from bench.report.build import build
 from bench.report.evidence import evidence_of
+from bench.report.formats import reading
 from bench.report.frame import Identity, Run, current
 from bench.report.headline import means_of
 from bench.report.rank import Basis, Ranking
@@ -179,15 +180,13 @@ def table(compared: Compared) -> list[dict[str, str]]:
     """The tests as lines for reading; perplexities as such, their difference in nats per token, accuracies in %."""
     lines = []
     for test in compared.tests:
-        is_loss, d = ".ppl" in test.metric, test.difference
-        scale = 1.0 if is_loss else 100.0
-        decimals = 3 if is_loss else 1
+        d, (scale, decimals, unit) = test.difference, reading(test.metric)
         line = {"metric": test.metric, "n": str(test.n or "–")}
         for side, value in (("A", test.a), ("B", test.b)):
-            line[side] = "–" if value is None else f"{scale * value:,.{2 if is_loss else 1}f}"
+            line[side] = "–" if value is None else f"{scale * value:,.{2 if unit == 'nats/token' else 1}f}"
         if d is not None and test.p is not None and test.holm is not None:
             line |= {
-                "B − A": f"{scale * d.value:+.{decimals}f}" + (" nats/token" if is_loss else " points"),
+                "B − A": f"{scale * d.value:+.{decimals}f} {unit}",
                 "95 %": f"{scale * d.low:+.{decimals}f} to {scale * d.high:+.{decimals}f}",
                 "p": f"{test.p:.3g}", "p (Holm)": f"{test.holm:.3g}",
             }

@@ -72,9 +72,14 @@ def writer(value: float, unit: str) -> tuple[Callable[[float], str], str]:
     return lambda x: f"{x:,.{decimals}f}", ""
 
 
+def reading(metric: str) -> tuple[float, int, str]:
+    """How a difference of two rows by `metric` is read: scale, decimals and unit."""
+    return (1.0, 3, "nats/token") if ".ppl" in metric else (100.0, 1, "points")
+
+
 def difference(pair: Pair) -> tuple[str, str, str]:
-    """Of two rows: the difference in nats per token or in points, its 95 % interval, and p."""
-    d, (scale, decimals) = pair.difference, (1.0, 3) if ".ppl" in pair.metric else (100.0, 1)
+    """Of a row and its control: the difference, its 95 % interval, and p."""
+    d, (scale, decimals, _) = pair.difference, reading(pair.metric)
     value, low, high = (f"{scale * x:+.{decimals}f}".replace("-", "−") for x in (d.value, d.low, d.high))
     return value, f"{low} – {high}", "p < 0.001" if d.p < 0.001 else f"p = {d.p:.3f}"
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bench.report.board import Board, Column, Row
-from bench.report.formats import NOTHING, cell_text, difference
-from bench.report.frame import Identity
+from bench.report.formats import NOTHING, cell_text, difference, reading
 from bench.report.paired import UNRECOVERED, Pair
 
 KEYS = ("method", "preset", "target")
@@ -34,27 +31,24 @@ def matrix_of(board: Board, model: str) -> Matrix | None:
     column = next((column for column in board.columns if column.id == board.headlines[model].metric), None)
     if column is None:
         return None
-    found: dict[tuple[str, ...], dict[str, Row]] = defaultdict(dict)
-    for row in board.of(model):
-        if row.identity.target != "none" and row.value(column.id) is not None:
-            found[tuple(getattr(row.identity, key) for key in KEYS)][row.identity.recovery] = row
-    found = {who: rows for who, rows in found.items() if "none" in rows and len(rows) > 1}
-    places = {row.identity: i for i, row in enumerate(board.of(model))}
-    found = dict(sorted(found.items(), key=lambda item: places[item[1]["none"].identity]))
-    recoveries = sorted({recovery for rows in found.values() for recovery in rows} - {"none"})
+    rows = {row.identity: row for row in board.of(model) if row.value(column.id) is not None}
+    recovered = [who for who in rows if who.recovery != "none" and who._replace(recovery="none") in rows]
+    recoveries = sorted({who.recovery for who in recovered})
     changes = {p.row: p for p in board.pairs if (p.control, p.metric) == (UNRECOVERED, column.id)}
-    unit = "nats/token" if column.family == "perplexity" else "points"
-    heads = [*KEYS, "none", *(head for name in recoveries for head in (name, f"change by {name} ({unit})"))]
-    lines = [(*who, *_cells(rows, recoveries, column, changes)) for who, rows in found.items()]
-    return Matrix(column.id, tuple(heads), tuple(lines)) if lines else None
+    lines = []
+    for who in rows:
+        after = [who._replace(recovery=recovery) for recovery in recoveries]
+        if who.recovery == "none" and not rows.keys().isdisjoint(after):
+            cells = [text for one in after for text in (_value(rows.get(one), column), _change(changes.get(one)))]
+            lines.append((who.method, who.preset, who.target, _value(rows[who], column), *cells))
+    unit = reading(column.id)[2]
+    heads = [head for recovery in recoveries for head in (recovery, f"change by {recovery} ({unit})")]
+    return Matrix(column.id, (*KEYS, "none", *heads), tuple(lines)) if lines else None
 
 
-def _cells(
-    rows: Mapping[str, Row], recoveries: list[str], column: Column, changes: Mapping[Identity, Pair]
-) -> list[str]:
-    cells = [cell_text(rows["none"].cells[column.id], column.unit)]
-    for row in map(rows.get, recoveries):
-        pair = changes.get(row.identity) if row is not None else None
-        cells.append(cell_text(row.cells[column.id], column.unit) if row is not None else NOTHING)
-        cells.append("{} ({})".format(*difference(pair)[:2]) if pair is not None else NOTHING)
-    return cells
+def _value(row: Row | None, column: Column) -> str:
+    return NOTHING if row is None else cell_text(row.cells[column.id], column.unit)
+
+
+def _change(pair: Pair | None) -> str:
+    return NOTHING if pair is None else "{} ({})".format(*difference(pair)[:2])

@@ -9,6 +9,7 @@ from bench.record.store import AnyRecord
 from tests.browser.conftest import Open
 from tests.report.boards import SCRIPT, cells, five_hundred, hostile
 
+RESULTS = Path(__file__).parents[2] / "results"
 PPL = "wikitext2.ppl_token@2048/limit4"
 SPEED = "generate.speedup@hf/b1/p64/n128"
 
@@ -126,6 +127,20 @@ def test_the_plot_follows_its_axes_and_marks_the_front(site: Path, visit: Open) 
     plot.locator("a[aria-label^='saap']").focus()
     assert "saap" in page.locator("#tip").inner_text()
     assert "tr" in page.locator("tr.lit").evaluate_all("rows => rows.map(row => row.localName)")
+
+
+@pytest.mark.parametrize("tree", [".", "full", "saap-ablation", "serving"])
+def test_the_committed_sites_draw_their_plots_without_complaint(tree: str, visit: Open) -> None:
+    page = visit(RESULTS / tree / "site" / "index.html")
+    for section in page.locator("section.model").all():
+        has_quality = section.locator(".board th[data-axis=y]").count() > 0
+        assert (section.locator(".plot a").count() > 1) == has_quality
+    for summary in page.locator("details.matrix summary").all():
+        rows = page.locator(".board tbody tr:visible").count()
+        summary.click()
+        assert page.locator(".matrix tbody tr").first.is_visible()
+        page.fill("#find", "random")
+        assert 0 < page.locator(".board tbody tr:visible").count() < rows
 
 
 def test_tooltips_by_mouse_and_by_keys_tell_protocol_and_n(site: Path, visit: Open) -> None:

@@ -25,7 +25,10 @@ def test_a_line_for_what_was_measured_with_and_without_recovery() -> None:
         ("llm_pruner", "45.00 ± 0.40", "–", "32.00 ± 0.40"), ("random", "300.0 ± 0.4", "–", "100.0 ± 0.4"),
         ("llm_pruner", "90.00 ± 0.40", "60.00 ± 0.40", "–"),
     ]
-    assert "### Recovery matrix" in markdown(board)
+    text = markdown(board)
+    assert "### Recovery matrix: `wikitext2.ppl_token@2048/limit4`" in text
+    assert "| llm_pruner | quick | params=0.5 | 90.00 ± 0.40 | 60.00 ± 0.40 | " in text
+    assert "- *Recovery matrix*: " in text
 
 
 def test_what_a_recovery_changes_is_paired_by_window() -> None:
@@ -45,3 +48,5 @@ def test_without_recoveries_there_is_none() -> None:
     board = build([*cells("dense", 20.0), *cells("random", 300.0)], [])
     assert matrix_of(board, "tiny") is None
     assert "Recovery matrix" not in markdown(board)
+    alone = build([*cells("dense", 20.0), *cells("saap", 30.0), *cells("random", 31.0, recovery="lora")], [])
+    assert matrix_of(alone, "tiny") is None

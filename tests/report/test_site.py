@@ -75,6 +75,9 @@ def test_an_index_a_page_for_each_row_and_for_each_method() -> None:
     index = Page(files["index.html"])
     board, matrix, methods = 1 + 5, 1 + 1, 1 + 4
     assert len(index.all("tr")) == board + matrix + methods
+    shown = files["index.html"].decode().partition('class="matrix"')[2].partition("</details>")[0]
+    for cell in ("llm_pruner", "params=0.2", "45.00 ± 0.40", "32.00 ± 0.40", "+0.000 (+0.000 – +0.000)"):
+        assert f">{cell}</" in shown
     assert [a["href"] for a in index.all("a") if a["href"].startswith("rows/")] == [
         row_href(row.identity) for row in build(smollm(), [PAIR]).rows
     ]

@@ -172,14 +172,15 @@ def _series(points: Sequence[Point]) -> dict[str, list[Point]]:
 def _side_by_side(axes: Any, points: Sequence[Point]) -> list[Point]:
     """The points, those that would cover another moved aside by whole steps; what they are and their order stay.
 
-    None is moved further than `REACH` steps: where no place so near is free, it takes the one that is least covered. A
-    point with an interval along x is left where it is: beside it, its bar would tell another number.
+    None is moved further than `REACH` steps: where no place so near is free, it takes the one that is least covered.
+    The dense model stays where it is, and so does a point with an interval along x: beside it, its bar would tell
+    another number.
     """
     step = STEP * axes.figure.dpi / 72
     aside = sorted(range(-REACH, REACH + 1), key=lambda n: (abs(n), n < 0))
     taken: list[tuple[float, float]] = []
     moved = {}
-    for i in sorted(range(len(points)), key=lambda i: (points[i].x, points[i].y)):
+    for i in sorted(range(len(points)), key=lambda i: (not points[i].is_dense, points[i].x, points[i].y)):
         x, y = axes.transData.transform((points[i].x, points[i].y))
         places = [x] if any(points[i].x_error) else [x + n * step for n in aside]
         at = max(places, key=lambda p: min((step, *(max(abs(p - a), abs(y - b)) for a, b in taken))))

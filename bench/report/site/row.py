@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.record.schema import ArtifactRecord, BaseRecord
 from bench.report.board import WORSE, Board, Row
-from bench.report.formats import difference, number, title_of, writer
+from bench.report.formats import difference, number, reading, title_of, writer
 from bench.report.frame import Run, status_text
 from bench.report.paired import Pair
 from bench.report.plots.looks import Look, Series, series_of
@@ -126,7 +126,7 @@ def bars(fractions: Sequence[float]) -> str:
 
 def _pair(pair: Pair) -> dict[str, str]:
     value, interval, p = difference(pair)
-    unit = "nats/token" if ".ppl" in pair.metric else "points"
+    _, _, unit = reading(pair.metric)
     verdict = {True: "better", False: "worse", None: "no difference found"}[pair.is_better]
     return {"control": pair.control, "metric": pair.metric, "value": f"{value} {unit}", "interval": interval, "p": p,
             "n": f"{pair.n:,}", "verdict": verdict}

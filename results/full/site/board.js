@@ -62,7 +62,7 @@ function filter() {
   for (const section of $$("section.model")) {
     let left = 0;
     const isWanted = !model || section.dataset.model === model;
-    for (const row of $("tbody", section).rows) {
+    for (const row of $(".board tbody", section).rows) {
       const { find, ...data } = row.dataset, text = find.toLowerCase();
       row.hidden = !isWanted || (track && data.track !== track) || (band && data.band !== band)
         || !words.every((word) => text.includes(word));
@@ -113,7 +113,7 @@ const short = new Intl.NumberFormat("en", { notation: "compact", maximumSignific
 
 function pointsOf(section, x, y) {
   const points = [];
-  for (const row of $("tbody", section).rows) {
+  for (const row of $(".board tbody", section).rows) {
     const [a, b] = [row.cells[x], row.cells[y]];
     if (row.hidden || !a.dataset.v || !b.dataset.v) continue;
     points.push({ row, x: Number(a.dataset.v), y: Number(b.dataset.v), a: a.dataset, b: b.dataset });
@@ -137,7 +137,7 @@ function plot(section) {
   const figure = $(".plot", section), picture = $("svg", figure);
   const [x, y] = [".x", ".y"].map((name) => Number($(name, figure).value));
   if (figure.hidden || !x || !y) return;
-  const heads = $("thead tr", section).cells, points = pointsOf(section, x, y);
+  const heads = $(".board thead tr", section).cells, points = pointsOf(section, x, y);
   picture.replaceChildren();
   picture.setAttribute("viewBox", `0 0 ${FRAME.right + 14} 360`);
   if (!points.length) return;
@@ -204,7 +204,7 @@ function drawPoint(picture, point, across, up, taken) {
 const bar = (parent, colour, d) => svg("path", { class: "bar", stroke: colour, d, fill: "none" }, parent);
 
 function setUpPlot(section) {
-  const figure = $(".plot", section), heads = [...$("thead tr", section).cells];
+  const figure = $(".plot", section), heads = [...$(".board thead tr", section).cells];
   for (const axis of ["x", "y"]) {
     const select = $(`.${axis}`, figure);
     for (const head of heads.filter((one) => one.dataset.axis === axis)) {
@@ -217,7 +217,7 @@ function setUpPlot(section) {
   }
   const quality = heads.find((head) => head.dataset.id === $(".basis code", section)?.textContent);
   if (quality) $(".y", figure).value = quality.cellIndex;
-  const places = (option) => new Set($$("tbody tr:not(.dense)", section)
+  const places = (option) => new Set($$(".board tbody tr:not(.dense)", section)
     .map((row) => Number(row.cells[option.value].dataset.v || 0)).filter(Boolean).map((v) => v.toPrecision(2))).size;
   const spread = [...$(".x", figure).options].find((option) => places(option) > 1);
   if (spread) spread.selected = true;
