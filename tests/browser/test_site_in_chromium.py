@@ -129,6 +129,19 @@ def test_the_plot_follows_its_axes_and_marks_the_front(site: Path, visit: Open) 
     assert "tr" in page.locator("tr.lit").evaluate_all("rows => rows.map(row => row.localName)")
 
 
+def crowd() -> list[AnyRecord]:
+    methods = [record for m in range(12) for record in cells(f"method_{m}", 40.0 + 0.1 * m)]
+    return [*cells("dense", 20.0), *methods, *cells("saap", 90.0, removed=0.5, target="params=0.5")]
+
+
+def test_a_point_in_a_crowd_is_drawn_near_its_place(folder: Any, visit: Open) -> None:
+    page = visit(folder("crowd", crowd) / "index.html")
+    circles = page.locator(".plot a[aria-label^='method_'] circle:last-of-type")
+    across = [float(one.get_attribute("cx")) for one in circles.all()]
+    assert len(across) == 12
+    assert 13 <= max(across) - min(across) <= 6.01 * 13
+
+
 @pytest.mark.parametrize("tree", [".", "full", "saap-ablation", "serving"])
 def test_the_committed_sites_draw_their_plots_without_complaint(tree: str, visit: Open) -> None:
     page = visit(RESULTS / tree / "site" / "index.html")

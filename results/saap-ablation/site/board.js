@@ -180,10 +180,10 @@ const title = (head) => $("button", head).textContent.trim().replace(/\s+/g, " "
 
 function drawPoint(picture, point, across, up, taken) {
   const [x, y] = [across.place(point.x), up.place(point.y)];
-  let moved = x; // points that would cover one another stand side by side, unless a bar along x would then be wrong
-  for (let n = 1; !point.a.lo && taken.some(([a, b]) => Math.hypot(a - moved, b - y) < 13) && n < 60; n += 1) {
-    moved = x + 13 * Math.ceil(n / 2) * (n % 2 ? 1 : -1);
-  }
+  // points that would cover one another stand a little aside, unless a bar along x would then be wrong
+  const room = (at) => Math.min(13, ...taken.map(([a, b]) => Math.hypot(a - at, b - y)));
+  const places = (point.a.lo ? [0] : [0, 1, -1, 2, -2, 3, -3]).map((n) => x + 13 * n);
+  const moved = places.reduce((best, at) => (room(at) > room(best) ? at : best));
   taken.push([moved, y]);
   const link = svg("a", { href: $("a", point.row).getAttribute("href") }, picture);
   const mark = $(".mark", point.row).cloneNode(true), path = $("path", mark);
