@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from bench.report.frame import Identity
 from bench.report.rank import Basis, Ranking
 from bench.report.stats import Difference, pairwise
 
 CONTROLS = ("random", "magnitude")
-"""What a criterion must beat at the same size."""
+"""What a criterion must beat at the same size; each but the first must itself beat those before it."""
 UNRECOVERED = "no recovery"
 
 
@@ -18,9 +19,10 @@ UNRECOVERED = "no recovery"
 class Pair:
     """A row against a control by one metric.
 
-    A row with a target is held against `random` and `magnitude` of the same model, recovery and target; one without,
-    which trains and removes nothing, against the dense model, and `lora` with as many trained parameters. What was
-    recovered is held against itself without recovery (`control` is then `UNRECOVERED`, else the control's method).
+    A row with a target is held against `random` and `magnitude` of the same model, recovery and target (`magnitude`
+    against `random`); one without, which trains and removes nothing, against the dense model, and `lora` with as many
+    trained parameters. What was recovered is held against itself without recovery (`control` is then `UNRECOVERED`,
+    else the control's method).
 
     `metric` is a perplexity, where the difference is that of the mean losses (nats per token, below 0 is better), or
     a mean, where it is that of the accuracies (above 0 is better). `n` counts windows or items.
@@ -58,9 +60,10 @@ def _controls(row: Identity, rows: Sequence[Identity], ranking: Ranking) -> dict
         alike = [other for other in others if other.method == "lora" and ranking.groups[other][0] == group]
         found["dense"] = [other for other in others if other.method == "dense"]
         found["lora"] = sorted(alike, key=lambda other: (other.preset != row.preset, other)) * (row.method != "lora")
-    elif row.method not in CONTROLS:
+    else:
         same = [other for other in others if (other.recovery, other.target) == (row.recovery, row.target)]
-        found |= {control: [other for other in same if other.method == control] for control in CONTROLS}
+        controls = takewhile(lambda control: control != row.method, CONTROLS)
+        found |= {control: [other for other in same if other.method == control] for control in controls}
     found[UNRECOVERED] = [other for other in others if other == row._replace(recovery="none")]
     return {name: rivals[0] for name, rivals in found.items() if rivals}
 

@@ -18,6 +18,8 @@ SPECIAL = {
 }
 HEAD = 14
 """Characters of a line in the head of a column: about as wide as its numbers."""
+WIDE = 5
+"""Up to so many columns of numbers fit between one-inch margins in footnote size; more are set smaller and closer."""
 NOTE = (
     "± one standard error, over several seeds their standard deviation; (a–b) a 95 % interval. Bold: no row of the "
     "same size and recovery is significantly better (paired tests, Holm, 5 %)."
@@ -37,12 +39,13 @@ def latex(board: Board, model: str) -> str:
     """A `table` for a paper that uses booktabs: the dense model, then a block for each target."""
     columns = columns_of(board, model)
     titles = [title_of(column, column.id in board.smoke) for column in columns]
+    size, smaller, gap = ("footnotesize", "scriptsize", 3) if len(columns) <= WIDE else ("scriptsize", "tiny", 2)
     lines = [
         r"% Made by `leanboard report`; needs \usepackage{booktabs}.", r"\begin{table}",
-        r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
+        rf"\centering\{size}\setlength{{\tabcolsep}}{{{gap}pt}}",
         rf"\caption{{{tex(f'{model}. {NOTE}')}}}", rf"\label{{tab:{re.sub(r'[^a-z0-9-]', '-', model.lower())}}}",
         rf"\begin{{tabular}}{{ll{'r' * len(columns)}}}", r"\toprule",
-        " & ".join(["Method", "Target", *(_head(*title) for title in titles)]) + r" \\",
+        " & ".join(["Method", "Target", *(_head(*title, smaller) for title in titles)]) + r" \\",
     ]
     target = None
     for row, name in _named(board, model):
@@ -81,10 +84,10 @@ def tex(text: str) -> str:
     return "".join(SPECIAL.get(character, character) for character in " ".join(text.split()))
 
 
-def _head(title: str, protocol: str) -> str:
-    """A title and, smaller, its protocol below, each on as many lines as it takes."""
+def _head(title: str, protocol: str, smaller: str) -> str:
+    """A title and, in the size `smaller`, its protocol below, each on as many lines as it takes."""
     lines = [tex(line) for line in broken(title, HEAD)]
-    lines += [rf"\scriptsize {tex(line)}" for line in broken(protocol, HEAD)]
+    lines += [rf"\{smaller} {tex(line)}" for line in broken(protocol, HEAD)]
     return r"\shortstack[r]{" + r"\\".join(lines) + "}"
 
 

@@ -41,6 +41,18 @@ def test_rows_are_compared_with_the_controls_of_their_size_and_recovery() -> Non
     assert found["pair.mean@0shot"].n == 8
 
 
+def test_of_the_controls_magnitude_is_held_against_random_and_random_against_none() -> None:
+    records = [
+        *measured("random", [40.0] * 3, "0000"), *measured("magnitude", [60.0] * 3, "0000"),
+        *measured("saap", [20.0] * 3, "1111"),
+    ]
+    pairs = build(records, [PAIR]).pairs
+    assert {(pair.row.method, pair.control) for pair in pairs} == {
+        ("magnitude", "random"), ("saap", "random"), ("saap", "magnitude")
+    }
+    assert [pair.is_better for pair in pairs if pair.row.method == "magnitude" and ".ppl" in pair.metric] == [False]
+
+
 def test_what_only_trains_is_compared_with_the_dense_model_and_with_lora_of_as_many_numbers() -> None:
     def tuned(method: str, nll: float, numbers: int, preset: str) -> list[AnyRecord]:
         cost = Cost(

@@ -2,8 +2,10 @@ import re
 
 import pytest
 
+from bench.record.schema import ArtifactRecord
 from bench.report.build import build
-from bench.report.paper import latex, paper_tables, short_markdown, tex
+from bench.report.paper import WIDE, columns_of, latex, paper_tables, short_markdown, tex
+from tests.record.records import speed
 from tests.report.boards import PAIR, cells, dense, hostile, known, row, smollm
 
 
@@ -40,6 +42,14 @@ def test_the_tables_hold_what_counts_and_a_block_for_each_target() -> None:
     assert short[0].startswith("| method | target | removed (% of parameters) | wikitext2 ppl ↓<br>2048/limit4 |")
     assert short[2].startswith("| dense | none | 0.0 | 20.00 ± 0.40 |")
     assert set(paper_tables(board)) == {"tiny.board.tex", "tiny.board.md"}
+
+
+def test_a_board_of_two_workloads_is_set_smaller() -> None:
+    second = [speed(made, 1.2, "generate@hf/b8/p64/n128") for made in smollm() if isinstance(made, ArtifactRecord)]
+    one, two = (build(records, [PAIR]) for records in (smollm(), [*smollm(), *second]))
+    assert len(columns_of(one, "tiny")) <= WIDE < len(columns_of(two, "tiny"))
+    assert r"\centering\footnotesize" in latex(one, "tiny")
+    assert r"\centering\scriptsize" in latex(two, "tiny")
 
 
 def test_bold_is_what_nothing_is_significantly_better_than() -> None:

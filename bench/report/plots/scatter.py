@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from bench.report.board import Board, Column, Row
+from bench.report.formats import TITLES
 from bench.report.plots.labels import place_labels
 from bench.report.plots.looks import Look, Series, legend, letter2d, line2d, looks, names, series_of
 from bench.report.plots.style import DASHES, INK, QUIET, canvas, dark, log_scale, plain, settled
@@ -67,16 +68,14 @@ def axes_of(board: Board, model: str) -> list[Axis]:
     known = (
         ("size", "removed.params", "size", "parameters removed (%); right is smaller", 1),
         ("speed", "generate.speedup", "speed of generation", "speed-up over the dense model (×){}; right is faster", 1),
-        ("memory", memory, "memory", "{}{}; left is smaller", -1),
+        ("memory", memory, "memory", TITLES[memory] + " (GB){}; left is smaller", -1),
         ("cost", "cost.seconds", "the cost of compressing", "compressing and recovery (s); left is cheaper", -1),
     )
-    titles = {"generate.peak_memory": "peak memory of generating (GB)", "bytes.resident": "memory of the weights (GB)"}
     found = []
     for kind, name, what, label, sign in known:
         if name in shown:
             protocol = f", {shown[name].protocol}" * bool(shown[name].protocol)
-            parts = (titles[name], protocol) if kind == "memory" else (protocol,)
-            found.append(Axis(kind, shown[name], what, label.format(*parts), sign))
+            found.append(Axis(kind, shown[name], what, label.format(protocol), sign))
     return found
 
 
