@@ -129,6 +129,16 @@ def test_the_plot_follows_its_axes_and_marks_the_front(site: Path, visit: Open) 
     assert "tr" in page.locator("tr.lit").evaluate_all("rows => rows.map(row => row.localName)")
 
 
+def one_size() -> list[AnyRecord]:
+    return [*cells("dense", 20.0), *cells("saap", 90.0, removed=0.2004), *cells("trawl", 30.0, removed=0.1997)]
+
+
+def test_sizes_that_meet_one_target_are_one_size_on_the_front(folder: Any, visit: Open) -> None:
+    page = visit(folder("one_size", one_size) / "index.html")
+    assert page.locator(".plot a").count() == 3
+    assert page.locator(".plot .front").get_attribute("d").count("V") == 1
+
+
 def crowd() -> list[AnyRecord]:
     methods = [record for m in range(12) for record in cells(f"method_{m}", 40.0 + 0.1 * m)]
     return [*cells("dense", 20.0), *methods, *cells("saap", 90.0, removed=0.5, target="params=0.5")]

@@ -4,30 +4,20 @@ from typing import Any
 import pytest
 from matplotlib.text import Text
 
-from bench.record.schema import MeasureRecord
 from bench.record.store import AnyRecord
-from bench.report.board import Board
 from bench.report.build import build
 from bench.report.plots import KINDS, plots
 from bench.report.plots.heat import changes_of, heat_map
 from bench.report.plots.labels import is_inside, lines_of, marker_box
 from bench.report.plots.looks import COLOURS, CONTROLS, KNOWN, MARKERS, Series, look, looks
 from bench.report.plots.retention import curves, retention_curve
-from bench.report.plots.scatter import REACH, STEP, Point, _drawn, axes_of, draw, front, points_of
+from bench.report.plots.scatter import REACH, STEP, Point, _drawn, axes_of, points_of
 from bench.report.plots.style import style
 from tests.record.records import accuracy, artifact, perplexity, speed
 from tests.report.boards import PAIR, cells, smollm
+from tests.report.figures import scatter
 
 SCATTER = ("size", "speed", "memory", "cost")
-
-
-def scatter(board: Board, kind: str) -> tuple[list[Point], Any]:
-    """Points and figure of quality against `kind`."""
-    [axis] = [axis for axis in axes_of(board, "tiny") if axis.kind == kind]
-    quality = next(c for c in board.columns if c.id == board.quality["tiny"])
-    points = points_of(board, "tiny", axis, quality)
-    with style():
-        return points, draw(points, "tiny", axis, quality)
 
 
 def crowd(methods: int, targets: int) -> list[AnyRecord]:
@@ -177,16 +167,6 @@ def test_series_of_one_method_are_told_apart_and_keep_its_colour() -> None:
     assert [one.is_filled for _, one in sorted(found.items())][-2:] == [False, True]
 
 
-def test_the_front_is_what_nothing_beats_in_both() -> None:
-    places = {"a": (0.0, 10.0), "b": (20.0, 30.0), "c": (20.0, 25.0), "d": (35.0, 90.0), "e": (30.0, 95.0)}
-    records = [r for name, (x, y) in places.items()
-               for r in cells(f"method_{name}", y, target=f"params={x / 100 + 0.01}", removed=x / 100)]
-    points, _ = scatter(build(records, [PAIR]), "size")
-    assert [point.row.identity.method[-1] for point in front(points, 1, -1)] == ["d", "c", "a"]
-    assert [point.row.identity.method[-1] for point in front(points, -1, -1)] == ["a"]
-    assert [point.row.identity.method[-1] for point in front(points, 1, 1)] == ["d", "e"]
-
-
 def test_labels_beside_few_points_and_a_legend_for_many() -> None:
     for records, has_legend in ((smollm(), False), (crowd(12, 3), True)):
         _, figure = scatter(build(records, [PAIR]), "size")
@@ -311,20 +291,3 @@ def test_any_model_name_makes_a_file_name_and_a_title() -> None:
     name = "../../etc/$\\frac{$ <b>\n" + "x" * 100
     records = [r.model_copy(update={"model": name}) for r in smollm()]
     assert all("/" not in file for file in plots(build(records, [PAIR])))
-
-
-def test_a_disturbed_speed_is_drawn_and_not_on_the_front(monkeypatch: pytest.MonkeyPatch) -> None:
-    fronts: list[list[str]] = []
-    monkeypatch.setattr(
-        "bench.report.plots.scatter._draw_front",
-        lambda axes, best: fronts.append([point.row.identity.method for point in best]),
-    )
-    records = [*cells("random", 20.0, ratio=1.1), *cells("saap", 15.0, ratio=1.9)]
-    shaken = [
-        r.model_copy(update={"evidence": r.evidence.model_copy(update={"disturbed": "others used 1.8 of 2 cores"})})
-        if isinstance(r, MeasureRecord) and r.method == "saap" and r.task.startswith("generate") else r for r in records
-    ]
-    for found, expected in ((records, ["saap"]), (shaken, ["random"])):
-        points, _ = scatter(build(found, [PAIR]), "speed")
-        assert len(points) == 2
-        assert fronts[-1] == expected

@@ -102,11 +102,14 @@ def points_of(board: Board, model: str, axis: Axis, quality: Column) -> list[Poi
 
 def has_spread(points: Sequence[Point], axis: Axis) -> bool:
     """Whether there is something to see: compressed rows at two or more places, not all of one size, speed or cost."""
-    places = [point.x for point in points if not point.is_dense]
-    if not places:
-        return False
-    hundredth = 1.0 if axis.kind == "size" else 0.01 * max(map(abs, places))
-    return max(places) - min(places) > hundredth
+    compressed = [point for point in points if not point.is_dense]
+    places = [point.x for point in compressed]
+    return bool(places) and max(places) - min(places) > _grain(compressed, axis)
+
+
+def _grain(points: Sequence[Point], axis: Axis) -> float:
+    """How near one another two places count as one: a percent of the model (targets are met to half of it), or of x."""
+    return 1.0 if axis.kind == "size" else 0.01 * max(abs(point.x) for point in points)
 
 
 def spread(row: Row, column: Column, scale: float) -> tuple[float, float]:
@@ -122,10 +125,16 @@ def spread(row: Row, column: Column, scale: float) -> tuple[float, float]:
     return scale * (cell.stderr or 0.0), scale * (cell.stderr or 0.0)
 
 
-def front(points: Sequence[Point], x_sign: int, y_sign: int) -> list[Point]:
-    """The Pareto front by point value, from the best x to the best y: what no other point equals or beats in both."""
+def front(points: Sequence[Point], x_sign: int, y_sign: int, grain: float) -> list[Point]:
+    """The Pareto front by point value, from the best x to the best y: what no other point equals or beats in both.
+
+    Values of x are compared in whole steps of `grain`, or as they are where it is 0.
+    """
+    def order(point: Point) -> tuple[float, float]:
+        return -x_sign * (round(point.x / grain) if grain else point.x), -y_sign * point.y
+
     best: list[Point] = []
-    for point in sorted(points, key=lambda p: (-x_sign * p.x, -y_sign * p.y)):
+    for point in sorted(points, key=order):
         if not best or y_sign * point.y > y_sign * best[-1].y:
             best.append(point)
     return best
@@ -151,7 +160,8 @@ def _drawn(
     settled(figure)
     points = _side_by_side(axes, points)
     sign = -1 if quality.direction == "lower" else 1
-    _draw_front(axes, front([p for p in points if not p.is_disturbed(axis)], axis.sign, sign))
+    grain = 0.0 if axes.get_xscale() == "log" else _grain(points, axis)
+    _draw_front(axes, front([p for p in points if not p.is_disturbed(axis)], axis.sign, sign, grain))
     for line in _series(points).values():
         axes.plot([p.at for p in line], [p.y for p in line], color=line[0].look.colour, linewidth=1.2, alpha=0.5,
                   zorder=2)

@@ -88,7 +88,7 @@ function scale(values, from, to) {
   const room = 0.07 * (b - a) || Math.abs(b) * 0.05 || 1, start = a - room, end = b + room;
   const place = (value) => from + ((to - from) * ((isLog ? Math.log10(value) : value) - start)) / (end - start);
   const clipped = (value) => (isLog && value <= 0 ? from : place(value));
-  return { place: clipped, ticks: isLog ? logTicks(start, end) : linearTicks(start, end) };
+  return { place: clipped, isLog, ticks: isLog ? logTicks(start, end) : linearTicks(start, end) };
 }
 
 function linearTicks(start, end) {
@@ -125,9 +125,9 @@ function measure() { // once for all plots: asking for a width makes the browser
   FRAME.right = Math.max(320, Math.min(980, $("main").clientWidth)) - 14;
 }
 
-function front(points, xSign, ySign) {
-  const best = [];
-  for (const point of [...points].sort((p, q) => xSign * (q.x - p.x) || ySign * (q.y - p.y))) {
+function front(points, xSign, ySign, grain) { // x in whole steps of grain, or as it is where that is 0
+  const best = [], place = (point) => (grain ? Math.round(point.x / grain) : point.x);
+  for (const point of [...points].sort((p, q) => xSign * (place(q) - place(p)) || ySign * (q.y - p.y))) {
     if (!best.length || ySign * point.y > ySign * best[best.length - 1].y) best.push(point);
   }
   return best;
@@ -147,9 +147,11 @@ function plot(section) {
   const across = scale(positive(ends("x", "a"), xs), FRAME.left, FRAME.right);
   const up = scale(positive(ends("y", "b"), ys), FRAME.bottom, FRAME.top);
   drawFrame(picture, across, up, heads[x], heads[y]);
-  const sign = (head) => (head.dataset.id.startsWith("removed.") || head.dataset.better === "higher" ? 1 : -1);
+  const isSize = (head) => head.dataset.id.startsWith("removed.");
+  const sign = (head) => (isSize(head) || head.dataset.better === "higher" ? 1 : -1);
   const sure = points.filter((p) => ![p.a.tip, p.b.tip].some((tip) => tip.includes("disturbed")));
-  const best = front(sure, sign(heads[x]), sign(heads[y]));
+  const grain = across.isLog ? 0 : 0.01 * (isSize(heads[x]) ? 1 : Math.max(...xs.map(Math.abs)));
+  const best = front(sure, sign(heads[x]), sign(heads[y]), grain);
   const stair = best.map((p, i) => `${i ? `H${across.place(p.x)}V` : `M${across.place(p.x)} `}${up.place(p.y)}`);
   if (best.length > 1) svg("path", { class: "front", d: stair.join("") }, picture);
   const taken = [];
