@@ -9,7 +9,8 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from torch import nn
 from transformers import PreTrainedModel
 
-from bench.blocks.settings import LoraRecovery, LoraSettings
+from bench.blocks import lora_on_factors
+from bench.blocks.settings import FACTORS, LoraRecovery, LoraSettings
 from bench.blocks.train import seeded, train
 from bench.errors import MethodError
 from bench.method import Context
@@ -20,15 +21,21 @@ from bench.model.layers import PROJECTIONS
 def recover(model: PreTrainedModel, ctx: Context, config: LoraRecovery) -> PreTrainedModel:
     """Train adapters on the harness's examples and merge them (LLM-Pruner's post-training, §3.3).
 
-    `model` may have widths of its own in every layer. Targets that are factored, not plain matrices, get no adapter.
-    What comes back is of the same class, in evaluation mode, with neither adapters nor gradients.
+    `model` may have widths of its own in every layer. Targets that are factored, not plain matrices, get no adapter of
+    their own; where `targets` names `factors`, the factors do (`bench.blocks.lora_on_factors`). What comes back is of
+    the same class, in evaluation mode, with neither adapters nor gradients.
 
     Raises:
         MethodError: an unknown projection in `targets`, none of them a plain matrix, too few examples, or a loss that
             is not finite.
     """
-    adapted = attach(model, ctx, config)
+    plain = tuple(target for target in config.targets if target != FACTORS)
+    adapted = attach(model, ctx, config.model_copy(update={"targets": plain}))
+    if FACTORS in config.targets:
+        with seeded(ctx, "lora: factors"):
+            lora_on_factors.attach(model, config.r, config.alpha)
     train(model, ctx, config, ctx.examples(config.max_length), name="lora")
+    lora_on_factors.merge(model)
     return merge(adapted)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from bench.method import MethodConfig
 
@@ -15,6 +15,7 @@ Reduction = Literal["sum", "mean", "max", "prod", "first", "last"]
 GqaFold = Literal["contiguous", "strided"]
 MaskKind = Literal["unstructured", "nm", "complementary"]
 
+FACTORS = "factors"
 KEPT_SHARE, KEPT_LEAST = 0.08, 176 * 2**20
 """What sums over backward passes may take: this share of the model's bytes, or so many bytes where that is more."""
 ROWS_BACKWARD, ROWS_FORWARD = 16, 8
@@ -71,6 +72,19 @@ class LoraSettings(TrainingConfig):
 
 class LoraRecovery(LoraSettings):
     """Training of low-rank adapters on every projection, merged at the end."""
+
+    targets: tuple[str, ...] = Field(
+        LoraSettings.model_fields["targets"].default,
+        min_length=1,
+        description=f"projections that get an adapter; with `{FACTORS}` low-rank factors in the place of others too",
+    )
+
+    @field_validator("targets")
+    @classmethod
+    def _not_factors_alone(cls, targets: tuple[str, ...]) -> tuple[str, ...]:
+        if set(targets) == {FACTORS}:
+            raise ValueError(f"{FACTORS} goes beside projections; name one")
+        return targets
 
 
 class LoraTuning(LoraSettings):
