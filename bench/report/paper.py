@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from bench.record.store import safe_name
 from bench.report.board import Board, Column, Row
@@ -20,6 +20,8 @@ HEAD = 14
 """Characters of a line in the head of a column: about as wide as its numbers."""
 WIDE = 5
 """Up to so many columns of numbers fit between one-inch margins in footnote size; more are set smaller and closer."""
+LONG = 45
+"""Up to so many rows stand on one page."""
 NOTE = (
     "± one standard error, over several seeds their standard deviation; (a–b) a 95 % interval. Bold: no row of the "
     "same size and recovery is significantly better (paired tests, Holm, 5 %)."
@@ -36,25 +38,40 @@ def paper_tables(board: Board) -> dict[str, bytes]:
 
 
 def latex(board: Board, model: str) -> str:
-    """A `table` for a paper that uses booktabs: the dense model, then a block for each target."""
+    """A `table` for a paper that uses booktabs: the dense model, then a block for each target.
+
+    What is too long for a page becomes a table for each target, with the dense model in each.
+    """
+    made = r"% Made by `leanboard report`; needs \usepackage{booktabs}."
+    named = _named(board, model)
+    if len(named) <= LONG:
+        return "\n".join([made, *_table(board, model, model, named)])
+    dense = [(row, name) for row, name in named if row.identity.method == "dense"]
+    lines = [made]
+    for target in dict.fromkeys(row.identity.target for row, _ in named):
+        rest = [(row, name) for row, name in named if row.identity.target == target and row.identity.method != "dense"]
+        lines += _table(board, model, f"{model}, {target}" if target != "none" else model, [*dense, *rest])
+    return "\n".join(lines)
+
+
+def _table(board: Board, model: str, title: str, named: Sequence[tuple[Row, str]]) -> list[str]:
     columns = columns_of(board, model)
-    titles = [title_of(column, column.id in board.smoke) for column in columns]
+    heads = [title_of(column, column.id in board.smoke) for column in columns]
     size, smaller, gap = ("footnotesize", "scriptsize", 3) if len(columns) <= WIDE else ("scriptsize", "tiny", 2)
     lines = [
-        r"% Made by `leanboard report`; needs \usepackage{booktabs}.", r"\begin{table}",
-        rf"\centering\{size}\setlength{{\tabcolsep}}{{{gap}pt}}",
-        rf"\caption{{{tex(f'{model}. {NOTE}')}}}", rf"\label{{tab:{re.sub(r'[^a-z0-9-]', '-', model.lower())}}}",
+        r"\begin{table}", rf"\centering\{size}\setlength{{\tabcolsep}}{{{gap}pt}}",
+        rf"\caption{{{tex(f'{title}. {NOTE}')}}}", rf"\label{{tab:{re.sub(r'[^a-z0-9-]+', '-', title.lower())}}}",
         rf"\begin{{tabular}}{{ll{'r' * len(columns)}}}", r"\toprule",
-        " & ".join(["Method", "Target", *(_head(*title, smaller) for title in titles)]) + r" \\",
+        " & ".join(["Method", "Target", *(_head(*head, smaller) for head in heads)]) + r" \\",
     ]
     target = None
-    for row, name in _named(board, model):
+    for row, name in named:
         if row.identity.target != target:
             lines.append(r"\midrule")
         target = row.identity.target
         cells = [_marked(board, row, column, tex, r"\textbf{%s}") for column in columns]
         lines.append(" & ".join([tex(name), tex(target), *cells]) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+    return [*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""]
 
 
 def short_markdown(board: Board, model: str) -> str:

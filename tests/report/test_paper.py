@@ -4,7 +4,7 @@ import pytest
 
 from bench.record.schema import ArtifactRecord
 from bench.report.build import build
-from bench.report.paper import WIDE, columns_of, latex, paper_tables, short_markdown, tex
+from bench.report.paper import LONG, WIDE, columns_of, latex, paper_tables, short_markdown, tex
 from tests.record.records import speed
 from tests.report.boards import PAIR, cells, dense, hostile, known, row, smollm
 
@@ -50,6 +50,19 @@ def test_a_board_of_two_workloads_is_set_smaller() -> None:
     assert len(columns_of(one, "tiny")) <= WIDE < len(columns_of(two, "tiny"))
     assert r"\centering\footnotesize" in latex(one, "tiny")
     assert r"\centering\scriptsize" in latex(two, "tiny")
+
+
+def test_what_is_too_long_for_a_page_is_a_table_for_each_target() -> None:
+    records = [*dense(), *(r for i in range(LONG // 2 + 1) for target in ("params=0.2", "params=0.5")
+                           for r in row(f"method_{i}", 0.1 * i, target=target))]
+    text = latex(build(records, []), "tiny")
+    tables = text.split(r"\begin{table}")[1:]
+    assert [re.search(r"\\label\{(.*)\}", table)[1] for table in tables] == [
+        "tab:tiny", "tab:tiny-params-0-2", "tab:tiny-params-0-5"
+    ]
+    lines = [body(table)[1:] for table in tables]
+    assert [len(part) for part in lines] == [1, LONG // 2 + 2, LONG // 2 + 2]
+    assert all(part[0][0] == "dense" for part in lines)
 
 
 def test_bold_is_what_nothing_is_significantly_better_than() -> None:
