@@ -19,7 +19,7 @@ SPECIAL = {
 HEAD = 14
 """Characters of a line in the head of a column: about as wide as its numbers."""
 WIDE = 5
-"""Up to so many columns of numbers fit between one-inch margins in footnote size; more are set smaller and closer."""
+"""Up to so many columns of numbers fit between one-inch margins in footnote size; more are set smaller."""
 LONG = 45
 """Up to so many rows stand on one page."""
 NOTE = (
@@ -57,9 +57,9 @@ def latex(board: Board, model: str) -> str:
 def _table(board: Board, model: str, title: str, named: Sequence[tuple[Row, str]]) -> list[str]:
     columns = columns_of(board, model)
     heads = [title_of(column, column.id in board.smoke) for column in columns]
-    size, smaller, gap = ("footnotesize", "scriptsize", 3) if len(columns) <= WIDE else ("scriptsize", "tiny", 2)
+    size, smaller = ("footnotesize", "scriptsize") if len(columns) <= WIDE else ("scriptsize", "tiny")
     lines = [
-        r"\begin{table}", rf"\centering\{size}\setlength{{\tabcolsep}}{{{gap}pt}}",
+        r"\begin{table}", rf"\centering\{size}\setlength{{\tabcolsep}}{{2pt}}",
         rf"\caption{{{tex(f'{title}. {NOTE}')}}}", rf"\label{{tab:{re.sub(r'[^a-z0-9-]+', '-', title.lower())}}}",
         rf"\begin{{tabular}}{{ll{'r' * len(columns)}}}", r"\toprule",
         " & ".join(["Method", "Target", *(_head(*head, smaller) for head in heads)]) + r" \\",
