@@ -125,12 +125,13 @@ function measure() { // once for all plots: asking for a width makes the browser
   FRAME.right = Math.max(320, Math.min(980, $("main").clientWidth)) - 14;
 }
 
-function front(points, xSign, ySign, grain) { // x in whole steps of grain, or as it is where that is 0
-  const best = [], place = (point) => (grain ? Math.round(point.x / grain) : point.x);
-  for (const point of [...points].sort((p, q) => xSign * (place(q) - place(p)) || ySign * (q.y - p.y))) {
-    if (!best.length || ySign * point.y > ySign * best[best.length - 1].y) best.push(point);
-  }
-  return best;
+function front(points, xSign, ySign, grain) { // a better y beats also where x is worse by no more than grain
+  const beats = (p, q) => {
+    const [x, y] = [xSign * (p.x - q.x), ySign * (p.y - q.y)];
+    return (y > 0 && x >= -grain) || (y === 0 && x > 0);
+  };
+  const best = points.filter((point) => !points.some((other) => beats(other, point)));
+  return best.sort((p, q) => xSign * (q.x - p.x) || ySign * (q.y - p.y));
 }
 
 function plot(section) {

@@ -39,6 +39,13 @@ def test_sizes_that_meet_one_target_are_one_size_on_the_front(fronts: list[list[
     assert [point.row.identity.method for point in front(points, 1, -1, 0.0)] == ["laser", "saap", "trawl"]
 
 
+@pytest.mark.parametrize("target", [0.2, 0.125, 0.35])
+def test_rows_of_one_target_are_one_size_wherever_it_lies(target: float, fronts: list[list[str]]) -> None:
+    places = {"saap": (target + 0.004, 90.0), "trawl": (target - 0.004, 30.0), "laser": (target + 0.15, 95.0)}
+    scatter(build([r for name, (x, y) in places.items() for r in cells(name, y, removed=x)], [PAIR]), "size")
+    assert fronts[-1] == ["laser", "trawl"]
+
+
 def test_a_disturbed_speed_is_drawn_and_not_on_the_front(fronts: list[list[str]]) -> None:
     records = [*cells("random", 20.0, ratio=1.1), *cells("saap", 15.0, ratio=1.9)]
     shaken = [

@@ -126,18 +126,17 @@ def spread(row: Row, column: Column, scale: float) -> tuple[float, float]:
 
 
 def front(points: Sequence[Point], x_sign: int, y_sign: int, grain: float) -> list[Point]:
-    """The Pareto front by point value, from the best x to the best y: what no other point equals or beats in both.
+    """The Pareto front by point value, from the best x to the best y: what no other point beats.
 
-    Values of x are compared in whole steps of `grain`, or as they are where it is 0.
+    One beats another where its x is as good, or worse by no more than `grain`, and its y better; or both x and y equal
+    or better.
     """
-    def order(point: Point) -> tuple[float, float]:
-        return -x_sign * (round(point.x / grain) if grain else point.x), -y_sign * point.y
+    def beats(one: Point, other: Point) -> bool:
+        x, y = x_sign * (one.x - other.x), y_sign * (one.y - other.y)
+        return (y > 0 and x >= -grain) or (y == 0 and x > 0)
 
-    best: list[Point] = []
-    for point in sorted(points, key=order):
-        if not best or y_sign * point.y > y_sign * best[-1].y:
-            best.append(point)
-    return best
+    best = [point for point in points if not any(beats(other, point) for other in points)]
+    return sorted(best, key=lambda p: (-x_sign * p.x, -y_sign * p.y))
 
 
 def draw(points: Sequence[Point], model: str, axis: Axis, quality: Column) -> Any:
