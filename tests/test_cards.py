@@ -62,3 +62,15 @@ def test_a_card_has_the_figures_of_the_full_board(method: str) -> None:
     in_card = [line for line in lines if line.count("|") == 9]
     assert in_card
     assert sorted(in_card) == sorted(seen(method))
+
+
+def test_the_readme_tells_what_lora_changes_at_half_the_size() -> None:
+    four = {"llm_pruner", "saap", "wanda_sp", "pruning_adapter"}
+    found: dict[str, list[float]] = {"none": [], "lora": []}
+    for row in read("leaderboard.csv"):
+        if row["target"] == "params=0.5" and row["method"] in four and row["preset"] == MAIN[row["method"]]:
+            found[row["recovery"]].append(float(row[PERPLEXITY]))
+    assert [len(values) for values in found.values()] == [4, 4]
+    before, after = (f"between {min(values):,.0f} and {max(values):,.0f}" for values in found.values())
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"lie {before} in perplexity, and after sixty steps of LoRA {after}." in readme

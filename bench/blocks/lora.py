@@ -31,11 +31,10 @@ def recover(model: PreTrainedModel, ctx: Context, config: LoraRecovery) -> PreTr
     """
     plain = tuple(target for target in config.targets if target != FACTORS)
     adapted = attach(model, ctx, config.model_copy(update={"targets": plain}))
-    if FACTORS in config.targets:
-        with seeded(ctx, "lora: factors"):
-            lora_on_factors.attach(model, config.r, config.alpha)
+    with seeded(ctx, "lora: factors"):
+        factors = lora_on_factors.attach(model, config.r, config.alpha) if FACTORS in config.targets else []
     train(model, ctx, config, ctx.examples(config.max_length), name="lora")
-    lora_on_factors.merge(model)
+    lora_on_factors.merge(factors)
     return merge(adapted)
 
 

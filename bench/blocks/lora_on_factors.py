@@ -6,7 +6,7 @@ An adapter beside the product of the factors would, merged, raise its rank, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -14,11 +14,14 @@ from torch.nn.utils import parametrize
 
 from bench.model.lean_llama import SharedFactors
 
+NAMES = ("inner", "outer")
+
 
 class FactorAdapter(nn.Module):  # type: ignore[misc]  # torch has no types here
     """W + alpha/r · B A in the place of a factor W [p, k], with A [r, k] as LoRA draws it and B [p, r] = 0.
 
-    The rank is no more than W's own. A and B are float32 whatever W is.
+    The rank is no more than W's own. A and B are float32 whatever W is. There is no input to drop from: a recovery's
+    dropout is left to the adapters on projections.
     """
 
     def __init__(self, weight: torch.Tensor, r: int, alpha: float) -> None:
@@ -33,20 +36,20 @@ class FactorAdapter(nn.Module):  # type: ignore[misc]  # torch has no types here
         return weight + (self.scale * self.b @ self.a).to(weight.dtype)
 
 
-def attach(model: nn.Module, r: int, alpha: float) -> None:
-    """Put adapters on both factors of every set of factors in `model`, in place; cores stay as they are."""
-    for factors in _of(model):
-        for name in ("inner", "outer"):
+def attach(model: nn.Module, r: int, alpha: float) -> list[SharedFactors]:
+    """Put adapters on both factors of every set of factors in `model`, in place; cores stay as they are.
+
+    Returns the sets, for `merge`.
+    """
+    found = [module for module in model.modules() if isinstance(module, SharedFactors)]
+    for factors in found:
+        for name in NAMES:
             parametrize.register_parametrization(factors, name, FactorAdapter(getattr(factors, name), r, alpha))
+    return found
 
 
-def merge(model: nn.Module) -> None:
-    """Add the adapters to their factors, where there are any."""
-    for factors in _of(model):
-        for name in ("inner", "outer"):
-            if parametrize.is_parametrized(factors, name):
-                parametrize.remove_parametrizations(factors, name, leave_parametrized=True)
-
-
-def _of(model: nn.Module) -> Iterator[SharedFactors]:
-    yield from [module for module in model.modules() if isinstance(module, SharedFactors)]
+def merge(adapted: Iterable[SharedFactors]) -> None:
+    """Add the adapters to their factors; what is left are plain factors."""
+    for factors in adapted:
+        for name in NAMES:
+            parametrize.remove_parametrizations(factors, name, leave_parametrized=True)

@@ -17,6 +17,7 @@ from bench.report.evidence import evidence_of
 from bench.report.formats import reading
 from bench.report.frame import Identity, Run, current
 from bench.report.headline import means_of
+from bench.report.paired import is_loss
 from bench.report.rank import Basis, Ranking
 from bench.report.stats import ALPHA, Difference, holm, pairwise
 from bench.task import TaskGroup
@@ -47,7 +48,7 @@ class Outcome:
             return self.why
         if self.holm >= ALPHA or not self.difference.value:
             return "no difference found"
-        return "B is better" if (self.difference.value > 0) == (".ppl" not in self.metric) else "A is better"
+        return "B is better" if (self.difference.value < 0) == is_loss(self.metric) else "A is better"
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def _compared(a: str, b: str, ours: Runs, theirs: Runs, groups: Sequence[TaskGro
     runs = dict(zip(rows, (ours, theirs), strict=True))
     values = [_values(seeds) for seeds in (ours, theirs)]
     shared = sorted(id_ for id_ in values[0].keys() & values[1].keys())
-    bases = [Basis(id_, (id_,), ".ppl" not in id_) for id_ in shared if _is_quality(id_)]
+    bases = [Basis(id_, (id_,), not is_loss(id_)) for id_ in shared if _is_quality(id_)]
     suffixes = sorted({id_.partition("@")[2] for id_ in shared if ".acc" in id_})
     means = [mean for mean in means_of(suffixes, groups, {}) if set(mean.parts) <= set(shared)]
     bases += [Basis(mean.id, mean.parts, True) for mean in means]
@@ -183,7 +184,7 @@ def table(compared: Compared) -> list[dict[str, str]]:
         d, (scale, decimals, unit) = test.difference, reading(test.metric)
         line = {"metric": test.metric, "n": str(test.n or "–")}
         for side, value in (("A", test.a), ("B", test.b)):
-            line[side] = "–" if value is None else f"{scale * value:,.{2 if unit == 'nats/token' else 1}f}"
+            line[side] = "–" if value is None else f"{scale * value:,.{2 if is_loss(test.metric) else 1}f}"
         if d is not None and test.p is not None and test.holm is not None:
             line |= {
                 "B − A": f"{scale * d.value:+.{decimals}f} {unit}",

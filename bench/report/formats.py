@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from bench.report.board import Board, Cell, Column
-from bench.report.paired import Pair
+from bench.report.paired import Pair, is_loss
 
 ARROWS = {"higher": " ↑", "lower": " ↓", "none": ""}
 NOTHING = "–"
@@ -74,7 +74,7 @@ def writer(value: float, unit: str) -> tuple[Callable[[float], str], str]:
 
 def reading(metric: str) -> tuple[float, int, str]:
     """How a difference of two rows by `metric` is read: scale, decimals and unit."""
-    return (1.0, 3, "nats/token") if ".ppl" in metric else (100.0, 1, "points")
+    return (1.0, 3, "nats/token") if is_loss(metric) else (100.0, 1, "points")
 
 
 def difference(pair: Pair) -> tuple[str, str, str]:

@@ -39,7 +39,12 @@ class Pair:
         """Whether the row is significantly better (True) or worse (False); None where it cannot be told."""
         if self.difference.low <= 0 <= self.difference.high:
             return None
-        return (self.difference.value < 0) == (".ppl" in self.metric)
+        return (self.difference.value < 0) == is_loss(self.metric)
+
+
+def is_loss(metric: str) -> bool:
+    """Whether rows are compared by `metric` as mean losses, where less is better; else as accuracies."""
+    return ".ppl" in metric
 
 
 def pairs(ranking: Ranking, bases: Mapping[str, Sequence[Basis]]) -> list[Pair]:

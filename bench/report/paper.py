@@ -22,6 +22,7 @@ WIDE = 5
 """Up to so many columns of numbers fit between one-inch margins in footnote size; more are set smaller."""
 LONG = 45
 """Up to so many rows stand on one page."""
+Named = Sequence[tuple[Row, str]]
 NOTE = (
     "± one standard error, over several seeds their standard deviation; (a–b) a 95 % interval. Bold: no row of the "
     "same size and recovery is significantly better (paired tests, Holm, 5 %)."
@@ -42,19 +43,24 @@ def latex(board: Board, model: str) -> str:
 
     What is too long for a page becomes a table for each target, with the dense model in each.
     """
-    made = r"% Made by `leanboard report`; needs \usepackage{booktabs}."
-    named = _named(board, model)
-    if len(named) <= LONG:
-        return "\n".join([made, *_table(board, model, model, named)])
-    dense = [(row, name) for row, name in named if row.identity.method == "dense"]
-    lines = [made]
-    for target in dict.fromkeys(row.identity.target for row, _ in named):
-        rest = [(row, name) for row, name in named if row.identity.target == target and row.identity.method != "dense"]
-        lines += _table(board, model, f"{model}, {target}" if target != "none" else model, [*dense, *rest])
+    lines = [r"% Made by `leanboard report`; needs \usepackage{booktabs}."]
+    for title, part in _pages(model, _named(board, model)).items():
+        lines += _table(board, model, title, part)
     return "\n".join(lines)
 
 
-def _table(board: Board, model: str, title: str, named: Sequence[tuple[Row, str]]) -> list[str]:
+def _pages(model: str, named: Named) -> dict[str, Named]:
+    """Title of a table -> its rows."""
+    if len(named) <= LONG:
+        return {model: named}
+    return {
+        model if target == "none" else f"{model}, {target}":
+            [(row, name) for row, name in named if row.identity.target == target or row.identity.method == "dense"]
+        for target in dict.fromkeys(row.identity.target for row, _ in named)
+    }
+
+
+def _table(board: Board, model: str, title: str, named: Named) -> list[str]:
     columns = columns_of(board, model)
     heads = [title_of(column, column.id in board.smoke) for column in columns]
     size, smaller = ("footnotesize", "scriptsize") if len(columns) <= WIDE else ("scriptsize", "tiny")
