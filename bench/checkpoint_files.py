@@ -14,8 +14,15 @@ from bench.errors import DataError, UsageError
 FAMILIES = ("llama", "lean_llama")
 TOKENIZER_FILES = ("special_tokens_map.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 BOOKKEEPING = {
-    "_model_name_or_path", "_name_or_path", "auto_map", "dtype", "is_local", "local_files_only", "torch_dtype",
-    "transformers_version", "use_cache",
+    "_model_name_or_path",
+    "_name_or_path",
+    "auto_map",
+    "dtype",
+    "is_local",
+    "local_files_only",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
 }
 CODE_REFUSED = "the model would run code of its own, which is refused without --trust-remote-code"
 

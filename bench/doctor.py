@@ -90,5 +90,3 @@ def _methods() -> list[Finding]:
         return [Finding("methods", False, str(error))]
     broken = [Finding(f"method {name}", False, reason) for name, reason in registry.broken.items()]
     return [Finding("methods", not broken, ", ".join(registry.methods)), *broken]
-
-

@@ -25,8 +25,18 @@ SEED = 0
 KINDS = ("size", "generation")
 """Kinds of tasks that mean something for random weights."""
 SHAPE = {
-    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
-    "vocab_size", "tie_word_embeddings", "rms_norm_eps", "max_position_embeddings", "rope_theta", "rope_parameters",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "vocab_size",
+    "tie_word_embeddings",
+    "rms_norm_eps",
+    "max_position_embeddings",
+    "rope_theta",
+    "rope_parameters",
     "rope_scaling",
 }
 

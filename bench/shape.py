@@ -91,9 +91,7 @@ class Shape:
             head_dim=layers[0].head_dim,
             vocab=config.vocab_size,
             tied=config.tie_word_embeddings,
-            blocks=tuple(
-                BlockShape(c.num_attention_heads, c.num_key_value_heads, c.intermediate_size) for c in layers
-            ),
+            blocks=tuple(BlockShape(c.num_attention_heads, c.num_key_value_heads, c.intermediate_size) for c in layers),
             factors=_factors(getattr(config, "factors", None)),
             bottleneck=getattr(config, "bottleneck", None) or 0,
         )
@@ -111,7 +109,8 @@ class Shape:
             tied=config.get("tie_word_embeddings", False),
             blocks=tuple(
                 BlockShape(
-                    c["num_attention_heads"], c.get("num_key_value_heads") or c["num_attention_heads"],
+                    c["num_attention_heads"],
+                    c.get("num_key_value_heads") or c["num_attention_heads"],
                     c["intermediate_size"],
                 )
                 for c in layers
@@ -125,9 +124,14 @@ class Shape:
         block, d = self.blocks[layer], self.hidden
         q, kv, channels = block.heads * self.head_dim, block.kv_heads * self.head_dim, block.channels
         return {
-            "q_proj": (q, d), "k_proj": (kv, d), "v_proj": (kv, d), "o_proj": (d, q),
-            "gate_proj": (channels, d), "up_proj": (channels, d), "down_proj": (d, channels),
-        }[projection]  # fmt: skip
+            "q_proj": (q, d),
+            "k_proj": (kv, d),
+            "v_proj": (kv, d),
+            "o_proj": (d, q),
+            "gate_proj": (channels, d),
+            "up_proj": (channels, d),
+            "down_proj": (d, channels),
+        }[projection]
 
     def count(self, factors: FactorShape, piece: Slice) -> int:
         """How many slices of `factors` the projection of `piece` is."""

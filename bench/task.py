@@ -151,9 +151,7 @@ class TaskGroup(BaseTask):
 
 
 TaskSpec = AccuracyTask | PerplexityTask | GenerationTask | SizeTask | ContinuationTask
-TASK_FILE: TypeAdapter[TaskSpec | TaskGroup] = TypeAdapter(
-    Annotated[TaskSpec | TaskGroup, Field(discriminator="kind")]
-)
+TASK_FILE: TypeAdapter[TaskSpec | TaskGroup] = TypeAdapter(Annotated[TaskSpec | TaskGroup, Field(discriminator="kind")])
 
 
 @dataclass(frozen=True)
@@ -179,5 +177,8 @@ class Task:
     def settings(self) -> dict[str, Any]:
         """Everything of the task that changes its value; goes into the key."""
         of_lists = {"description", "protocols", "grids"}
-        return {"task": self.spec.model_dump(mode="json", exclude=of_lists), "protocol": self.protocol,
-                "limit": self.limit}
+        return {
+            "task": self.spec.model_dump(mode="json", exclude=of_lists),
+            "protocol": self.protocol,
+            "limit": self.limit,
+        }

@@ -22,9 +22,13 @@ def method_list(registry: Registry) -> Rows:
     """Every method found, and the plug-ins that could not be loaded with the reason."""
     rows = [
         {
-            "method": entry.name, "version": entry.cls.version, "track": entry.cls.traits.track,
+            "method": entry.name,
+            "version": entry.cls.version,
+            "track": entry.cls.traits.track,
             "needs": ", ".join(sorted(entry.cls.traits.needs)) or "nothing",
-            "presets": ", ".join(entry.presets()), "title": entry.cls.traits.title, "origin": entry.origin,
+            "presets": ", ".join(entry.presets()),
+            "title": entry.cls.traits.title,
+            "origin": entry.origin,
         }
         for entry in registry.methods.values()
     ]
@@ -44,9 +48,18 @@ def method_details(entry: MethodEntry) -> dict[str, Any]:
     ]
     presets = {name: preset.model_dump(mode="json") for name, preset in entry.presets().items()}
     return {
-        "method": entry.name, "title": traits.title, "version": entry.cls.version, "track": traits.track,
-        "needs": sorted(traits.needs), "changes": sorted(traits.changes), "deterministic": traits.deterministic,
-        "paper": traits.paper, "origin": entry.origin, "config": config, "presets": presets, "card": entry.card() or "",
+        "method": entry.name,
+        "title": traits.title,
+        "version": entry.cls.version,
+        "track": traits.track,
+        "needs": sorted(traits.needs),
+        "changes": sorted(traits.changes),
+        "deterministic": traits.deterministic,
+        "paper": traits.paper,
+        "origin": entry.origin,
+        "config": config,
+        "presets": presets,
+        "card": entry.card() or "",
     }
 
 
@@ -56,8 +69,10 @@ def model_list() -> Rows:
 
     return [
         {
-            "model": entry.id, "weights": "here" if is_here(entry) else "not fetched",
-            "description": entry.description, "licence": entry.licence,
+            "model": entry.id,
+            "weights": "here" if is_here(entry) else "not fetched",
+            "description": entry.description,
+            "licence": entry.licence,
         }
         for entry in CATALOGUE.values()
     ]
@@ -75,11 +90,16 @@ def task_list() -> Rows:
             usual = getattr(spec, "windows", None) or getattr(spec, "protocols", None) or [None]
             protocols = [spec.protocol(None if p is None else str(p)) for p in usual]
         data = spec.data()
-        rows.append({
-            "task": spec.name, "kind": spec.kind, "protocols": ", ".join(protocols), "data": ", ".join(data),
-            "here": "" if not data else "yes" if all(pack.has(ref) for ref in data) else "not fetched",
-            "description": spec.description,
-        })
+        rows.append(
+            {
+                "task": spec.name,
+                "kind": spec.kind,
+                "protocols": ", ".join(protocols),
+                "data": ", ".join(data),
+                "here": "" if not data else "yes" if all(pack.has(ref) for ref in data) else "not fetched",
+                "description": spec.description,
+            }
+        )
     return rows
 
 
@@ -93,14 +113,22 @@ def plan_list(plan: Plan) -> Rows:
         takes = plan.estimates[job.artifact.key]
         for key, what in [(job.artifact.key, "compress"), *((cell.key, cell.task) for cell in job.cells)]:
             cell, seconds, is_checkpoint = job.artifact, takes.seconds[key], key == job.artifact.key
-            rows.append({
-                "model": cell.model, "method": cell.method, "preset": cell.preset, "recovery": cell.recovery_name,
-                "target": cell.target_name, "seed": cell.seed, "what": what, "key": key,
-                "status": "finished" if key in plan.finished else "to do",
-                "memory (GB)": round(takes.memory / 1e9, 2) if is_checkpoint else "",
-                "disk (GB)": round(takes.disk / 1e9, 3) if is_checkpoint else "",
-                "time (s)": "–" if seconds is None else round(seconds, 1),
-            })
+            rows.append(
+                {
+                    "model": cell.model,
+                    "method": cell.method,
+                    "preset": cell.preset,
+                    "recovery": cell.recovery_name,
+                    "target": cell.target_name,
+                    "seed": cell.seed,
+                    "what": what,
+                    "key": key,
+                    "status": "finished" if key in plan.finished else "to do",
+                    "memory (GB)": round(takes.memory / 1e9, 2) if is_checkpoint else "",
+                    "disk (GB)": round(takes.disk / 1e9, 3) if is_checkpoint else "",
+                    "time (s)": "–" if seconds is None else round(seconds, 1),
+                }
+            )
     return rows
 
 

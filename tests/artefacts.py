@@ -64,7 +64,11 @@ def everything(model: PreTrainedModel) -> PreTrainedModel:
 
 
 KINDS: dict[str, Callable[[PreTrainedModel], PreTrainedModel]] = {
-    "uniform": uniform, "uneven": uneven, "factored": factored, "bottleneck": widened, "everything": everything,
+    "uniform": uniform,
+    "uneven": uneven,
+    "factored": factored,
+    "bottleneck": widened,
+    "everything": everything,
 }
 
 

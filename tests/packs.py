@@ -41,15 +41,24 @@ def tables(n: int = 12) -> dict[str, list[dict[str, Any]]]:
         ],
         "hellaswag/validation": [
             {
-                "ind": i, "activity_label": "Jumping", "ctx_a": f"A {word(i)} fox stands.", "ctx_b": "it", "ctx": "",
+                "ind": i,
+                "activity_label": "Jumping",
+                "ctx_a": f"A {word(i)} fox stands.",
+                "ctx_b": "it",
+                "ctx": "",
                 "endings": [f"[header] jumps {k} times.  [title] Then it is {word(i + k)}." for k in range(4)],
-                "source_id": "", "split": "val", "split_type": "indomain", "label": str(i % 4),
+                "source_id": "",
+                "split": "val",
+                "split_type": "indomain",
+                "label": str(i % 4),
             }
             for i in range(n)
         ],
         "winogrande/validation": [
             {
-                "sentence": f"The fox beat the dog because the _ was {word(i)}.", "option1": "fox", "option2": "dog",
+                "sentence": f"The fox beat the dog because the _ was {word(i)}.",
+                "option1": "fox",
+                "option2": "dog",
                 "answer": str(1 + i % 2),
             }
             for i in range(n)
@@ -77,7 +86,10 @@ def make_pack(root: Path, rows: dict[str, list[dict[str, Any]]] | None = None) -
         data = file.read_bytes()
         sha256 = hashlib.sha256(data).hexdigest()
         manifest[f"{ref}.parquet"] = {
-            "rows": len(table), "columns": list(table[0]), "bytes": len(data), "sha256": sha256
+            "rows": len(table),
+            "columns": list(table[0]),
+            "bytes": len(data),
+            "sha256": sha256,
         }
     (root / "manifest.json").write_text(json.dumps(manifest, indent=1))
     return root

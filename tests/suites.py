@@ -26,9 +26,14 @@ def make_suite(root: Path, **changes: Any) -> Path:
         make_checkpoint(root / "tiny", kv_heads=2, tied=True)
         make_pack(root / "pack", tables() | {CALIBRATION: passages()})
     suite = {
-        "name": "tiny", "description": "a test", "models": [str(root / "tiny")], "device": "cpu",
-        "targets": [{"basis": "params", "value": 0.2}], "calibration": {"data": CALIBRATION},
-        "methods": ["dense", "random"], "tasks": ["size", "wikitext2@128/limit2", "piqa/limit4"],
+        "name": "tiny",
+        "description": "a test",
+        "models": [str(root / "tiny")],
+        "device": "cpu",
+        "targets": [{"basis": "params", "value": 0.2}],
+        "calibration": {"data": CALIBRATION},
+        "methods": ["dense", "random"],
+        "tasks": ["size", "wikitext2@128/limit2", "piqa/limit4"],
     }
     file = root / "suite.yaml"
     file.write_text(yaml.safe_dump(suite | changes))
@@ -39,17 +44,28 @@ def environment(root: Path) -> dict[str, str]:
     """Environment of a command that may use nothing but what lies in `root`."""
     repository = str(Path(__file__).parents[1])
     data = {"LEANBOARD_DATA": str(root / "pack")} if (root / "pack").exists() else {}
-    return os.environ | data | {
-        "LEANBOARD_CACHE": str(root / "cache"), "LEANBOARD_OFFLINE": "1",
-        "PYTHONPATH": repository, "COLUMNS": "200", "OMP_NUM_THREADS": "1",
-    }
+    return (
+        os.environ
+        | data
+        | {
+            "LEANBOARD_CACHE": str(root / "cache"),
+            "LEANBOARD_OFFLINE": "1",
+            "PYTHONPATH": repository,
+            "COLUMNS": "200",
+            "OMP_NUM_THREADS": "1",
+        }
+    )
 
 
 def leanboard(root: Path, *arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
     """Run the command line in `root`."""
     return subprocess.run(
-        [sys.executable, "-m", "bench.cli", *arguments], cwd=root, env=environment(root), capture_output=True,
-        text=True, timeout=timeout,
+        [sys.executable, "-m", "bench.cli", *arguments],
+        cwd=root,
+        env=environment(root),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
     )
 
 

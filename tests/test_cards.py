@@ -13,8 +13,17 @@ FULL = ROOT / "results" / "full"
 PERPLEXITY = "wikitext2.ppl_token@128/limit64"
 ACCURACY = "commonsense7.signal_mean@0shot/limit500/arc_easy+hellaswag+openbookqa+piqa"
 METHODS = (
-    "magnitude", "layer_drop", "wanda_sp", "llm_pruner", "saap", "compresso", "pruning_adapter", "trawl", "laser",
-    "lora", "capaboost",
+    "magnitude",
+    "layer_drop",
+    "wanda_sp",
+    "llm_pruner",
+    "saap",
+    "compresso",
+    "pruning_adapter",
+    "trawl",
+    "laser",
+    "lora",
+    "capaboost",
 )
 OF_SUITE = [(method.name, method.preset) for method in load_suite("smollm-full").methods]
 MAIN = dict(reversed(OF_SUITE))

@@ -12,8 +12,24 @@ from tests.suites import leanboard, make_suite, user_seconds
 
 OLD_RECORDS = Path(__file__).parent / "data" / "old_records"
 VERBS = [
-    "methods", "test-method", "new-method", "models", "tasks", "plan", "run", "retry", "status", "measure-speed",
-    "report", "compare", "check", "gc", "why", "doctor", "data", "export",
+    "methods",
+    "test-method",
+    "new-method",
+    "models",
+    "tasks",
+    "plan",
+    "run",
+    "retry",
+    "status",
+    "measure-speed",
+    "report",
+    "compare",
+    "check",
+    "gc",
+    "why",
+    "doctor",
+    "data",
+    "export",
 ]
 
 
@@ -153,10 +169,12 @@ def test_gc_lists_what_no_board_shows_and_deletes_nothing(tmp_path: Path) -> Non
     newer = path.read_text().replace('"perplexity/1"', '"perplexity/2"').replace("aeff9960799fbe21", "0" * 16)
     path.with_name(f"wikitext2.{'0' * 16}.json").write_text(newer.replace("2026-11-23", "2026-11-24"))
     rows = json.loads(leanboard(tmp_path, "gc", "--json").stdout)
-    assert rows == [{
-        "record": f"results/{path.relative_to(tmp_path / 'results')}",
-        "why": "stale: perplexity/1, and there is perplexity/2",
-    }]
+    assert rows == [
+        {
+            "record": f"results/{path.relative_to(tmp_path / 'results')}",
+            "why": "stale: perplexity/1, and there is perplexity/2",
+        }
+    ]
     assert path.is_file()
 
 

@@ -29,7 +29,10 @@ def test_the_worked_example_keeps_the_contract_and_gets_its_row(tmp_path: Path) 
     typed = [line for kind, _, text in BLOCKS if kind == "console" for line in text.splitlines()]
     commands = [line.split("#")[0].split() for line in typed]
     assert [command[:2] for command in commands] == [
-        ["leanboard", "new-method"], ["leanboard", "test-method"], ["leanboard", "test-method"], ["leanboard", "run"]
+        ["leanboard", "new-method"],
+        ["leanboard", "test-method"],
+        ["leanboard", "test-method"],
+        ["leanboard", "run"],
     ]
     for command in commands:
         done = leanboard(tmp_path, *command[1:])

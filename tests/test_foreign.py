@@ -68,8 +68,16 @@ def test_code_that_computes_what_llama_does_is_run_once_and_the_record_says_so(t
     suite = make_suite(tmp_path, models=[str(folder)], methods=["dense"], tasks=["size"])
     shutil.rmtree(tmp_path / "tiny")
     [job] = make_plan(
-        load_suite(str(suite)), load_registry(), tmp_path / "results", model_paths={}, plugins=[], only={},
-        offline=True, command=["leanboard"], say=lambda line: None, trust_remote_code=True,
+        load_suite(str(suite)),
+        load_registry(),
+        tmp_path / "results",
+        model_paths={},
+        plugins=[],
+        only={},
+        offline=True,
+        command=["leanboard"],
+        say=lambda line: None,
+        trust_remote_code=True,
     ).jobs
     assert job.remote_code is not None
     assert artifact_record(job, "ok", 1.0).provenance.remote_code == job.remote_code
@@ -104,8 +112,14 @@ def test_a_tokenizer_with_code_of_its_own_is_refused_and_never_run(tmp_path: Pat
 def test_nothing_in_a_results_folder_or_where_one_stands_is_run(tmp_path: Path) -> None:
     make_suite(tmp_path, methods=["dense"], tasks=["size"])
     spy = f"open({str(tmp_path / 'log')!r}, 'w').close()\n"
-    for place in ("results/evil.py", "results/runs/evil/__init__.py", "results/methods/__init__.py", "evil.py",
-                  "plugins/evil.py", "sitecustomize/evil.py"):
+    for place in (
+        "results/evil.py",
+        "results/runs/evil/__init__.py",
+        "results/methods/__init__.py",
+        "evil.py",
+        "plugins/evil.py",
+        "sitecustomize/evil.py",
+    ):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).write_text(spy)
     suite = yaml.safe_load((tmp_path / "suite.yaml").read_text())

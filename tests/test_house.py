@@ -10,15 +10,48 @@ from bench.model.layers import PROJECTIONS
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted([*ROOT.glob("bench/**/*.py"), *ROOT.glob("methods/**/*.py")])
-CHEAP = ["bench/*.py", "bench/data/*.py", "bench/record/*.py", "bench/report/**/*.py", "methods/*/__init__.py",
-         "bench/scaffold/*.py", "bench/scaffold/template/__init__.py", "bench/blocks/settings.py",
-         "bench/blocks/recoveries.py", "bench/run/plan.py", "bench/run/cells.py",
-         "bench/run/estimate.py", "bench/run/executors/*.py", "bench/run/progress.py", "bench/run/worker.py",
-         "bench/run/outcome.py", "bench/run/status.py", "bench/run/retry.py", "bench/run/interrupt.py"]
+CHEAP = [
+    "bench/*.py",
+    "bench/data/*.py",
+    "bench/record/*.py",
+    "bench/report/**/*.py",
+    "methods/*/__init__.py",
+    "bench/scaffold/*.py",
+    "bench/scaffold/template/__init__.py",
+    "bench/blocks/settings.py",
+    "bench/blocks/recoveries.py",
+    "bench/run/plan.py",
+    "bench/run/cells.py",
+    "bench/run/estimate.py",
+    "bench/run/executors/*.py",
+    "bench/run/progress.py",
+    "bench/run/worker.py",
+    "bench/run/outcome.py",
+    "bench/run/status.py",
+    "bench/run/retry.py",
+    "bench/run/interrupt.py",
+]
 TEMPLATE = "bench/scaffold/template"  # what new-method writes: a plug-in, which knows no name of its own to import by
-EXECUTES = {"eval", "exec", "compile", "__import__", "torch.load", "torch.hub.load", "torch.jit.load", "np.load",
-            "numpy.load", "pd.read_pickle", "pandas.read_pickle", "yaml.load", "yaml.unsafe_load", "yaml.full_load",
-            "os.system", "os.popen", "runpy.run_path", "runpy.run_module"}
+EXECUTES = {
+    "eval",
+    "exec",
+    "compile",
+    "__import__",
+    "torch.load",
+    "torch.hub.load",
+    "torch.jit.load",
+    "np.load",
+    "numpy.load",
+    "pd.read_pickle",
+    "pandas.read_pickle",
+    "yaml.load",
+    "yaml.unsafe_load",
+    "yaml.full_load",
+    "os.system",
+    "os.popen",
+    "runpy.run_path",
+    "runpy.run_module",
+}
 UNPICKLES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 KNOW_THE_FLAG = ("resolve", "make_plan")  # ours: they hand on what the user said
 HEAVY = {"torch", "transformers", "lm_eval", "peft", "datasets"}
@@ -97,8 +130,12 @@ def test_one_place_alone_runs_the_code_of_a_model() -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)
 def test_only_the_adapter_knows_what_the_modules_are_called(path: Path) -> None:
-    if name(path) not in {"bench/model/layers.py", "bench/model/surgery.py", "bench/model/lean_llama.py",
-                          "bench/serve/vllm_llama.py"}:
+    if name(path) not in {
+        "bench/model/layers.py",
+        "bench/model/surgery.py",
+        "bench/model/lean_llama.py",
+        "bench/serve/vllm_llama.py",
+    }:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
         assert not used & {*PROJECTIONS, "self_attn", "embed_tokens", "input_layernorm", "post_attention_layernorm"}

@@ -42,7 +42,8 @@ def test_a_folder_a_file_and_a_package_get_rows(tmp_path: Path) -> None:
     (tmp_path / "alone.py").write_text(FILE)
     install("installed", tmp_path / "site")
     make_suite(
-        tmp_path, tasks=["size"],
+        tmp_path,
+        tasks=["size"],
         methods=["dense", "same", {"name": "dropped_in", "preset": "quick"}, {"name": "installed", "preset": "quick"}],
     )
     env = environment(tmp_path)
@@ -51,7 +52,11 @@ def test_a_folder_a_file_and_a_package_get_rows(tmp_path: Path) -> None:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "bench.cli", *arguments, "--plugins", "plugins", "--plugins", "alone.py"],
-            cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240,
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=240,
         )
 
     rows = {row["method"]: row for row in json.loads(run("methods", "--json").stdout)}

@@ -59,7 +59,9 @@ def test_metric_ids_name_their_task() -> None:
 
 def test_a_grid_stands_for_its_generation_tasks() -> None:
     assert [task.id for task in tasks_named("generate@hf/grid")] == [
-        "generate@hf/b1/p64/n128", "generate@hf/b8/p128/n128", "generate@hf/b8/p512/n128"
+        "generate@hf/b1/p64/n128",
+        "generate@hf/b8/p128/n128",
+        "generate@hf/b8/p512/n128",
     ]
     assert [task.id for task in tasks_named("generate@hf/sweep")] == ["generate@hf/b1-64/p64/n32"]
     assert tasks_named("generate")[0].settings()["task"].keys() == {"name", "version", "kind", "rounds"}

@@ -18,7 +18,10 @@ See = Callable[[int, torch.Tensor], None]
 
 
 def watch(
-    model: PreTrainedModel, ids: torch.Tensor, modules: Sequence[nn.Module], see: See,
+    model: PreTrainedModel,
+    ids: torch.Tensor,
+    modules: Sequence[nn.Module],
+    see: See,
     progress: Progress = lambda what, done, total: None,
 ) -> None:
     """Let `model` read `ids`, int64 [n, seq_len], and show `see(i, x)` what `modules[i]` gets.
@@ -39,7 +42,9 @@ def watch(
 
 
 def input_norms(
-    model: PreTrainedModel, ids: torch.Tensor, linears: Sequence[nn.Linear],
+    model: PreTrainedModel,
+    ids: torch.Tensor,
+    linears: Sequence[nn.Linear],
     progress: Progress = lambda what, done, total: None,
 ) -> list[torch.Tensor]:
     """For each of `linears` the L2 norm of each input feature over all tokens of `ids`: ‖X_j‖, float32 [inputs].
@@ -59,7 +64,9 @@ def input_norms(
 
 
 def wanda_scores(
-    model: PreTrainedModel, layers: Iterable[int], ids: torch.Tensor,
+    model: PreTrainedModel,
+    layers: Iterable[int],
+    ids: torch.Tensor,
     progress: Progress = lambda what, done, total: None,
 ) -> Scores:
     """What attention groups and channels of `layers` hand on: the sum over rows i of |W_ij|·‖X_j‖ (Wanda-sp).

@@ -131,5 +131,6 @@ def _factors(adapted: PeftModel) -> list[tuple[str, nn.Linear, nn.Linear]]:
     """The adapters of a model: path of the projection, A and B."""
     return [
         (path, layer.lora_A["default"], layer.lora_B["default"])
-        for path, layer in adapted.get_base_model().named_modules() if isinstance(layer, LoraLayer)
-    ]  # fmt: skip
+        for path, layer in adapted.get_base_model().named_modules()
+        if isinstance(layer, LoraLayer)
+    ]

@@ -20,10 +20,27 @@ from bench.model.surgery import kept_of, prune
 from bench.shape import BlockKept, BlockShape, Kept, Shape
 
 __all__ = [
-    "Block", "BlockKept", "BlockShape", "Kept", "Member", "Scores", "Shape", "attention_members", "blocks_of",
-    "embedding_of", "final_norm_of", "head_of", "hidden_members", "keep_groups", "kept_of",
-    "mlp_members", "prune", "pruned_layers", "query_heads", "shape_of",
-]  # fmt: skip
+    "Block",
+    "BlockKept",
+    "BlockShape",
+    "Kept",
+    "Member",
+    "Scores",
+    "Shape",
+    "attention_members",
+    "blocks_of",
+    "embedding_of",
+    "final_norm_of",
+    "head_of",
+    "hidden_members",
+    "keep_groups",
+    "kept_of",
+    "mlp_members",
+    "prune",
+    "pruned_layers",
+    "query_heads",
+    "shape_of",
+]
 
 
 @dataclass(frozen=True)
@@ -72,9 +89,7 @@ def query_heads(block: BlockShape, groups: Iterable[int]) -> tuple[int, ...]:
     return tuple(c * n_rep + i for c in sorted(groups) for i in range(n_rep))
 
 
-def keep_groups(
-    shape: Shape, attention: Mapping[int, Sequence[int]], mlp: Mapping[int, Sequence[int]]
-) -> Kept:
+def keep_groups(shape: Shape, attention: Mapping[int, Sequence[int]], mlp: Mapping[int, Sequence[int]]) -> Kept:
     """The `Kept` with these attention groups and channels by layer; layers that are not named stay whole."""
     blocks = dict(shape.keep_all().blocks)
     for layer, whole in blocks.items():

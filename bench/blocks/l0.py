@@ -82,9 +82,15 @@ class Masks:
     """
 
     def __init__(
-        self, shape: Shape, means: Mapping[Family, float], generator: torch.Generator, device: torch.device,
-        *, spread: float = 0.01, law: HardConcrete = HardConcrete(),
-    ) -> None:  # fmt: skip
+        self,
+        shape: Shape,
+        means: Mapping[Family, float],
+        generator: torch.Generator,
+        device: torch.device,
+        *,
+        spread: float = 0.01,
+        law: HardConcrete = HardConcrete(),
+    ) -> None:
         self.shape, self.device, self.law = shape, device, law
         self.sizes: dict[Family, list[int]] = {
             "heads": [block.kv_heads for block in shape.blocks],
@@ -156,18 +162,20 @@ class Masks:
     def _values(self, flat: Mapping[Family, torch.Tensor]) -> Values:
         heads, channels, [hidden] = (
             flat[family].split(self.sizes[family])
-            if family in flat else [torch.ones(n, device=self.device) for n in self.sizes[family]]
+            if family in flat
+            else [torch.ones(n, device=self.device) for n in self.sizes[family]]
             for family in FAMILIES
-        )  # fmt: skip
+        )
         return Values(tuple(heads), tuple(channels), hidden)
 
     def _expected(self) -> Shape:
         """The expected widths, scalars with gradients, as a `Shape`."""
         widths: dict[Family, list[Any]] = {
             family: [part.sum() for part in self.law.positive(self.logits[family]).split(sizes)]
-            if family in self.logits else list(sizes)
+            if family in self.logits
+            else list(sizes)
             for family, sizes in self.sizes.items()
-        }  # fmt: skip
+        }
         blocks = tuple(
             BlockShape(kv_heads * (dense.heads // dense.kv_heads), kv_heads, channels)
             for dense, kv_heads, channels in zip(self.shape.blocks, widths["heads"], widths["channels"], strict=True)

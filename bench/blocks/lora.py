@@ -56,9 +56,14 @@ def attach(model: PreTrainedModel, ctx: Context, config: LoraSettings, name: str
     if len(factored) == len(named):
         raise MethodError(f"{name}: targets: in this model none of {', '.join(config.targets)} is a plain matrix")
     settings = LoraConfig(
-        r=config.r, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=list(config.targets),
-        exclude_modules=factored or None, bias="none", task_type="CAUSAL_LM",
-    )  # fmt: skip
+        r=config.r,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=list(config.targets),
+        exclude_modules=factored or None,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
     vars(model).pop("leanboard_adapter", None)
     with seeded(ctx, f"{name}: adapters"):
         return get_peft_model(model, settings)

@@ -72,8 +72,15 @@ def tucker(
 
 
 def cp(
-    x: torch.Tensor, rank: int, generator: torch.Generator, *, starts: Sequence[Start] = ("hosvd", "random", "random"),
-    sweeps: int = 100, tolerance: float = 1e-8, ridge: float = RIDGE, oversampling: int = 0,
+    x: torch.Tensor,
+    rank: int,
+    generator: torch.Generator,
+    *,
+    starts: Sequence[Start] = ("hosvd", "random", "random"),
+    sweeps: int = 100,
+    tolerance: float = 1e-8,
+    ridge: float = RIDGE,
+    oversampling: int = 0,
 ) -> Approximation:
     """CP of rank `rank` by alternating least squares: the best of `starts`, from the leading singular vectors of the
     unfoldings (hosvd) or from factors uniform on [0, 1), drawn from `generator` (random).
@@ -87,8 +94,7 @@ def cp(
     if 0 < size < max(x.shape[1:]):
         bases = tucker(x, (size, size), sweeps=1)
         inside = bases.factors.core
-        small = cp(inside, rank, generator, starts=starts, sweeps=sweeps, tolerance=tolerance,
-                   ridge=ridge)  # fmt: skip
+        small = cp(inside, rank, generator, starts=starts, sweeps=sweeps, tolerance=tolerance, ridge=ridge)
         found, lost, kept = small.factors, bases.error**2, 1 - bases.error**2
         inner, outer = bases.factors.inner @ found.inner.to(inside), bases.factors.outer @ found.outer.to(inside)
         factors = Factors(inner, found.core.to(inside), outer)
@@ -138,8 +144,9 @@ def _hosvd_start(x: torch.Tensor, rank: int, generator: torch.Generator) -> tupl
     inner, outer = _leading(_gram(x, left=True), rank), _leading(_gram(x, left=False), rank)
     more_inner, more_outer = _random_start(x, rank, generator)
     return (
-        torch.cat([inner, more_inner[:, inner.shape[1] :]], 1), torch.cat([outer, more_outer[:, outer.shape[1] :]], 1)
-    )  # fmt: skip
+        torch.cat([inner, more_inner[:, inner.shape[1] :]], 1),
+        torch.cat([outer, more_outer[:, outer.shape[1] :]], 1),
+    )
 
 
 def _random_start(x: torch.Tensor, rank: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:

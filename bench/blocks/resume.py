@@ -53,7 +53,8 @@ class Resume:
             parameter.data.copy_(tensors[f"weight.{i}"])
             self.optimiser.state[parameter] = {
                 key.rpartition(".")[2]: value.to(parameter.device) if value.dim() else value
-                for key, value in tensors.items() if key.startswith(f"moment.{i}.")
+                for key, value in tensors.items()
+                if key.startswith(f"moment.{i}.")
             }
         torch.set_rng_state(tensors["random"])
         if self.ctx.device.type == "cuda":

@@ -60,16 +60,16 @@ def sample_groups(
         return reduced(blocks, shape, rows, _whole) if whole_members else added(rows)
 
     return Sampled(
-        vector([m.vector for m in mine]), added([m.element for m in mine]),
+        vector([m.vector for m in mine]),
+        added([m.element for m in mine]),
         [vector(rows) for rows in zip(*(m.vectors for m in mine), strict=True)],
         [added(rows) for rows in zip(*(m.elements for m in mine), strict=True)],
-    )  # fmt: skip
+    )
 
 
 @dataclass
 class _Worth:
-    """What the rows of one member are worth, float32 [rows]: to the whole batch, and to each row of it, `done` so far.
-    """
+    """What the rows of a member are worth, float32 [rows]: to the whole batch, and to each row of it, `done` so far."""
 
     member: Member
     vectors: list[torch.Tensor]
@@ -85,9 +85,13 @@ class _Worth:
 
 
 def _gathered(
-    model: PreTrainedModel, members: Sequence[Member], ids: torch.Tensor, element: Importance, whole_members: bool,
+    model: PreTrainedModel,
+    members: Sequence[Member],
+    ids: torch.Tensor,
+    element: Importance,
+    whole_members: bool,
     progress: Progress,
-) -> list[_Worth]:  # fmt: skip
+) -> list[_Worth]:
     """The worth of each member, from a backward pass per row for a few layers at a time."""
     found = {member.weight: _Worth.none_yet(member, len(ids)) for member in members}
 
@@ -104,9 +108,13 @@ def _gathered(
 
 
 def _gather(
-    model: PreTrainedModel, found: Mapping[nn.Parameter, _Worth], ids: torch.Tensor, element: Importance,
-    vector: Callable[[Member, torch.Tensor], torch.Tensor], progress: Progress,
-) -> None:  # fmt: skip
+    model: PreTrainedModel,
+    found: Mapping[nn.Parameter, _Worth],
+    ids: torch.Tensor,
+    element: Importance,
+    vector: Callable[[Member, torch.Tensor], torch.Tensor],
+    progress: Progress,
+) -> None:
     """Fill in what the members of some weights are worth; g and F are summed over the rows, in float32."""
     mean = {weight: torch.zeros_like(weight, dtype=torch.float32) for weight in found}
     fisher = {weight: torch.zeros_like(total) for weight, total in mean.items() if element in NEED_FISHER}

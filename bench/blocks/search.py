@@ -54,9 +54,13 @@ def tried_layers(config: DecompositionConfig, ctx: Context, n_blocks: int, *, si
 
 
 def decompose(
-    model: PreTrainedModel, ctx: Context, config: DecompositionConfig, units: Sequence[Unit],
-    ranks: Callable[[Stack], Sequence[Rank]], approximator: Approximator,
-) -> PreTrainedModel:  # fmt: skip
+    model: PreTrainedModel,
+    ctx: Context,
+    config: DecompositionConfig,
+    units: Sequence[Unit],
+    ranks: Callable[[Stack], Sequence[Rank]],
+    approximator: Approximator,
+) -> PreTrainedModel:
     """Approximate the units that do least harm.
 
     Without a size to reach one unit is approximated: every unit is tried at each of `ranks(stack)` that stores fewer
@@ -117,8 +121,7 @@ def sized_trials(
 
 
 def _steered(shape: Shape, target: Target, stacks: Sequence[Stack], approximator: Approximator) -> Trial | None:
-    """`stacks` at one ratio, the last of them perhaps a step richer, so that the target is met; None where it is not.
-    """
+    """`stacks` at one ratio, the last of them perhaps a step richer, so that the target is met; None where not."""
 
     def trial(kept: float, richer: int = 0, above: float = 0.0) -> Trial:
         poor, rich = (
@@ -157,9 +160,12 @@ def _numbers(shape: Shape, s: Stack, rank: Rank) -> int:
 
 
 def _best(
-    model: PreTrainedModel, ctx: Context, config: DecompositionConfig, trials: Sequence[Trial],
+    model: PreTrainedModel,
+    ctx: Context,
+    config: DecompositionConfig,
+    trials: Sequence[Trial],
     approximator: Approximator,
-) -> list[tuple[Stack, Factors]]:  # fmt: skip
+) -> list[tuple[Stack, Factors]]:
     """The trial with the lowest loss on the first windows, and its factors."""
     ids = ctx.calibration(config.calibration_samples, config.seq_len)
     ids = ids[: max(1, round(config.validation_share * len(ids)))]

@@ -20,8 +20,10 @@ from bench.errors import MethodError
 from bench.shape import Shape, Slice
 
 MLP_SETS: dict[MlpSet, tuple[str, ...]] = {
-    "gud": ("gate_proj", "up_proj", "down_proj"), "ud": ("up_proj", "down_proj"), "gu": ("gate_proj", "up_proj"),
-}  # fmt: skip
+    "gud": ("gate_proj", "up_proj", "down_proj"),
+    "ud": ("up_proj", "down_proj"),
+    "gu": ("gate_proj", "up_proj"),
+}
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
@@ -40,8 +42,13 @@ class Stack:
 
 
 def stacks_of(
-    shape: Shape, mode: StackMode, layers: Sequence[int], *, mlp_set: MlpSet = "gud",
-    attention_set: AttentionSet = "split", segments: int = 3,
+    shape: Shape,
+    mode: StackMode,
+    layers: Sequence[int],
+    *,
+    mlp_set: MlpSet = "gud",
+    attention_set: AttentionSet = "split",
+    segments: int = 3,
 ) -> list[tuple[Stack, ...]]:
     """The stacks that `mode` makes of the blocks `layers`, by unit: what is approximated in one trial.
 
@@ -128,9 +135,13 @@ def _attention_stacks(shape: Shape, unit: Sequence[int], attention_set: Attentio
 
 
 def _stack(
-    shape: Shape, what: str, unit: Sequence[int], projections: Iterable[str], rows: int,
+    shape: Shape,
+    what: str,
+    unit: Sequence[int],
+    projections: Iterable[str],
+    rows: int,
     transposed: Iterable[str] = ("o_proj", "down_proj"),
-) -> Stack:  # fmt: skip
+) -> Stack:
     slices = tuple(Slice(layer, projection, projection in transposed) for layer in unit for projection in projections)
     where = f"block {unit[0]}" if len(unit) == 1 else f"blocks {unit[0]} to {unit[-1]}"
     return Stack(f"{what} of {where}", rows, shape.hidden, slices)

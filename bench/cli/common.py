@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 PIPE_WIDTH = 160
 
 app = typer.Typer(
-    name="leanboard", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    name="leanboard",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
     help="Compress LLaMA-family models with every method under the same conditions, and print one table to believe.",
 )
 
@@ -27,18 +31,32 @@ Plugins = Annotated[
 ]
 Only = Annotated[
     list[str] | None,
-    typer.Option("--only", metavar="KEY=VALUE", help="Only cells with this model, method, preset, recovery, target, "
-                                                      "seed or task; may be given several times."),
+    typer.Option(
+        "--only",
+        metavar="KEY=VALUE",
+        help="Only cells with this model, method, preset, recovery, target, seed or task; may be given several times.",
+    ),
 ]
 ModelPath = Annotated[
     list[str] | None, typer.Option("--model-path", metavar="ID=DIR", help="Where the weights of a model lie.")
 ]
 Weights = Annotated[
-    str | None, typer.Option("--weights", metavar="random", help="Random weights of the same shapes: rows of size, "
-                             "speed and memory, without any of quality, where no weights are at hand.")
+    str | None,
+    typer.Option(
+        "--weights",
+        metavar="random",
+        help="Random weights of the same shapes: rows of size, "
+        "speed and memory, without any of quality, where no weights are at hand.",
+    ),
 ]
-TrustCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run the code that a model brings along, once and "
-                                         "apart, and take the model for a LLaMA if it computes the same.")]
+TrustCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run the code that a model brings along, once and "
+        "apart, and take the model for a LLaMA if it computes the same.",
+    ),
+]
 SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A suite file, or the name of one that comes along.")]
 
 

@@ -13,7 +13,8 @@ from bench.cli.common import Json, Plugins, app, show
 @app.command()
 def methods(
     name: Annotated[str | None, typer.Argument(help="Show this method's card, config and presets.")] = None,
-    plugins: Plugins = None, as_json: Json = False,
+    plugins: Plugins = None,
+    as_json: Json = False,
 ) -> None:
     """List the compression methods, or show one."""
     from bench.registry import load_registry

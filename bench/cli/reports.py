@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 @app.command()
 def report(
-    results: Results = Path("results"), as_json: Json = False,
+    results: Results = Path("results"),
+    as_json: Json = False,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit code 1 where any byte differs.")] = False,
 ) -> None:
     """Regenerate every CSV, Markdown file, plot and page from the records."""
@@ -44,10 +45,16 @@ def report(
 
 @app.command()
 def compare(
-    a: Annotated[str, typer.Argument(help="A row's name, MODEL/METHOD/PRESET/RECOVERY/TARGET or parts of it; the start "
-                                          "of its checkpoint's key; or a results folder.")],
+    a: Annotated[
+        str,
+        typer.Argument(
+            help="A row's name, MODEL/METHOD/PRESET/RECOVERY/TARGET or parts of it; the start "
+            "of its checkpoint's key; or a results folder."
+        ),
+    ],
     b: Annotated[str, typer.Argument(help="Another row, or another results folder.")],
-    results: Results = Path("results"), as_json: Json = False,
+    results: Results = Path("results"),
+    as_json: Json = False,
 ) -> None:
     """Compare two rows, or the rows that two results folders share: paired, task by task, and how their keys differ."""
     from dataclasses import asdict
@@ -79,7 +86,8 @@ def compare(
 def why(
     a: Annotated[str, typer.Argument(help="Key (or the start of one) or file of a record.")],
     b: Annotated[str, typer.Argument(help="The same of another.")],
-    results: Results = Path("results"), as_json: Json = False,
+    results: Results = Path("results"),
+    as_json: Json = False,
 ) -> None:
     """Say which ingredients of two records differ, and so why one was not reused for the other."""
     from bench.record.store import Store

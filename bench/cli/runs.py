@@ -48,9 +48,15 @@ MemoryLimit = Annotated[
 
 @app.command()
 def plan(
-    suite: SuiteName, results: Results = Path("results"), only: Only = None, model_path: ModelPath = None,
-    weights: Weights = None, plugins: Plugins = None, offline: Offline = False,
-    trust_remote_code: TrustCode = False, as_json: Json = False,
+    suite: SuiteName,
+    results: Results = Path("results"),
+    only: Only = None,
+    model_path: ModelPath = None,
+    weights: Weights = None,
+    plugins: Plugins = None,
+    offline: Offline = False,
+    trust_remote_code: TrustCode = False,
+    as_json: Json = False,
 ) -> None:
     """Show every cell of a suite and whether it is finished. Computes nothing."""
     from bench.views import plan_list
@@ -63,9 +69,17 @@ def plan(
 
 @app.command()
 def run(
-    suite: SuiteName, results: Results = Path("results"), only: Only = None, model_path: ModelPath = None,
-    weights: Weights = None, plugins: Plugins = None, offline: Offline = False, jobs: Jobs = 1,
-    executor: Executor = "local", time_limit: TimeLimit = None, memory_limit: MemoryLimit = None,
+    suite: SuiteName,
+    results: Results = Path("results"),
+    only: Only = None,
+    model_path: ModelPath = None,
+    weights: Weights = None,
+    plugins: Plugins = None,
+    offline: Offline = False,
+    jobs: Jobs = 1,
+    executor: Executor = "local",
+    time_limit: TimeLimit = None,
+    memory_limit: MemoryLimit = None,
     trust_remote_code: TrustCode = False,
 ) -> None:
     """Run what is not finished of a suite, then print the board and write CSVs, Markdown and plots.
@@ -84,9 +98,16 @@ def run(
 def retry(
     suite: SuiteName,
     code: Annotated[str, typer.Option("--code", help="Statuses or error codes, such as oom,timeout.")],
-    results: Results = Path("results"), only: Only = None, model_path: ModelPath = None,
-    weights: Weights = None, plugins: Plugins = None, offline: Offline = False, jobs: Jobs = 1,
-    executor: Executor = "local", time_limit: TimeLimit = None, memory_limit: MemoryLimit = None,
+    results: Results = Path("results"),
+    only: Only = None,
+    model_path: ModelPath = None,
+    weights: Weights = None,
+    plugins: Plugins = None,
+    offline: Offline = False,
+    jobs: Jobs = 1,
+    executor: Executor = "local",
+    time_limit: TimeLimit = None,
+    memory_limit: MemoryLimit = None,
     trust_remote_code: TrustCode = False,
 ) -> None:
     """Run the cells of a suite whose last record has one of these codes, and what was skipped for want of them.
@@ -131,9 +152,7 @@ def doctor(as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def carry_out(
-    made: Plan, chosen: list[Job], results: Path, workers: int, executor: str, limits: Limits
-) -> None:
+def carry_out(made: Plan, chosen: list[Job], results: Path, workers: int, executor: str, limits: Limits) -> None:
     from bench.registry import load_registry, task_groups
     from bench.report import report as make_report
     from bench.report.tables import print_table
@@ -178,8 +197,14 @@ def typed() -> list[str]:
 
 
 def planned(
-    suite: str, results: Path, only: list[str] | None, model_path: list[str] | None, weights: str | None,
-    plugins: list[Path] | None, offline: bool, trust_remote_code: bool,
+    suite: str,
+    results: Path,
+    only: list[str] | None,
+    model_path: list[str] | None,
+    weights: str | None,
+    plugins: list[Path] | None,
+    offline: bool,
+    trust_remote_code: bool,
 ) -> Plan:
     from bench.registry import load_registry
     from bench.run.plan import make_plan
@@ -188,11 +213,17 @@ def planned(
     if weights not in (None, "random"):
         raise unknown("kind of weights", str(weights), ["random"], "--weights")
     return make_plan(
-        load_suite(suite), load_registry(plugins or []), results,
+        load_suite(suite),
+        load_registry(plugins or []),
+        results,
         model_paths={key: Path(value) for key, value in pairs(model_path, "--model-path").items()},
-        plugins=[p.resolve() for p in plugins or []], only=pairs(only, "--only"), offline=is_offline(offline),
-        command=typed(), say=say,
-        random_weights=weights == "random", trust_remote_code=trust_remote_code,
+        plugins=[p.resolve() for p in plugins or []],
+        only=pairs(only, "--only"),
+        offline=is_offline(offline),
+        command=typed(),
+        say=say,
+        random_weights=weights == "random",
+        trust_remote_code=trust_remote_code,
     )
 
 

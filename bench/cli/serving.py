@@ -13,13 +13,20 @@ from bench.errors import unknown
 
 @app.command()
 def export(
-    row: Annotated[str, typer.Argument(metavar="ROW", help="Key (or the start of one), or words of one row alone, "
-                                                           "such as 'llm_pruner params=0.2'.")],
+    row: Annotated[
+        str,
+        typer.Argument(
+            metavar="ROW", help="Key (or the start of one), or words of one row alone, such as 'llm_pruner params=0.2'."
+        ),
+    ],
     to: Annotated[Path, typer.Option("--to", help="Folder to write, new or empty.")],
-    dtype: Annotated[str | None, typer.Option("--dtype", help="float32, float16 or bfloat16; else the one measured "
-                                                              "in.")] = None,
-    form: Annotated[str, typer.Option("--format", help="hf: a folder for transformers, lm-eval and vLLM; gguf: a file "
-                                                       "for llama.cpp.")] = "hf",
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", help="float32, float16 or bfloat16; else the one measured in.")
+    ] = None,
+    form: Annotated[
+        str,
+        typer.Option("--format", help="hf: a folder for transformers, lm-eval and vLLM; gguf: a file for llama.cpp."),
+    ] = "hf",
     results: Results = Path("results"),
 ) -> None:
     """Write a checkpoint of the board as others load it, with a model card, and check that they can."""

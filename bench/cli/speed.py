@@ -18,14 +18,17 @@ def measure_speed(
     a: Annotated[str, typer.Argument(help="Folder or catalogue id of a checkpoint: what the other is compared with.")],
     b: Annotated[str, typer.Argument(help="The same of another.")],
     backend: Annotated[str, typer.Option("--backend", help="What generates: hf is transformers.")] = "hf",
-    batch: Annotated[list[int] | None, typer.Option("--batch", min=1, help="Sequences at once; may be given several "
-                                                    "times.", show_default="1")] = None,
+    batch: Annotated[
+        list[int] | None,
+        typer.Option("--batch", min=1, help="Sequences at once; may be given several times.", show_default="1"),
+    ] = None,
     prompt: Annotated[int, typer.Option("--prompt", min=1, help="Prompt tokens of each sequence.")] = 64,
     new: Annotated[int, typer.Option("--new", min=1, help="New tokens of each sequence.")] = 32,
     rounds: Annotated[int, typer.Option("--rounds", min=2, help="Timed rounds of each, A-B-B-A.")] = 6,
     dtype: Annotated[str, typer.Option("--dtype", help="float32, float16 or bfloat16.")] = "float32",
     device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
-    offline: Offline = False, as_json: Json = False,
+    offline: Offline = False,
+    as_json: Json = False,
 ) -> None:
     """Time two checkpoints in turn, A-B-B-A: how many times as fast B generates as A, with a 95 % interval."""
     from bench.catalogue import resolve

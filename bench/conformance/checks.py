@@ -242,7 +242,12 @@ def _generate(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, *, 
     """The new tokens, greedy: int64 [batch, NEW_TOKENS]."""
     with torch.no_grad():
         out: torch.Tensor = model.generate(
-            input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=NEW_TOKENS,
-            min_new_tokens=NEW_TOKENS, use_cache=cache, pad_token_id=0,
-        )  # fmt: skip
+            input_ids=ids,
+            attention_mask=mask,
+            do_sample=False,
+            max_new_tokens=NEW_TOKENS,
+            min_new_tokens=NEW_TOKENS,
+            use_cache=cache,
+            pad_token_id=0,
+        )
     return out[:, ids.shape[1] :]

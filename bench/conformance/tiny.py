@@ -25,7 +25,9 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=300, special_tokens=["<pad>", "<s>", "</s>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        vocab_size=300,
+        special_tokens=["<pad>", "<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator([TEXT], trainer)
@@ -35,15 +37,31 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def make_model(
-    *, heads: int = 4, kv_heads: int = 4, layers: int = 4, hidden: int = 64, channels: int = 96, tied: bool = False,
-    vocab: int = 300, seed: int = 0,
+    *,
+    heads: int = 4,
+    kv_heads: int = 4,
+    layers: int = 4,
+    hidden: int = 64,
+    channels: int = 96,
+    tied: bool = False,
+    vocab: int = 300,
+    seed: int = 0,
 ) -> LlamaForCausalLM:
     """A LLaMA with weights drawn from `seed` (the global generator is left seeded)."""
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=vocab, hidden_size=hidden, intermediate_size=channels, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=kv_heads, max_position_embeddings=512,
-        tie_word_embeddings=tied, pad_token_id=0, bos_token_id=1, eos_token_id=2, initializer_range=0.15,
+        vocab_size=vocab,
+        hidden_size=hidden,
+        intermediate_size=channels,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        max_position_embeddings=512,
+        tie_word_embeddings=tied,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        initializer_range=0.15,
     )
     return LlamaForCausalLM(config).eval()
 

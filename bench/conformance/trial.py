@@ -109,9 +109,12 @@ class Trial:
             yield self._reader
             return
         self._reader = subprocess.Popen(
-            [sys.executable, "-m", "bench.conformance.reload"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            [sys.executable, "-m", "bench.conformance.reload"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         with self._reader:
             try:
                 yield self._reader
@@ -172,9 +175,16 @@ class Trial:
         """Through the harness, with random token ids as text, into folder `name`."""
         ids = torch.randint(3, 300, (12, 24), generator=torch.Generator().manual_seed(11))
         order = Order(
-            weights=self.weights(model), method=watched, recovery=None, target=target, seed=seed, dtype="float32",
-            device="cpu", texts=Texts(ids=ids), ingredients={"conformance": name},
-        )  # fmt: skip
+            weights=self.weights(model),
+            method=watched,
+            recovery=None,
+            target=target,
+            seed=seed,
+            dtype="float32",
+            device="cpu",
+            texts=Texts(ids=ids),
+            ingredients={"conformance": name},
+        )
 
         def count(*_: Any) -> None:
             watched.sight.steps += 1

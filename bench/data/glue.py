@@ -42,11 +42,13 @@ TEMPLATES = {
         ("no", "yes"),
     ),
     "glue_rte": Template(
-        ("sentence1", "sentence2", "label"), "{sentence1}\nQuestion: {sentence2} True or False?\nAnswer:",
+        ("sentence1", "sentence2", "label"),
+        "{sentence1}\nQuestion: {sentence2} True or False?\nAnswer:",
         ("True", "False"),
     ),
     "glue_sst2": Template(
-        ("sentence", "label"), "{sentence}\nQuestion: Is this sentence positive or negative?\nAnswer:",
+        ("sentence", "label"),
+        "{sentence}\nQuestion: Is this sentence positive or negative?\nAnswer:",
         ("negative", "positive"),
     ),
 }

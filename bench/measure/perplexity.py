@@ -24,9 +24,7 @@ TOKENS_PER_FORWARD = 2048
 POSITIONS_PER_SLICE = 256
 
 
-def measure(
-    task: Task, spec: PerplexityTask, subject: Subject, pack: Pack, on_progress: Progress
-) -> Measurement:
+def measure(task: Task, spec: PerplexityTask, subject: Subject, pack: Pack, on_progress: Progress) -> Measurement:
     """Perplexity (`ppl_token`) over the first `task.limit` windows, or all.
 
     `n` counts target tokens: window length - 1 of each window. The standard error comes from the spread of the windows'
@@ -98,9 +96,7 @@ def _perplexity(metric_id: str, losses: list[float], targets: int) -> Metric:
         raise LeanboardError(f"{metric_id}: the mean loss is {mean:.0f} nats; its exponential is beyond all floats")
     value = math.exp(mean)
     stderr = value * float(means.std()) / math.sqrt(len(losses)) if len(losses) > 1 else None
-    return Metric(
-        id=metric_id, value=value, unit="ppl", direction="lower", n=targets * len(losses), stderr=stderr
-    )
+    return Metric(id=metric_id, value=value, unit="ppl", direction="lower", n=targets * len(losses), stderr=stderr)
 
 
 def _not_finite(losses: list[float]) -> str:

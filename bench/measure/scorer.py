@@ -40,9 +40,7 @@ class PackedLM(HFLM):  # type: ignore[misc]
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         with quiet():
-            super().__init__(
-                pretrained=model, tokenizer=tokenizer, batch_size=STOCK_BATCH, softmax_dtype="float32"
-            )
+            super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=STOCK_BATCH, softmax_dtype="float32")
         self.notes: list[str] = []
         self._kept: Answers | None = None
         self._on_progress: Progress = lambda done, total: None

@@ -163,10 +163,6 @@ def _check_probe(model: PreTrainedModel, manifest: Manifest, folder: Path) -> No
     if got.ids != manifest.probe.ids or got.entries != manifest.probe.entries:
         raise DataError(f"{folder / MANIFEST}: probe: made for another vocabulary than the checkpoint's")
     tolerance = TOLERANCE[manifest.dtype]
-    worst = max(
-        abs(a - b) / max(1.0, abs(b)) for a, b in zip(got.logits, manifest.probe.logits, strict=True)
-    )
+    worst = max(abs(a - b) / max(1.0, abs(b)) for a, b in zip(got.logits, manifest.probe.logits, strict=True))
     if not worst <= tolerance:
         raise DataError(f"{folder}: logits differ by {worst:.2g} from those it was saved with (limit {tolerance:g})")
-
-

@@ -46,9 +46,16 @@ def blocks_of(model: PreTrainedModel) -> list[Block]:
         raise MethodError("the model has low-rank factors, and the method needs plain matrices: give it a dense model")
     return [
         Block(
-            i, layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj, layer.self_attn.o_proj,
-            layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj,
-            layer.input_layernorm, layer.post_attention_layernorm,
+            i,
+            layer.self_attn.q_proj,
+            layer.self_attn.k_proj,
+            layer.self_attn.v_proj,
+            layer.self_attn.o_proj,
+            layer.mlp.gate_proj,
+            layer.mlp.up_proj,
+            layer.mlp.down_proj,
+            layer.input_layernorm,
+            layer.post_attention_layernorm,
         )
         for i, layer in enumerate(model.model.layers)
     ]

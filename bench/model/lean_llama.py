@@ -100,8 +100,7 @@ class Bottleneck(nn.Module):
 
 
 class LeanLlamaMLP(LlamaMLP):
-    """The MLP, where gate and up share factors with one product with `outer`; then the bottleneck, where there is one.
-    """
+    """The MLP, where gate and up share factors with one product with `outer`; then the bottleneck, if any."""
 
     def __init__(self, config: LlamaConfig, bottleneck: int | None) -> None:
         super().__init__(config)

@@ -17,7 +17,13 @@ from bench.model.lean_llama import Bottleneck, LeanLlamaConfig, LeanLlamaForCaus
 from bench.shape import BlockKept, BlockShape, FactorShape, Kept, Shape, Slice
 
 NOT_TAKEN_OVER = (
-    "model_type", "architectures", "auto_map", "bottleneck", "factors", "per_layer_config", "transformers_version"
+    "model_type",
+    "architectures",
+    "auto_map",
+    "bottleneck",
+    "factors",
+    "per_layer_config",
+    "transformers_version",
 )
 PER_LAYER = ("num_attention_heads", "num_key_value_heads", "intermediate_size")
 
@@ -110,8 +116,7 @@ def _compose(before: Kept, kept: Kept) -> Kept:
     old_index = sorted(before.blocks)
     blocks = {
         old_index[i]: BlockKept(
-            tuple(old_blocks[i].heads[h] for h in mine.heads),
-            tuple(old_blocks[i].channels[c] for c in mine.channels),
+            tuple(old_blocks[i].heads[h] for h in mine.heads), tuple(old_blocks[i].channels[c] for c in mine.channels)
         )
         for i, mine in kept.blocks.items()
     }

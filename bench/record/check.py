@@ -47,7 +47,8 @@ def _identity(record: AnyRecord) -> Iterator[str]:
         return
     target, recovery = parts.get("target"), parts.get("recovery")
     said = {
-        "method": parts.get("method"), "seed": parts.get("seed"),
+        "method": parts.get("method"),
+        "seed": parts.get("seed"),
         "target": f"{target.get('basis')}={target.get('value'):g}" if isinstance(target, dict) else "none",
         "recovery": recovery.get("name") if isinstance(recovery, dict) else "none",
     }

@@ -16,7 +16,5 @@ def digest(ingredients: Mapping[str, Any]) -> str:
     Raises:
         ValueError: a value is not JSON, or is not finite.
     """
-    text = json.dumps(
-        {"key_schema": KEY_SCHEMA, **ingredients}, sort_keys=True, separators=(",", ":"), allow_nan=False
-    )
+    text = json.dumps({"key_schema": KEY_SCHEMA, **ingredients}, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

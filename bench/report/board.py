@@ -137,7 +137,9 @@ class Board:
         """The accuracies on which the dense model has no signal, and the groups' means that such a one is part of."""
         tasks = {id_ for id_, signal in self.signals[model].items() if signal.has_signal is False}
         means = {
-            f"{group.name}.mean@{id_.partition('@')[2]}" for id_ in tasks for group in self.groups
+            f"{group.name}.mean@{id_.partition('@')[2]}"
+            for id_ in tasks
+            for group in self.groups
             if id_.partition("@")[0] in group.members
         }
         return frozenset(tasks | means)

@@ -34,7 +34,9 @@ FIRST_TIMED = "generation/1"
 
 
 def build(
-    records: Sequence[AnyRecord], groups: Sequence[TaskGroup], published: Sequence[Published] = (),
+    records: Sequence[AnyRecord],
+    groups: Sequence[TaskGroup],
+    published: Sequence[Published] = (),
     deterministic: Collection[str] = (),
 ) -> Board:
     """The board of these records, in whatever order they come; seeds change nothing for the `deterministic` methods."""
@@ -55,18 +57,25 @@ def build(
     quality = {model: headline.metric for model, headline in headlines.items()}
     rows = [
         replace(row, notes=(*row.notes, WORSE))
-        if _is_worse_than_random(row, rows, columns.get(quality[row.identity.model] or "")) else row
+        if _is_worse_than_random(row, rows, columns.get(quality[row.identity.model] or ""))
+        else row
         for row in rows
     ]
     board = Board(
         rows=tuple(sorted(rows, key=lambda row: _place(row, quality, columns))),
         columns=tuple(sorted(columns.values(), key=lambda column: _column_place(column, order))),
         smoke=frozenset(
-            id_ for row in rows for id_, cell in row.cells.items()
+            id_
+            for row in rows
+            for id_, cell in row.cells.items()
             if id_ in columns and columns[id_].family in ("accuracy", "mean") and 0 < cell.n < SMOKE
         ),
-        groups=tuple(groups), notes=tuple(notes + text_notes(records)), long=long_frame(records),
-        headlines=headlines, gates=gates, signals=signals,
+        groups=tuple(groups),
+        notes=tuple(notes + text_notes(records)),
+        long=long_frame(records),
+        headlines=headlines,
+        gates=gates,
+        signals=signals,
     )
     board = _compared(replace(board, published=tuple(compare(published, board.rows, gates))), runs)
     return replace(board, cards=cards_of(board, runs, deterministic))
@@ -90,8 +99,7 @@ def _compared(board: Board, runs: Mapping[Identity, Mapping[int, Run]]) -> Board
                 standings[identity][basis.metric] = standing
     families = {column.id: column.family for column in board.columns}
     shown = {
-        model: [basis for basis, _ in listed if families[basis.metric] != "accuracy"]
-        for model, listed in bases.items()
+        model: [basis for basis, _ in listed if families[basis.metric] != "accuracy"] for model, listed in bases.items()
     }
     return replace(board, standings=standings, pairs=tuple(pairs(ranking, shown)))
 
@@ -116,8 +124,12 @@ def _metrics_of_tasks(runs: Iterable[Run]) -> dict[str, list[str]]:
 
 
 def _row(
-    identity: Identity, seeds: Mapping[int, Run], groups: Sequence[TaskGroup],
-    signals: Mapping[str, Mapping[str, Signal]], known: Mapping[str, list[str]], columns: dict[str, Column],
+    identity: Identity,
+    seeds: Mapping[int, Run],
+    groups: Sequence[TaskGroup],
+    signals: Mapping[str, Mapping[str, Signal]],
+    known: Mapping[str, list[str]],
+    columns: dict[str, Column],
 ) -> Row:
     """The row of one identity; the columns it needs are added to `columns`."""
     found: dict[str, list[Metric]] = defaultdict(list)
@@ -234,7 +246,10 @@ def mean_of_metrics(id_: str, members: Sequence[Metric]) -> Metric:
         raise ProtocolMismatch(f"{id_}: a mean over protocols {' and '.join(protocols)} would mix what is not alike")
     errors = [metric.stderr for metric in members if metric.stderr is not None]
     return Metric(
-        id=id_, value=fmean(metric.value for metric in members), unit="fraction", direction="higher",
+        id=id_,
+        value=fmean(metric.value for metric in members),
+        unit="fraction",
+        direction="higher",
         n=min(metric.n for metric in members),
         stderr=sqrt(sum(e * e for e in errors)) / len(members) if len(errors) == len(members) else None,
     )
@@ -259,7 +274,8 @@ def cell_of(metrics: Sequence[Metric], lost: Sequence[str]) -> Cell:
         n=min(metric.n for metric in metrics),
         stderr=fmean(errors) if len(errors) == len(values) else None,
         interval=(fmean(low for low, _ in bounds), fmean(high for _, high in bounds))
-        if len(bounds) == len(values) else None,
+        if len(bounds) == len(values)
+        else None,
         std=stdev(values) if len(values) > 1 else None,
         seeds=len(values),
         lost=tuple(lost),
@@ -287,7 +303,8 @@ def _is_worse_than_random(row: Row, rows: Sequence[Row], column: Column | None) 
     if column is None or value is None or key.method in ("random", "dense") or key.target == "none":
         return False
     rivals = [
-        (rival.identity.recovery == key.recovery, _badness(number, column)) for rival in rows
+        (rival.identity.recovery == key.recovery, _badness(number, column))
+        for rival in rows
         if (rival.identity.model, rival.identity.method, rival.identity.target) == (key.model, "random", key.target)
         and (number := rival.value(column.id)) is not None
     ]

@@ -40,15 +40,20 @@ def cards_of(
     return {method: _card(method, board, runs, method in deterministic) for method in methods}
 
 
-def _card(
-    method: str, board: Board, runs: Mapping[Identity, Mapping[int, Run]], is_deterministic: bool
-) -> ReportCard:
+def _card(method: str, board: Board, runs: Mapping[Identity, Mapping[int, Run]], is_deterministic: bool) -> ReportCard:
     rows = [row for row in board.rows if row.identity.method == method and row.has_checkpoint]
     mine = {row.identity: runs[row.identity] for row in rows}
-    return ReportCard(method, (
-        _points(rows), _seeds(mine, is_deterministic), _beats_random(method, board), _ratio_and_speed(rows),
-        _reloaded(mine), _reproduced(method, board),
-    ))
+    return ReportCard(
+        method,
+        (
+            _points(rows),
+            _seeds(mine, is_deterministic),
+            _beats_random(method, board),
+            _ratio_and_speed(rows),
+            _reloaded(mine),
+            _reproduced(method, board),
+        ),
+    )
 
 
 def _points(rows: Sequence[Row]) -> Tick:
@@ -77,7 +82,8 @@ def _same_for_all(seeds: Mapping[int, Run]) -> bool:
     found = {
         tuple(
             (task, measure.evidence.model_dump_json(include={"items", "windows"}))
-            for task, measure in sorted(run.measures.items()) if measure.evidence.items or measure.evidence.windows
+            for task, measure in sorted(run.measures.items())
+            if measure.evidence.items or measure.evidence.windows
         )
         for run in seeds.values()
     }
@@ -90,7 +96,8 @@ def _beats_random(method: str, board: Board) -> Tick:
     if method == "random":
         return Tick(title, None, "is random")
     pairs = [
-        pair for pair in board.pairs
+        pair
+        for pair in board.pairs
         if pair.row.method == method and pair.control == "random" and pair.metric == board.quality[pair.row.model]
     ]
     if not pairs:
@@ -101,7 +108,9 @@ def _beats_random(method: str, board: Board) -> Tick:
 
 def _ratio_and_speed(rows: Sequence[Row]) -> Tick:
     have = [
-        row for row in rows if row.value("removed.params") is not None
+        row
+        for row in rows
+        if row.value("removed.params") is not None
         and any(id_.startswith("generate.speedup@") and cell.value is not None for id_, cell in row.cells.items())
     ]
     is_whole = bool(rows) and len(have) == len(rows)

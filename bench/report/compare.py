@@ -80,8 +80,11 @@ class Tree:
         wanted = Counter(part for part in text.split("/") if part)
         found = [row for row in self.runs if wanted and wanted <= Counter(row)]
         if not found and re.fullmatch(r"[0-9a-f]{4,16}", text):
-            found = [row for row, seeds in self.runs.items() if any(
-                run.artifact is not None and run.artifact.key.startswith(text) for run in seeds.values())]
+            found = [
+                row
+                for row, seeds in self.runs.items()
+                if any(run.artifact is not None and run.artifact.key.startswith(text) for run in seeds.values())
+            ]
         if len(found) == 1:
             return found[0]
         if not found:
@@ -119,9 +122,12 @@ def _compared(a: str, b: str, ours: Runs, theirs: Runs, groups: Sequence[TaskGro
     ranking = Ranking(runs, evidence_of(runs, sorted({part for basis in bases for part in basis.parts})), {})
     tests = [_tested(ranking, rows, basis, values) for basis in bases]
     corrected = iter(holm([test.p for test in tests if test.p is not None]))
-    return Compared(a, b, tuple(
-        Outcome(**{**vars(test), "holm": next(corrected) if test.p is not None else None}) for test in tests
-    ), tuple(_keys(ours, theirs)))
+    return Compared(
+        a,
+        b,
+        tuple(Outcome(**{**vars(test), "holm": next(corrected) if test.p is not None else None}) for test in tests),
+        tuple(_keys(ours, theirs)),
+    )
 
 
 def _values(seeds: Runs) -> dict[str, list[float]]:
@@ -189,7 +195,8 @@ def table(compared: Compared) -> list[dict[str, str]]:
             line |= {
                 "B − A": f"{scale * d.value:+.{decimals}f} {unit}",
                 "95 %": f"{scale * d.low:+.{decimals}f} to {scale * d.high:+.{decimals}f}",
-                "p": f"{test.p:.3g}", "p (Holm)": f"{test.holm:.3g}",
+                "p": f"{test.p:.3g}",
+                "p (Holm)": f"{test.holm:.3g}",
             }
         else:
             line |= dict.fromkeys(("B − A", "95 %", "p", "p (Holm)"), "–")

@@ -17,8 +17,25 @@ from bench.record.schema import ArtifactRecord, BaseRecord, Cost, Direction, Mea
 from bench.record.store import AnyRecord
 
 LONG = [
-    "model", "method", "preset", "recovery", "target", "seed", "task", "metric", "value", "unit", "direction", "n",
-    "stderr", "low", "high", "status", "error", "artifact_key", "measure_key",
+    "model",
+    "method",
+    "preset",
+    "recovery",
+    "target",
+    "seed",
+    "task",
+    "metric",
+    "value",
+    "unit",
+    "direction",
+    "n",
+    "stderr",
+    "low",
+    "high",
+    "status",
+    "error",
+    "artifact_key",
+    "measure_key",
 ]
 
 
@@ -88,7 +105,8 @@ def _cost(cost: Cost) -> list[tuple[str, float, str, Direction]]:
     """Loading, saving and reloading the checkpoint are no part of a method's own seconds."""
     seconds = [cost.seconds[stage] for stage in sorted(cost.seconds) if stage not in ("load", "save", "reload")]
     numbers = [
-        ("cost.seconds", sum(seconds), "s"), ("cost.peak_memory", cost.peak_memory_bytes, "bytes"),
+        ("cost.seconds", sum(seconds), "s"),
+        ("cost.peak_memory", cost.peak_memory_bytes, "bytes"),
         ("cost.calibration_tokens", cost.calibration_tokens, "tokens"),
         ("cost.optimiser_steps", cost.optimiser_steps, "steps"),
         ("cost.trainable_parameters", cost.trainable_parameters, "parameters"),
@@ -117,7 +135,8 @@ def stale_of(records: Iterable[AnyRecord]) -> dict[str, str]:
             newest[what] = max(number, newest.get(what, 0))
     return {
         key: f"stale: {what[-1]}/{number}, and there is {what[-1]}/{newest[what]}"
-        for key, (what, number) in versions.items() if number < newest.get(what, 0)
+        for key, (what, number) in versions.items()
+        if number < newest.get(what, 0)
     }
 
 
@@ -160,9 +179,7 @@ def current(records: Sequence[AnyRecord]) -> tuple[dict[Identity, dict[int, Run]
     return runs, notes
 
 
-def _newest(
-    group: Sequence[AnyRecord], artifacts: Mapping[str, ArtifactRecord], stale: Mapping[str, str]
-) -> Run:
+def _newest(group: Sequence[AnyRecord], artifacts: Mapping[str, ArtifactRecord], stale: Mapping[str, str]) -> Run:
     group = sorted(group, key=lambda record: (record.provenance.created, record.key))
     ages: dict[str, str] = {}
     for record in group:

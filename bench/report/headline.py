@@ -56,7 +56,8 @@ def headline_of(
     for choice, reason in (
         (group_means, "complete, with signal on every task"),
         (perplexities, "no mean is complete with signal on every task"),
-        (whole, "the tasks on which the dense model has signal"), (means, "the only measure of quality here"),
+        (whole, "the tasks on which the dense model has signal"),
+        (means, "the only measure of quality here"),
     ):
         if choice:
             metric = min(choice, key=lambda column: (-counted[column.id], *preference(column))).id
@@ -111,8 +112,10 @@ def preference(column: Column) -> tuple[bool, float, int, str]:
     window = re.match(r"\d+", column.protocol)
     limit = re.search(r"/limit(\d+)", column.protocol)
     return (
-        not column.name.startswith("wikitext2."), -float(limit[1]) if limit else -math.inf,
-        -int(window[0] if window else 0), column.id,
+        not column.name.startswith("wikitext2."),
+        -float(limit[1]) if limit else -math.inf,
+        -int(window[0] if window else 0),
+        column.id,
     )
 
 

@@ -15,8 +15,13 @@ from bench.report.verdicts import cards, evidence, is_ranked, opening, published
 Part = tuple[str, Callable[[Row], str]]
 
 KEY_NAMES = (
-    "removed.params", "params.stored", "generate.tokens_per_s", "generate.speedup", "generate.roofline_speedup",
-    "cost.seconds", "cost.peak_memory",
+    "removed.params",
+    "params.stored",
+    "generate.tokens_per_s",
+    "generate.speedup",
+    "generate.roofline_speedup",
+    "cost.seconds",
+    "cost.peak_memory",
 )
 GENERAL = (
     "↑ higher is better, ↓ lower is better, – not measured. Below a name stands its protocol: numbers of two protocols "
@@ -112,8 +117,10 @@ def _pairs(board: Board, model: str) -> list[str]:
     heads = [f"{_pair_title(c)}<br>{c.protocol}{' smoke' * (c.id in board.smoke)}" for c in metrics]
     lines = ["### Against the controls, pair by pair", ""]
     body = [
-        [*map(escape, (row.method, row.preset, row.recovery, row.target, control)),
-         *(_pair_text(found.get((row, control, column.id))) for column in metrics)]
+        [
+            *map(escape, (row.method, row.preset, row.recovery, row.target, control)),
+            *(_pair_text(found.get((row, control, column.id))) for column in metrics),
+        ]
         for row, control in keys
     ]
     return [*lines, *grid(["method", "preset", "recovery", "target", "against", *heads], body, left=5)]
@@ -138,7 +145,8 @@ def _text_line(board: Board, model: str) -> list[str]:
     texts = ", ".join(sorted({c.name.split(".")[0] for c in perplexities}))
     return [
         f"There is no WikiText-2 perplexity here: {texts} is another text, and its numbers are not to be compared with "
-        "those on WikiText-2.", "",
+        "those on WikiText-2.",
+        "",
     ]
 
 
@@ -147,7 +155,8 @@ def _table(board: Board, model: str, columns: Sequence[Column], more: Sequence[P
     rows = [row for row in board.of(model) if more or any(column.id in row.cells for column in columns)]
     names: list[Part] = [
         ("method", lambda row: row.identity.method + " ▼" * (WORSE in row.notes)),
-        ("preset", lambda row: row.identity.preset), ("recovery", lambda row: row.identity.recovery),
+        ("preset", lambda row: row.identity.preset),
+        ("recovery", lambda row: row.identity.recovery),
         ("target", lambda row: row.identity.target),
     ]
     if any(row.seeds > 1 for row in rows):

@@ -51,7 +51,10 @@ def pairs(ranking: Ranking, bases: Mapping[str, Sequence[Basis]]) -> list[Pair]:
     """Every comparison with a control that the records allow, by the perplexities and means of each model."""
     rows = sorted(ranking.runs)
     return [
-        pair for row in rows if row.method != "dense" for name, rival in _controls(row, rows, ranking).items()
+        pair
+        for row in rows
+        if row.method != "dense"
+        for name, rival in _controls(row, rows, ranking).items()
         for pair in _compare(ranking, row, name, rival, bases[row.model])
     ]
 
@@ -73,9 +76,7 @@ def _controls(row: Identity, rows: Sequence[Identity], ranking: Ranking) -> dict
     return {name: rivals[0] for name, rivals in found.items() if rivals}
 
 
-def _compare(
-    ranking: Ranking, row: Identity, name: str, rival: Identity, bases: Sequence[Basis]
-) -> Iterator[Pair]:
+def _compare(ranking: Ranking, row: Identity, name: str, rival: Identity, bases: Sequence[Basis]) -> Iterator[Pair]:
     for basis in bases:
         if not all(ranking.has(one, basis) for one in (row, rival)) or ranking.key(row, basis) != ranking.key(
             rival, basis

@@ -12,9 +12,24 @@ from bench.report.plots.looks import names, series_of
 
 SHOWN = ("removed.params", "generate.speedup", "generate.peak_memory")
 SPECIAL = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "×": r"$\times$", "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$", "–": "--", "<": r"\textless{}", ">": r"\textgreater{}", "≠": r"$\neq$",
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "–": "--",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "≠": r"$\neq$",
 }
 HEAD = 14
 """Characters of a line in the head of a column: about as wide as its numbers."""
@@ -54,8 +69,9 @@ def _pages(model: str, named: Named) -> dict[str, Named]:
     if len(named) <= LONG:
         return {model: named}
     return {
-        model if target == "none" else f"{model}, {target}":
-            [(row, name) for row, name in named if row.identity.target == target or row.identity.method == "dense"]
+        model if target == "none" else f"{model}, {target}": [
+            (row, name) for row, name in named if row.identity.target == target or row.identity.method == "dense"
+        ]
         for target in dict.fromkeys(row.identity.target for row, _ in named)
     }
 
@@ -65,9 +81,12 @@ def _table(board: Board, model: str, title: str, named: Named) -> list[str]:
     heads = [title_of(column, column.id in board.smoke) for column in columns]
     size, smaller = ("footnotesize", "scriptsize") if len(columns) <= WIDE else ("scriptsize", "tiny")
     lines = [
-        r"\begin{table}", rf"\centering\{size}\setlength{{\tabcolsep}}{{2pt}}",
-        rf"\caption{{{tex(f'{title}. {NOTE}')}}}", rf"\label{{tab:{re.sub(r'[^a-z0-9-]+', '-', title.lower())}}}",
-        rf"\begin{{tabular}}{{ll{'r' * len(columns)}}}", r"\toprule",
+        r"\begin{table}",
+        rf"\centering\{size}\setlength{{\tabcolsep}}{{2pt}}",
+        rf"\caption{{{tex(f'{title}. {NOTE}')}}}",
+        rf"\label{{tab:{re.sub(r'[^a-z0-9-]+', '-', title.lower())}}}",
+        rf"\begin{{tabular}}{{ll{'r' * len(columns)}}}",
+        r"\toprule",
         " & ".join(["Method", "Target", *(_head(*head, smaller) for head in heads)]) + r" \\",
     ]
     target = None
@@ -85,8 +104,11 @@ def short_markdown(board: Board, model: str) -> str:
     columns = columns_of(board, model)
     titles = ["<br>".join(escape(part) for part in title_of(c, c.id in board.smoke) if part) for c in columns]
     rows = [
-        [escape(name), escape(row.identity.target),
-         *(_marked(board, row, column, escape, "**%s**") for column in columns)]
+        [
+            escape(name),
+            escape(row.identity.target),
+            *(_marked(board, row, column, escape, "**%s**") for column in columns),
+        ]
         for row, name in _named(board, model)
     ]
     return "\n".join([*grid(["method", "target", *titles], rows, left=2), escape(NOTE), ""])

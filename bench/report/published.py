@@ -139,7 +139,9 @@ def load_published(results: Path) -> list[Published]:
         content = validated(PublishedFile, read_yaml(path), path)
         found += [
             Published(path.stem, row, metric, value, content.metrics[metric], table.source)
-            for table in content.tables for row in table.rows for metric, value in row.values.items()
+            for table in content.tables
+            for row in table.rows
+            for metric, value in row.values.items()
         ]
     _no_contradiction(found, folder)
     return found
@@ -161,6 +163,7 @@ def _no_contradiction(found: Sequence[Published], folder: Path) -> None:
 def known_dense(published: Sequence[Published], model: str | None = None) -> list[Published]:
     """The scores that a dense run has to reproduce, of one model or of all."""
     return [
-        p for p in published
+        p
+        for p in published
         if p.row.known and not p.why and p.row.ours is not None and model in (None, p.row.ours.model)
     ]

@@ -73,8 +73,10 @@ def groups_of(runs: Mapping[Identity, Mapping[int, Run]]) -> dict[Identity, tupl
     for identity, seeds in runs.items():
         made = [run.artifact for run in seeds.values() if run.artifact is not None and run.artifact.status == "ok"]
         basis, _, size = identity.target.partition("=")
-        achieved = {name: float(np.mean([a.achieved.get(name, np.nan) for a in made])) if made else float("nan")
-                    for name in ("params", basis)}
+        achieved = {
+            name: float(np.mean([a.achieved.get(name, np.nan) for a in made])) if made else float("nan")
+            for name in ("params", basis)
+        }
         if identity.method == "dense":
             found[identity] = ("", REFERENCE)
         elif not made:
@@ -120,7 +122,9 @@ class Ranking:
     """The standings of all rows by any metric; what is drawn again is drawn once for each metric."""
 
     def __init__(
-        self, runs: Mapping[Identity, Mapping[int, Run]], evidence: Mapping[str, Mapping[Identity, Scores]],
+        self,
+        runs: Mapping[Identity, Mapping[int, Run]],
+        evidence: Mapping[str, Mapping[Identity, Scores]],
         gates: Mapping[str, DenseGate],
     ) -> None:
         self.runs, self.evidence, self.gates = runs, evidence, gates
@@ -187,8 +191,13 @@ class Ranking:
         beaten, beats = better.sum(axis=0), better.sum(axis=1)
         return {
             row: Standing(
-                basis.metric, group, 1 + int(beaten[i]), len(rows) - int(beats[i]), len(rows),
-                tuple(other for j, other in enumerate(rows) if j != i and not differs[i, j]), estimates[i].seeds,
+                basis.metric,
+                group,
+                1 + int(beaten[i]),
+                len(rows) - int(beats[i]),
+                len(rows),
+                tuple(other for j, other in enumerate(rows) if j != i and not differs[i, j]),
+                estimates[i].seeds,
             )
             for i, row in enumerate(rows)
         }

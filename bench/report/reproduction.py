@@ -36,9 +36,7 @@ class Comparison:
     why: str = ""
 
 
-def compare(
-    published: Sequence[Published], rows: Sequence[Row], gates: Mapping[str, DenseGate]
-) -> list[Comparison]:
+def compare(published: Sequence[Published], rows: Sequence[Row], gates: Mapping[str, DenseGate]) -> list[Comparison]:
     """Each published number against the board's rows; the known dense scores as the gates found them."""
     found: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
@@ -57,8 +55,13 @@ def _gated(
         return None
     reach = 2 * check.stderr
     return Comparison(
-        number, "reproduced" if check.ok else "off", rows[ours.model, ours.method][0].identity, check.ours,
-        rounded(check.ours - reach), rounded(check.ours + reach), rounded(check.ours - number.number),
+        number,
+        "reproduced" if check.ok else "off",
+        rows[ours.model, ours.method][0].identity,
+        check.ours,
+        rounded(check.ours - reach),
+        rounded(check.ours + reach),
+        rounded(check.ours - number.number),
     )
 
 
@@ -98,8 +101,9 @@ def interval(cell: Cell) -> tuple[float | None, float | None]:
 def _nearest(wanted: Counterpart, rows: Sequence[Row]) -> tuple[Row | None, str]:
     """The row that was asked for, or else one of the same target and recovery and what is different about it."""
     same = [
-        row for row in rows if row.has_checkpoint
-        and (row.identity.target, row.identity.recovery) == (wanted.target, wanted.recovery)
+        row
+        for row in rows
+        if row.has_checkpoint and (row.identity.target, row.identity.recovery) == (wanted.target, wanted.recovery)
     ]
     for row in same:
         if wanted.preset in (None, row.identity.preset):

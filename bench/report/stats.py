@@ -118,8 +118,9 @@ def estimate(tasks: Sequence[Drawn], name: str) -> Estimate:
     if k == 1:
         return Estimate(float(values[0]), draws[0], units, 1, 0.0)
     times = _generator(name, k).multinomial(k - 1, np.full(k, 1 / k), size=RESAMPLES)
-    return Estimate(float(values.mean()), (times * draws.T).sum(axis=1) / (k - 1), units, k,
-                    float(values.var(ddof=1)) / k)
+    return Estimate(
+        float(values.mean()), (times * draws.T).sum(axis=1) / (k - 1), units, k, float(values.var(ddof=1)) / k
+    )
 
 
 def pairwise(rows: Sequence[Estimate]) -> Pairwise:

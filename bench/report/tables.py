@@ -36,7 +36,8 @@ def paired_csv(board: Board) -> str:
     columns = [*Identity._fields, "against", "metric", "n", "difference", "low", "high", "p"]
     lines = [
         (*pair.row, pair.control, pair.metric, pair.n, d.value, d.low, d.high, d.p)
-        for pair in board.pairs for d in [pair.difference]
+        for pair in board.pairs
+        for d in [pair.difference]
     ]
     return _csv(pd.DataFrame(lines, columns=columns))
 
@@ -44,14 +45,49 @@ def paired_csv(board: Board) -> str:
 def reproduction_csv(board: Board) -> str:
     """`reproduction.csv`: one line for each published number of a method or control here."""
     heads = [
-        "about", "as published", "published model", "params", "ratio", "finetuned", "published metric", "printed",
-        "metric", "published", "verdict", "why", *Identity._fields, "ours", "low", "high", "delta", "source",
+        "about",
+        "as published",
+        "published model",
+        "params",
+        "ratio",
+        "finetuned",
+        "published metric",
+        "printed",
+        "metric",
+        "published",
+        "verdict",
+        "why",
+        *Identity._fields,
+        "ours",
+        "low",
+        "high",
+        "delta",
+        "source",
     ]
     lines = [
-        (p.row.of, p.row.method, p.row.model, p.row.params, p.row.ratio, p.row.finetuned, p.metric, p.value,
-         p.metric_id, p.number, c.state, c.why, *(c.row or ("",) * len(Identity._fields)), c.ours, c.low, c.high,
-         c.delta, p.source)
-        for c in board.published for p in [c.published] if p.row.of
+        (
+            p.row.of,
+            p.row.method,
+            p.row.model,
+            p.row.params,
+            p.row.ratio,
+            p.row.finetuned,
+            p.metric,
+            p.value,
+            p.metric_id,
+            p.number,
+            c.state,
+            c.why,
+            *(c.row or ("",) * len(Identity._fields)),
+            c.ours,
+            c.low,
+            c.high,
+            c.delta,
+            p.source,
+        )
+        for c in board.published
+        for p in [c.published]
+        if p.row.of
     ]
     return _csv(pd.DataFrame(lines, columns=heads, dtype=object))
 
@@ -96,13 +132,20 @@ def _rich(board: Board, model: str, parts: list[Part], left_out: list[str]) -> T
     if left_out:
         caption += f"\nno room here for: {', '.join(left_out)}; all of it is in leaderboard.md"
     table = Table(
-        title=Text(model, "bold"), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0),
-        caption=Text(caption, "dim"), caption_justify="left",
+        title=Text(model, "bold"),
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        caption=Text(caption, "dim"),
+        caption_justify="left",
     )
     for header, _ in parts:
         is_text = header in ("method", "status")
         table.add_column(
-            Text(header), justify="left" if is_text else "right", no_wrap=header != "status", overflow="fold",
+            Text(header),
+            justify="left" if is_text else "right",
+            no_wrap=header != "status",
+            overflow="fold",
             max_width=24 if header == "status" else None,
         )
     for row in board.of(model):
@@ -132,8 +175,10 @@ def _standing(board: Board, row: Row) -> dict[str, object]:
         return {"rank": None, "ranked among": None, "ties": None, "not ranked": "no quality was measured"}
     labels = board.labels(row.identity.model)
     return {
-        "rank": standing.text if standing.is_ranked else None, "ranked among": standing.group or None,
-        "ties": ", ".join(labels[other] for other in standing.ties) or None, "not ranked": standing.reason or None,
+        "rank": standing.text if standing.is_ranked else None,
+        "ranked among": standing.group or None,
+        "ties": ", ".join(labels[other] for other in standing.ties) or None,
+        "not ranked": standing.reason or None,
     }
 
 
@@ -142,8 +187,11 @@ def _numbers(column: Column, cell: Cell, standing: Standing | None) -> dict[str,
     has_value = cell.value is not None
     return {
         column.id: cell.value if has_value else ", ".join(dict.fromkeys(cell.lost)) or None,
-        f"{column.id} stderr": cell.stderr, f"{column.id} low": low, f"{column.id} high": high,
-        f"{column.id} std": cell.std, f"{column.id} n": cell.n if cell.n > 1 else None,
+        f"{column.id} stderr": cell.stderr,
+        f"{column.id} low": low,
+        f"{column.id} high": high,
+        f"{column.id} std": cell.std,
+        f"{column.id} n": cell.n if cell.n > 1 else None,
         f"{column.id} seeds": cell.seeds if cell.seeds > 1 or (has_value and cell.lost) else None,
         f"{column.id} rank": standing.text if standing is not None and standing.is_ranked else None,
     }
@@ -178,8 +226,9 @@ def _full(board: Board, column: Column) -> Part:
     title, protocol = title_of(column, column.id in board.smoke)
     if column.family in ("perplexity", "mean"):
         title, protocol = title.replace(" ", "\n", 1), protocol.replace(" ", "\n")
-    return f"{title}\n{protocol}", lambda row: (
-        cell_text(row.cells.get(column.id), column.unit) if row.has_checkpoint else NOTHING
+    return (
+        f"{title}\n{protocol}",
+        lambda row: cell_text(row.cells.get(column.id), column.unit) if row.has_checkpoint else NOTHING,
     )
 
 

@@ -20,9 +20,11 @@ SHORT = 60
 def opening(board: Board, model: str) -> list[str]:
     """What the board of a model rests on, and whether its dense run can be trusted."""
     headline, gate = board.headlines[model], board.gates[model]
-    lines = [f"In the order of `{headline.metric}` ({headline.reason})."] if headline.metric else [
-        "In the order of their names: no quality was measured."
-    ]
+    lines = (
+        [f"In the order of `{headline.metric}` ({headline.reason})."]
+        if headline.metric
+        else ["In the order of their names: no quality was measured."]
+    )
     if headline.left_out:
         out = ", ".join(f"`{signal.metric}`" for signal in headline.left_out)
         lines.append(f"Left out, since the dense model has no signal there: {out}.")
@@ -58,7 +60,8 @@ def ranks(board: Board, model: str) -> list[str]:
     headline = board.headlines[model]
     rows = [row.identity for row in board.of(model)]
     metrics = [
-        metric for metric in (headline.metric, *headline.beside)
+        metric
+        for metric in (headline.metric, *headline.beside)
         if metric and any(s.is_ranked for row in rows for s in [board.standings[row].get(metric)] if s is not None)
     ]
     if not metrics:
@@ -93,8 +96,15 @@ def evidence(board: Board, model: str) -> list[str]:
     lines: list[str] = []
     if checks:
         rows = [
-            [f"`{c.metric}`", _plus_minus(c.ours, c.stderr, unit), number(c.known.number, unit), MARKS[c.ok],
-             escape(c.known.source)] for c in checks for unit in [unit_of(c.metric)]
+            [
+                f"`{c.metric}`",
+                _plus_minus(c.ours, c.stderr, unit),
+                number(c.known.number, unit),
+                MARKS[c.ok],
+                escape(c.known.source),
+            ]
+            for c in checks
+            for unit in [unit_of(c.metric)]
         ]
         lines += ["### The dense model's known scores", ""]
         lines += grid(["metric", "ours", "known", "within 2 standard errors", "source"], rows)
@@ -129,8 +139,13 @@ def comparison_cells(c: Comparison) -> list[str]:
     delta = NOTHING if c.delta is None else f"{'+' if c.delta > 0 else ''}{number(c.delta, unit)}"
     verdict = f"off by {delta}" if c.state == "off" else c.state + f": {c.why}" * bool(c.why)
     return [
-        escape(c.published.row.method), metric_of(c), number(c.published.number, unit), ours, delta,
-        escape(verdict), escape(c.published.source),
+        escape(c.published.row.method),
+        metric_of(c),
+        number(c.published.number, unit),
+        ours,
+        delta,
+        escape(verdict),
+        escape(c.published.source),
     ]
 
 
@@ -160,8 +175,13 @@ def cards(board: Board) -> list[str]:
         [escape(card.method), *(f"{MARKS[tick.ok]} {escape(tick.detail)}" for tick in card.ticks)]
         for card in board.cards.values()
     ]
-    return ["## Report cards", "", "✓ the records show it, ✗ they show otherwise, – they do not say.", "",
-            *grid(heads, lines, left=len(heads))]
+    return [
+        "## Report cards",
+        "",
+        "✓ the records show it, ✗ they show otherwise, – they do not say.",
+        "",
+        *grid(heads, lines, left=len(heads)),
+    ]
 
 
 def reproduction(board: Board) -> str:
@@ -169,13 +189,21 @@ def reproduction(board: Board) -> str:
     mine = [c for c in board.published if c.published.row.of]
     states = ("reproduced", "off", "not comparable", "not run")
     methods = sorted({c.published.row.of for c in mine})
-    lines = ["# Reproduction report", "", (
-        "Every published number of the methods and controls here, made by `leanboard report` from `published/*.yaml` "
-        "and the records. *Reproduced*: the published number lies in our 95 % interval, or is ours as far as it was "
-        "printed (a known dense score: within two standard errors). In full: `reproduction.csv`."
-    ), ""]
-    counts = [[method, *(str(sum(c.state == state for c in mine if c.published.row.of == method)) for state in states)]
-              for method in methods]
+    lines = [
+        "# Reproduction report",
+        "",
+        (
+            "Every published number of the methods and controls here, made by `leanboard report` from "
+            "`published/*.yaml` and the records. *Reproduced*: the published number lies in our 95 % interval, or is "
+            "ours as far as it was printed (a known dense score: within two standard errors). In full: "
+            "`reproduction.csv`."
+        ),
+        "",
+    ]
+    counts = [
+        [method, *(str(sum(c.state == state for c in mine if c.published.row.of == method)) for state in states)]
+        for method in methods
+    ]
     lines += grid(["about", *states], counts)
     heads = ["as published", "model", "ratio", "tuned", "metrics", "published", "ours", "Δ", "verdict"]
     for method in methods:

@@ -88,15 +88,29 @@ class Job(Cell):
 
 
 def artifact_ingredients(
-    ref: ModelRef, entry: MethodEntry, config: dict[str, Any], recovery: dict[str, Any] | None,
-    target: Target | None, seed: int, dtype: str, calibration: Any, training: Any,
+    ref: ModelRef,
+    entry: MethodEntry,
+    config: dict[str, Any],
+    recovery: dict[str, Any] | None,
+    target: Target | None,
+    seed: int,
+    dtype: str,
+    calibration: Any,
+    training: Any,
 ) -> dict[str, Any]:
     """What a checkpoint depends on; `calibration` and `training` identify the texts that were read."""
     return {
-        "weights": ref.fingerprint, "tokenizer": ref.tokenizer_fingerprint, "method": entry.name,
-        "version": entry.cls.version, "config": config, "recovery": recovery,
+        "weights": ref.fingerprint,
+        "tokenizer": ref.tokenizer_fingerprint,
+        "method": entry.name,
+        "version": entry.cls.version,
+        "config": config,
+        "recovery": recovery,
         "target": target.model_dump(mode="json") if target else None,
-        "seed": seed, "dtype": dtype, "calibration": calibration, "training": training,
+        "seed": seed,
+        "dtype": dtype,
+        "calibration": calibration,
+        "training": training,
     }
 
 
@@ -108,6 +122,11 @@ def measure_ingredients(
     `data` maps each file of the pack to its fingerprint; `machine` is given for speed alone.
     """
     parts: dict[str, Any] = {
-        "artifact": artifact_key, "data": data, "engine": engine, "dtype": dtype, "device": device, **task.settings()
+        "artifact": artifact_key,
+        "data": data,
+        "engine": engine,
+        "dtype": dtype,
+        "device": device,
+        **task.settings(),
     }
     return parts | ({"machine": machine} if machine else {})

@@ -159,9 +159,14 @@ def _build(order: Order, out: Path, stages: Stages, on_progress: Progress) -> Bu
     dense = shape_of(model)
     _check_ids(order.texts.ids, dense.vocab)
     ctx = Context(
-        seed=order.seed, device=model.device, target=order.target, tokenizer=tokenizer,
-        sample=order.texts.sampler(tokenizer, order.seed), examples_source=order.texts.examples(tokenizer, order.seed),
-        workspace=workspace, on_progress=on_progress,
+        seed=order.seed,
+        device=model.device,
+        target=order.target,
+        tokenizer=tokenizer,
+        sample=order.texts.sampler(tokenizer, order.seed),
+        examples_source=order.texts.examples(tokenizer, order.seed),
+        workspace=workspace,
+        on_progress=on_progress,
     )
     with seeded(ctx.derived_seed("global")):
         model = _transform(model, order, ctx, stages)
@@ -181,9 +186,12 @@ def _build(order: Order, out: Path, stages: Stages, on_progress: Progress) -> Bu
     if ctx.meter.earlier_seconds:
         stages.seconds["before an interruption"] = ctx.meter.earlier_seconds
     cost = Cost(
-        seconds=stages.seconds, peaks=stages.peaks, peak_memory_bytes=stages.above_the_loaded_model(),
+        seconds=stages.seconds,
+        peaks=stages.peaks,
+        peak_memory_bytes=stages.above_the_loaded_model(),
         calibration_tokens=ctx.meter.calibration_tokens,
-        optimiser_steps=ctx.meter.optimiser_steps, trainable_parameters=ctx.meter.trainable_parameters,
+        optimiser_steps=ctx.meter.optimiser_steps,
+        trainable_parameters=ctx.meter.trainable_parameters,
     )
     return Built(out, manifest, [(b.heads, b.kv_heads, b.channels) for b in after.blocks], cost)
 

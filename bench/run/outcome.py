@@ -38,7 +38,10 @@ def failure_of(error: BaseException, stage: str) -> Failure:
     message = str(error).strip() or type(error).__name__
     trace = "".join(traceback.format_exception(error))
     return Failure(
-        stage=stage, code=code, message=without_user(message.splitlines()[0]), traceback=without_user(trace),
+        stage=stage,
+        code=code,
+        message=without_user(message.splitlines()[0]),
+        traceback=without_user(trace),
         peak_memory_bytes=_peak_memory() if status_of(error) == "oom" else None,
     )
 
@@ -52,16 +55,25 @@ def artifact_record(job: Job, status: Status, seconds: float, **content: Any) ->
 def measure_record(job: Job, cell: MeasureCell, status: Status, seconds: float, **content: Any) -> MeasureRecord:
     """The record of one measurement of the job."""
     return MeasureRecord(
-        key=cell.key, ingredients=cell.ingredients, artifact=job.artifact.key, task=cell.task,
-        **_common(job, status, seconds), **content,
+        key=cell.key,
+        ingredients=cell.ingredients,
+        artifact=job.artifact.key,
+        task=cell.task,
+        **_common(job, status, seconds),
+        **content,
     )
 
 
 def _common(job: Job, status: Status, seconds: float) -> dict[str, Any]:
     cell = job.artifact
     return {
-        "status": status, "model": cell.model, "method": cell.method, "preset": cell.preset,
-        "recovery": cell.recovery_name, "target": cell.target_name, "seed": cell.seed,
+        "status": status,
+        "model": cell.model,
+        "method": cell.method,
+        "preset": cell.preset,
+        "recovery": cell.recovery_name,
+        "target": cell.target_name,
+        "seed": cell.seed,
         "provenance": provenance(seconds, job.command, job.accelerator, job.remote_code),
     }
 

@@ -9,23 +9,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any
 
-from bench.blocks.recoveries import resolve_recovery
-from bench.catalogue import ModelRef, resolve
+from bench.catalogue import resolve
 from bench.data.pack import Pack
 from bench.data.sources import ensure
 from bench.errors import UsageError, unknown
 from bench.measure import ENGINE
-from bench.method import Target
 from bench.random_weights import Recipe, recipe_of, without_quality
 from bench.record.provenance import accelerator_name, machine_fingerprint
 from bench.record.store import Store
-from bench.registry import MethodEntry, Registry, tasks_named
-from bench.run.cells import ArtifactCell, Job, MeasureCell, artifact_ingredients, measure_ingredients
+from bench.registry import Registry, tasks_named
+from bench.run.cells import ArtifactCell, Job, MeasureCell, measure_ingredients
+from bench.run.entries import PlanEntry
 from bench.run.estimate import Estimate, check_fits, estimates_of, past_seconds
 from bench.run.executors import threads_each
-from bench.suite import FirstOf, RandomTokens, RecoveryChoice, Suite, SuiteMethod, TextSource
+from bench.suite import FirstOf, RandomTokens, Suite
 from bench.task import Task, why_not_here
 
 Say = Callable[[str], None]
@@ -95,7 +93,7 @@ def make_plan(
     """
     _check_filters(only)
     suite, left_out = without_quality(suite) if random_weights else (suite, [])
-    entrants = [entrant for item in suite.methods for entrant in _Entrant.all_of(item, registry, suite)]
+    entries = [plan_entry for item in suite.methods for plan_entry in PlanEntry.all_of(item, registry, suite)]
     wanted = [_choices(entry, suite) for entry in suite.tasks]
     recipes = [recipe_of(name, model_paths, suite.dtype) for name in suite.models] if random_weights else []
     refs = [recipe.ref() for recipe in recipes] or [
@@ -104,21 +102,28 @@ def make_plan(
     ]
     tokens = {recipe.id: RandomTokens(random_tokens=recipe.config["vocab_size"]) for recipe in recipes}
     tasks, notes = _choose_tasks(wanted, suite, offline, say)
-    _ensure_tasks([task for entrant in entrants for task in entrant.own_tasks], suite, offline, say)
+    _ensure_tasks([task for plan_entry in entries for task in plan_entry.own_tasks], suite, offline, say)
     if not random_weights:
-        _ensure_texts(entrants, suite, offline, say)
+        _ensure_texts(entries, suite, offline, say)
     device, accelerator = _device(suite.device)
     jobs = []
-    for ref, entrant in product(refs, entrants):
-        for target, seed in entrant.points(suite):
-            artifact = entrant.cell(ref, target, seed, suite, device, tokens.get(ref.id))
+    for ref, plan_entry in product(refs, entries):
+        for target, seed in plan_entry.points(suite):
+            artifact = plan_entry.cell(ref, target, seed, suite, device, tokens.get(ref.id))
             if _fits(artifact, only):
-                mine = {task.id: task for task in [*tasks, *entrant.own_tasks]}.values()
+                mine = {task.id: task for task in [*tasks, *plan_entry.own_tasks]}.values()
                 cells = [_measure_cell(artifact, task, accelerator) for task in mine if _asked(task, only)]
-                jobs.append(Job(
-                    artifact=artifact, cells=cells, results=results, plugins=list(plugins), command=list(command),
-                    accelerator=accelerator, remote_code=ref.remote_code,
-                ))
+                jobs.append(
+                    Job(
+                        artifact=artifact,
+                        cells=cells,
+                        results=results,
+                        plugins=list(plugins),
+                        command=list(command),
+                        accelerator=accelerator,
+                        remote_code=ref.remote_code,
+                    )
+                )
     if not any(job.cells for job in jobs):
         raise UsageError(f"--only {' '.join(f'{k}={v}' for k, v in only.items())}: no cell of the suite fits")
     plan = Plan(jobs, set(), left_out + notes, recipes)
@@ -132,79 +137,6 @@ def _fill_in(plan: Plan, store: Store, registry: Registry, accelerator: str | No
     plan.finished = {key for key in plan.all_keys() if store.finished(key)}
     configs = {recipe.folder: recipe.config for recipe in plan.recipes}
     plan.estimates = estimates_of(plan.jobs, configs, registry, past_seconds(store.results, accelerator))
-
-
-@dataclass(frozen=True)
-class _Entrant:
-    """A method of the suite with its settings resolved, and the texts that it reads."""
-
-    entry: MethodEntry
-    item: SuiteMethod
-    config: dict[str, Any]
-    recovery: dict[str, Any] | None
-    calibration: TextSource | None
-    training: TextSource | None
-    own_tasks: list[Task]
-
-    @classmethod
-    def all_of(cls, item: SuiteMethod, registry: Registry, suite: Suite) -> list[_Entrant]:
-        """One for each recovery: the item's own, else the suite's where the method removes something."""
-        entry = registry.method(item.name, f"suite {suite.name}: methods")
-        choices: Sequence[RecoveryChoice] = suite.recoveries if _removes(entry) else ["preset"]
-        return [cls._of(item, entry, choice, suite) for choice in ([item.recovery] if item.recovery else choices)]
-
-    @classmethod
-    def _of(cls, item: SuiteMethod, entry: MethodEntry, choice: RecoveryChoice, suite: Suite) -> _Entrant:
-        where = f"suite {suite.name}: methods: {item.name}"
-        preset = entry.preset(item.preset)
-        wanted = preset.recovery if choice == "preset" else None if choice == "none" else choice
-        recovery = resolve_recovery(wanted, f"{where}: recovery")
-        trains = recovery is not None or "training" in entry.cls.traits.needs
-        training = item.training or suite.training
-        if trains and training is None:
-            raise UsageError(f"suite {suite.name}: training: missing, but {item.name} learns from text")
-        return cls(
-            entry, item, entry.config(preset, item.config).model_dump(mode="json"), recovery,
-            suite.calibration if "calibration" in entry.cls.traits.needs else None,
-            training if trains else None,
-            [task for name in item.tasks for task in tasks_named(name, where=f"{where}: tasks")],
-        )
-
-    def points(self, suite: Suite) -> list[tuple[Target | None, int]]:
-        """Targets × seeds: no target where the method removes nothing, one seed where seeds change nothing."""
-        targets: list[Target | None] = list(suite.targets if self.item.targets is None else self.item.targets)
-        if not _removes(self.entry) or not targets:
-            targets = [None]
-        seeds = suite.seeds[:1] if self.entry.cls.traits.deterministic else suite.seeds
-        return [(target, seed) for target in targets for seed in seeds]
-
-    def cell(
-        self, ref: ModelRef, target: Target | None, seed: int, suite: Suite, device: str, tokens: RandomTokens | None
-    ) -> ArtifactCell:
-        """The checkpoint to make; `tokens` stand in for the texts of a model of random weights."""
-        calibration = self.calibration and (tokens or self.calibration)
-        training = self.training and (tokens or self.training)
-        ingredients = artifact_ingredients(
-            ref, self.entry, self.config, self.recovery, target, seed, suite.dtype,
-            _fingerprinted(calibration), _fingerprinted(training),
-        )
-        return ArtifactCell(
-            model=ref.id, weights=ref.path, method=self.entry.name, preset=self.item.preset, config=self.config,
-            recovery=self.recovery, target=target, seed=seed, dtype=suite.dtype, device=device,
-            calibration=calibration, training=training, ingredients=ingredients,
-        )
-
-
-def _removes(entry: MethodEntry) -> bool:
-    return bool(entry.cls.traits.changes) and entry.cls.traits.track != "peft"
-
-
-def _fingerprinted(source: TextSource | RandomTokens | None) -> dict[str, Any] | None:
-    if source is None:
-        return None
-    if isinstance(source, RandomTokens):
-        return source.model_dump(mode="json")
-    return {**source.model_dump(mode="json"), "fingerprint": Pack.default().fingerprint(source.data)}
 
 
 def _measure_cell(artifact: ArtifactCell, task: Task, accelerator: str | None) -> MeasureCell:
@@ -268,8 +200,8 @@ def _names(tasks: Sequence[Task]) -> str:
     return ", ".join(task.id for task in tasks)
 
 
-def _ensure_texts(entrants: Sequence[_Entrant], suite: Suite, offline: bool, say: Say) -> None:
-    texts = [source for e in entrants for source in (e.calibration, e.training) if source is not None]
+def _ensure_texts(entries: Sequence[PlanEntry], suite: Suite, offline: bool, say: Say) -> None:
+    texts = [source for e in entries for source in (e.calibration, e.training) if source is not None]
     for ref, reason in ensure(sorted({t.data for t in texts}), offline=offline, on_progress=say).items():
         raise UsageError(f"suite {suite.name}: text {ref} cannot be had: {reason}")
 
@@ -284,8 +216,12 @@ def _check_filters(only: Mapping[str, str]) -> None:
 
 def _fits(cell: ArtifactCell, only: Mapping[str, str]) -> bool:
     values = {
-        "model": cell.model, "method": cell.method, "preset": cell.preset, "recovery": cell.recovery_name,
-        "target": cell.target_name, "seed": str(cell.seed),
+        "model": cell.model,
+        "method": cell.method,
+        "preset": cell.preset,
+        "recovery": cell.recovery_name,
+        "target": cell.target_name,
+        "seed": str(cell.seed),
     }
     return all(values[name] == value for name, value in only.items() if name != "task")
 

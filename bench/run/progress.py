@@ -115,7 +115,10 @@ class Progress:
         """All of this in plain data: counts, seconds left, what is at work (and for how many seconds), what failed."""
         now = time.monotonic()
         return {
-            "cells": self._total, "cached": self._cached, "done": self._done, "failed": self.failed,
+            "cells": self._total,
+            "cached": self._cached,
+            "done": self._done,
+            "failed": self.failed,
             "seconds_left": round(self.seconds_left()),
             "at_work": [{"what": what, "seconds": round(now - start)} for start, what in self._at_work.values()],
             "failures": self._failures,

@@ -141,10 +141,17 @@ class Worker:
                 failure = failure_of(error, stages.current)
                 self._write(artifact_record(self.job, status_of(error), time.perf_counter() - start, error=failure))
                 return failure
-            self._write(artifact_record(
-                self.job, "ok", time.perf_counter() - start,
-                achieved=built.manifest.achieved, widths=built.widths, cost=built.cost,
-            ), already)
+            self._write(
+                artifact_record(
+                    self.job,
+                    "ok",
+                    time.perf_counter() - start,
+                    achieved=built.manifest.achieved,
+                    widths=built.widths,
+                    cost=built.cost,
+                ),
+                already,
+            )
         return None
 
     def _subject(self) -> Subject:
@@ -207,8 +214,15 @@ def order_of(cell: ArtifactCell, plugins: list[Path]) -> Any:
     method = entry.cls(entry.cls.Config.model_validate(cell.config))
     texts = Texts(calibration=cell.calibration, training=cell.training)
     return Order(
-        weights=cell.weights, method=method, recovery=cell.recovery, target=cell.target, seed=cell.seed,
-        dtype=cell.dtype, device=cell.device, texts=texts, ingredients=cell.ingredients,
+        weights=cell.weights,
+        method=method,
+        recovery=cell.recovery,
+        target=cell.target,
+        seed=cell.seed,
+        dtype=cell.dtype,
+        device=cell.device,
+        texts=texts,
+        ingredients=cell.ingredients,
     )
 
 

@@ -23,12 +23,22 @@ def write_card(found: Found, folder: Path, form: str, dtype: str, notes: list[st
     """Write README.md into `folder`, which holds the exported checkpoint."""
     record = found.record
     text = Template(CARD.read_text(encoding="utf-8")).substitute(
-        library="transformers" if form == "hf" else "gguf", label=found.label, model=record.model,
+        library="transformers" if form == "hf" else "gguf",
+        label=found.label,
+        model=record.model,
         licence=CATALOGUE[record.model].licence if record.model in CATALOGUE else "that of the model it was made from",
-        method=_method(record.method), settings=json.dumps(record.ingredients["config"], sort_keys=True),
-        recovery=_recovery(record.ingredients.get("recovery")), target=record.target, seed=record.seed, dtype=dtype,
-        key=record.key, command=shlex.join(record.provenance.command), removed=_removed(record.achieved),
-        widths=_widths(record.widths), scores=_scores(found), loading=_loading(folder, form, dtype),
+        method=_method(record.method),
+        settings=json.dumps(record.ingredients["config"], sort_keys=True),
+        recovery=_recovery(record.ingredients.get("recovery")),
+        target=record.target,
+        seed=record.seed,
+        dtype=dtype,
+        key=record.key,
+        command=shlex.join(record.provenance.command),
+        removed=_removed(record.achieved),
+        widths=_widths(record.widths),
+        scores=_scores(found),
+        loading=_loading(folder, form, dtype),
         notes="".join(f"* {note}\n" for note in notes) or "* nothing\n",
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
@@ -77,10 +87,15 @@ def _loading(folder: Path, form: str, dtype: str) -> str:
     own = (folder / "lean_llama.py").exists()
     return Template(LOADING[form].read_text(encoding="utf-8")).substitute(
         dtype=dtype,
-        code=", trust_remote_code=True" if own else "", code_flag=",trust_remote_code=True" if own else "",
+        code=", trust_remote_code=True" if own else "",
+        code_flag=",trust_remote_code=True" if own else "",
         code_note="The model's code lies beside the weights in `lean_llama.py`; with Leanboard installed, "
-                  "`import bench.model` does in its place.\n\n" if own else "",
+        "`import bench.model` does in its place.\n\n"
+        if own
+        else "",
         plugin="With Leanboard installed in its environment (`pip install 'leanboard[vllm]'`), vLLM finds the model's "
-               "classes by itself:" if own else "As it is:",
+        "classes by itself:"
+        if own
+        else "As it is:",
         adapter=(HERE / "loading_adapter.md").read_text(encoding="utf-8") if (folder / "adapter").is_dir() else "",
     )

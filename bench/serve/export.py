@@ -47,8 +47,10 @@ def export(found: Found, to: Path, *, dtype: str | None, form: Format) -> list[s
     model, tokenizer = load_checkpoint(found.folder, manifest.dtype)
     model = model.to(wanted)
     if str(model.dtype) != f"torch.{manifest.dtype}":
-        notes.append(f"cast from {manifest.dtype}, in which it was measured: {_drift(manifest, model):.2g} is the most "
-                     "by which a logit of the probe moved")
+        notes.append(
+            f"cast from {manifest.dtype}, in which it was measured: {_drift(manifest, model):.2g} is the most "
+            "by which a logit of the probe moved"
+        )
     try:
         if form == "gguf":
             to.mkdir(parents=True, exist_ok=True)

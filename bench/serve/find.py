@@ -98,8 +98,14 @@ def _again(found: Found) -> str:
         while option in words:
             at = words.index(option)
             del words[at : at + 2]
-    chosen = {"model": record.model, "method": record.method, "preset": record.preset, "recovery": record.recovery,
-              "target": record.target, "seed": record.seed}
+    chosen = {
+        "model": record.model,
+        "method": record.method,
+        "preset": record.preset,
+        "recovery": record.recovery,
+        "target": record.target,
+        "seed": record.seed,
+    }
     if any(measure.task == "size" for measure in found.measures):
         chosen["task"] = "size"
     words += [word for name, value in chosen.items() for word in ("--only", f"{name}={value}")]

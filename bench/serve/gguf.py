@@ -19,14 +19,12 @@ from bench.errors import UsageError
 from bench.shape import Shape
 
 FILE_TYPES = {
-    torch.float32: gguf.LlamaFileType.ALL_F32, torch.float16: gguf.LlamaFileType.MOSTLY_F16,
+    torch.float32: gguf.LlamaFileType.ALL_F32,
+    torch.float16: gguf.LlamaFileType.MOSTLY_F16,
     torch.bfloat16: gguf.LlamaFileType.MOSTLY_BF16,
 }
 BYTE_LEVEL = {"type": "ByteLevel", "use_regex": True}
-PRE_TOKENIZERS = {
-    "gpt-2": [BYTE_LEVEL],
-    "smollm": [{"type": "Digits", "individual_digits": True}, BYTE_LEVEL],
-}
+PRE_TOKENIZERS = {"gpt-2": [BYTE_LEVEL], "smollm": [{"type": "Digits", "individual_digits": True}, BYTE_LEVEL]}
 """By llama.cpp's name: the steps of tokenizer.json's pre-tokenizer that it stands for."""
 
 

@@ -61,8 +61,10 @@ class LeanLlamaDecoderLayer(LlamaDecoderLayer):
     ) -> None:
         index = extract_layer_index(prefix)
         super().__init__(vllm_config, prefix, config=vllm_config.model_config.hf_config.per_layer_config[index])
-        mine = {piece.projection.removesuffix("_proj"): (factors, form, piece)
-                for factors, form, piece in pieces.get(index, [])}
+        mine = {
+            piece.projection.removesuffix("_proj"): (factors, form, piece)
+            for factors, form, piece in pieces.get(index, [])
+        }
         for fused, parts in FUSED.items():
             if set(parts) & set(mine):
                 setattr(self._parent(fused), fused, Parts({name: _part(name, index, mine, shape) for name in parts}))
@@ -105,8 +107,9 @@ class LeanLlamaModel(LlamaModel):
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         shape = Shape.from_config(vllm_config.model_config.hf_config)
         if shape.factors and get_tensor_model_parallel_world_size() > 1:
-            raise ValueError("low-rank factors are not split over GPUs: serve this checkpoint with one, "
-                             "tensor_parallel_size=1")
+            raise ValueError(
+                "low-rank factors are not split over GPUs: serve this checkpoint with one, tensor_parallel_size=1"
+            )
         factors = [SharedFactors(form.rows, form.columns, list(form.rank)) for form in shape.factors]
         pieces: dict[int, list[Piece]] = defaultdict(list)
         for form, shared in zip(shape.factors, factors, strict=True):

@@ -21,9 +21,10 @@ class CapaBoostConfig(LoraTuning):
     """
 
     form: Literal["lora", "adapter"] = Field(
-        "lora", description="low-rank updates of the targets, which are merged, or a bottleneck behind every MLP, "
-        "which stays; r, alpha, dropout and targets belong to the first, reduction to the second"
-    )  # fmt: skip
+        "lora",
+        description="low-rank updates of the targets, which are merged, or a bottleneck behind every MLP, "
+        "which stays; r, alpha, dropout and targets belong to the first, reduction to the second",
+    )
     reduction: int = Field(12, ge=1, description="the hidden width over that of one branch's bottleneck")
     d: int = Field(2, ge=1, description="parallel branches; the update's rank is up to d·r")
     density: float = Field(0.5, gt=0, le=1, description="fraction of the entries that each branch sees")
@@ -57,11 +58,14 @@ class CapaBoost(Method):
     name = "capaboost"
     version = "1"
     traits = Traits(
-        title="CapaBoost", track="peft", needs=frozenset({"training"}),
-        changes=frozenset({"values", "adds_parameters"}), deterministic=False,
+        title="CapaBoost",
+        track="peft",
+        needs=frozenset({"training"}),
+        changes=frozenset({"values", "adds_parameters"}),
+        deterministic=False,
         paper="Song et al., Increasing Model Capacity for Free: A Simple Strategy for Parameter Efficient Fine-tuning, "
         "ICLR 2024, arXiv 2407.01320",
-    )  # fmt: skip
+    )
     Config = CapaBoostConfig
     config: CapaBoostConfig
 

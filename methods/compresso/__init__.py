@@ -33,8 +33,10 @@ class CompressoConfig(LoraSettings):
     ramp: Literal["linear", "cubic"] = Field("linear", description="how it rises")
     finetune_epochs: float = Field(3.0, ge=0, description="passes that train LoRA on after the masks are fixed")
     steps: int | None = Field(
-        None, ge=1, description="optimiser steps until the masks are fixed, in place of epochs; the phases keep their "
-        "shares, and fine-tuning comes on top with as many examples to each of these as the epochs say"
+        None,
+        ge=1,
+        description="optimiser steps until the masks are fixed, in place of epochs; the phases keep their "
+        "shares, and fine-tuning comes on top with as many examples to each of these as the epochs say",
     )
 
     lr: float = Field(5e-5, gt=0, description="peak learning rate of LoRA while masks are learnt")
@@ -82,11 +84,14 @@ class Compresso(Method):
     name = "compresso"
     version = "1"
     traits = Traits(
-        title="Compresso", track="pruning", needs=frozenset({"training"}), changes=frozenset({"shapes", "values"}),
+        title="Compresso",
+        track="pruning",
+        needs=frozenset({"training"}),
+        changes=frozenset({"shapes", "values"}),
         deterministic=False,
         paper="Guo, Xu, Zhang, Yang, Compresso: Structured Pruning with Collaborative Prompting Learns Compact Large "
         "Language Models, arXiv 2310.05015",
-    )  # fmt: skip
+    )
     Config = CompressoConfig
     config: CompressoConfig
 

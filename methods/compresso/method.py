@@ -40,25 +40,37 @@ def compress(model: PreTrainedModel, ctx: Context, config: CompressoConfig) -> P
 def finetuning(config: CompressoConfig) -> CompressoConfig:
     """The settings of phase 2, whose steps are to those of `config` as the examples that both go through."""
     share = config.finetune_epochs * config.batch_size / (config.epochs * config.finetune_batch_size)
-    return config.model_copy(update={
-        "steps": max(1, round((config.steps or 0) * share)), "batch_size": config.finetune_batch_size,
-        "lr": config.finetune_lr, "holdout": 0,
-    })  # fmt: skip
+    return config.model_copy(
+        update={
+            "steps": max(1, round((config.steps or 0) * share)),
+            "batch_size": config.finetune_batch_size,
+            "lr": config.finetune_lr,
+            "holdout": 0,
+        }
+    )
 
 
 def masks_for(model: PreTrainedModel, ctx: Context, config: CompressoConfig) -> Masks:
     """The masks of `model` as they start."""
     means = {"heads": config.init_heads, "channels": config.init_channels, "hidden": config.init_hidden}
     return Masks(
-        shape_of(model), {family: means[family] for family in config.masks}, ctx.generator("compresso: masks"),
-        ctx.device, spread=config.init_spread, law=HardConcrete(config.beta, config.low, config.high),
-    )  # fmt: skip
+        shape_of(model),
+        {family: means[family] for family in config.masks},
+        ctx.generator("compresso: masks"),
+        ctx.device,
+        spread=config.init_spread,
+        law=HardConcrete(config.beta, config.low, config.high),
+    )
 
 
 def learn(
-    model: PreTrainedModel, ctx: Context, config: CompressoConfig, masks: Masks, target: Target,
+    model: PreTrainedModel,
+    ctx: Context,
+    config: CompressoConfig,
+    masks: Masks,
+    target: Target,
     examples: Sequence[Example],
-) -> None:  # fmt: skip
+) -> None:
     """Phases 0 and 1 in one run of the training loop; masks take part from step `before` + 1 on."""
     steps_per_epoch = (config.steps or 0) / config.epochs
     before, ramp = (round(steps_per_epoch * epochs) for epochs in (config.prepruning_epochs, config.ramp_epochs))

@@ -19,9 +19,10 @@ class LaserConfig(DecompositionConfig):
     """Defaults: the MLP matrices of late blocks, where the paper gains most, kept as factors."""
 
     matrices: tuple[Matrix, ...] = Field(
-        ("gate", "up", "down"), min_length=1,
+        ("gate", "up", "down"),
+        min_length=1,
         description="types of matrices: tried one by one, or taken together where a size is asked for",
-    )  # fmt: skip
+    )
     rhos: tuple[float, ...] = Field(
         (0.01, 0.05, 0.1, 0.2, 0.4), min_length=1, description="ranks that are tried, as fractions of the full rank"
     )
@@ -41,11 +42,14 @@ class Laser(Method):
     name = "laser"
     version = "1"
     traits = Traits(
-        title="LASER", track="control", needs=frozenset({"calibration"}), changes=frozenset({"shapes", "values"}),
+        title="LASER",
+        track="control",
+        needs=frozenset({"calibration"}),
+        changes=frozenset({"shapes", "values"}),
         deterministic=False,
         paper="Sharma, Ash, Misra, The Truth is in There: Improving Reasoning in Language Models with Layer-Selective "
         "Rank Reduction, ICLR 2024, arXiv 2312.13558",
-    )  # fmt: skip
+    )
     Config = LaserConfig
     config: LaserConfig
 

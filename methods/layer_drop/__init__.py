@@ -34,12 +34,15 @@ class LayerDrop(Method):
     name = "layer_drop"
     version = "1"
     traits = Traits(
-        title="Layer drop", track="control", needs=frozenset({"calibration"}), changes=frozenset({"shapes"}),
+        title="Layer drop",
+        track="control",
+        needs=frozenset({"calibration"}),
+        changes=frozenset({"shapes"}),
         deterministic=False,
         paper="Men, Xu, Zhang, Wang, Lin, Lu, Han, Chen, ShortGPT: Layers in Large Language Models are More Redundant "
         "Than You Expect, arXiv 2403.03853; Gromov, Tirumala, Shapourian, Glorioso, Roberts, The Unreasonable "
         "Ineffectiveness of the Deeper Layers, arXiv 2403.17887",
-    )  # fmt: skip
+    )
     Config = LayerDropConfig
     config: LayerDropConfig
 

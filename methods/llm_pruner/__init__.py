@@ -47,11 +47,14 @@ class LLMPruner(Method):
     name = "llm_pruner"
     version = "1"
     traits = Traits(
-        title="LLM-Pruner", track="pruning", needs=frozenset({"calibration", "gradients"}),
-        changes=frozenset({"shapes"}), deterministic=False,
+        title="LLM-Pruner",
+        track="pruning",
+        needs=frozenset({"calibration", "gradients"}),
+        changes=frozenset({"shapes"}),
+        deterministic=False,
         paper="Ma, Fang, Wang, LLM-Pruner: On the Structural Pruning of Large Language Models, NeurIPS 2023, "
         "arXiv 2305.11627",
-    )  # fmt: skip
+    )
     Config = LLMPrunerConfig
     config: LLMPrunerConfig
 

@@ -17,9 +17,13 @@ class Lora(Method):
     name = "lora"
     version = "1"
     traits = Traits(
-        title="LoRA", track="peft", needs=frozenset({"training"}), changes=frozenset({"values"}), deterministic=False,
+        title="LoRA",
+        track="peft",
+        needs=frozenset({"training"}),
+        changes=frozenset({"values"}),
+        deterministic=False,
         paper="Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, ICLR 2022, arXiv 2106.09685",
-    )  # fmt: skip
+    )
     Config = LoraTuning
     config: LoraTuning
 

@@ -24,9 +24,11 @@ class Magnitude(Method):
     name = "magnitude"
     version = "1"
     traits = Traits(
-        title="Magnitude (L2)", track="control", changes=frozenset({"shapes"}),
+        title="Magnitude (L2)",
+        track="control",
+        changes=frozenset({"shapes"}),
         paper="the L2 control of Ma, Fang, Wang, LLM-Pruner, NeurIPS 2023, arXiv 2305.11627",
-    )  # fmt: skip
+    )
     Config = MagnitudeConfig
     config: MagnitudeConfig
 

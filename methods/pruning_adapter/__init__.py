@@ -52,10 +52,13 @@ class PruningAdapter(Method):
     name = "pruning_adapter"
     version = "1"
     traits = Traits(
-        title="Pruning-Adapter", track="pruning", needs=frozenset({"training", "gradients"}),
-        changes=frozenset({"shapes", "values"}), deterministic=False,
+        title="Pruning-Adapter",
+        track="pruning",
+        needs=frozenset({"training", "gradients"}),
+        changes=frozenset({"shapes", "values"}),
+        deterministic=False,
         paper="Wang, Yang, Sun, Task-oriented Memory-efficient Pruning-Adapter, 2023, arXiv 2303.14704",
-    )  # fmt: skip
+    )
     Config = PruningAdapterConfig
     config: PruningAdapterConfig
 

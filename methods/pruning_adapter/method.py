@@ -65,9 +65,12 @@ def attach(model: PreTrainedModel, ctx: Context, config: PruningAdapterConfig, r
     }
     patterns = {re.escape(path): rank for path, rank in by_path.items()}
     settings = LoraConfig(
-        target_modules=list(by_path), rank_pattern=patterns, bias="none", task_type="CAUSAL_LM",
+        target_modules=list(by_path),
+        rank_pattern=patterns,
+        bias="none",
+        task_type="CAUSAL_LM",
         alpha_pattern={path: config.alpha or 2 * rank for path, rank in patterns.items()},
-    )  # fmt: skip
+    )
     with seeded(ctx, f"{NAME}: adapters"):
         adapted = get_peft_model(model, settings)
         for name, parameter in model.named_parameters():

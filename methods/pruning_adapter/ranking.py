@@ -75,9 +75,11 @@ def select(shape: Shape, target: Target | None, scores: Gates, config: PruningAd
         return keep_groups(shape, heads.kept(ratio), {})
     most = config.prune_ratio if config.channels else 1.0
     alone = to_target(
-        shape, target, lambda ratio, _: keep_groups(shape, heads.kept(min(ratio, most)), {}),
+        shape,
+        target,
+        lambda ratio, _: keep_groups(shape, heads.kept(min(ratio, most)), {}),
         must_reach=not config.channels,
-    )  # fmt: skip
+    )
     if abs(shape.removed(shape.after(alone))[target.basis] - target.value) <= TARGET_TOLERANCE:
         return alone
     return to_target(shape, target, lambda ratio, mlp: keep_groups(shape, heads.kept(ratio), channels.kept(mlp)))

@@ -17,9 +17,12 @@ class Random(Method):
     name = "random"
     version = "1"
     traits = Traits(
-        title="Random", track="control", changes=frozenset({"shapes"}), deterministic=False,
+        title="Random",
+        track="control",
+        changes=frozenset({"shapes"}),
+        deterministic=False,
         paper="the random control of Ma, Fang, Wang, LLM-Pruner, NeurIPS 2023, arXiv 2305.11627",
-    )  # fmt: skip
+    )
     Config = SelectionConfig
     config: SelectionConfig
 

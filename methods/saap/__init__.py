@@ -65,11 +65,14 @@ class SAAP(Method):
     name = "saap"
     version = "1"
     traits = Traits(
-        title="SAAP", track="pruning", needs=frozenset({"calibration", "row_gradients"}),
-        changes=frozenset({"shapes"}), deterministic=False,
+        title="SAAP",
+        track="pruning",
+        needs=frozenset({"calibration", "row_gradients"}),
+        changes=frozenset({"shapes"}),
+        deterministic=False,
         paper="Zheng et al., Adaptive Pruning for Large Language Models with Structural Importance Awareness, 2024, "
         "arXiv 2412.15127",
-    )  # fmt: skip
+    )
     Config = SAAPConfig
     config: SAAPConfig
 

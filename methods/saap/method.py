@@ -26,9 +26,13 @@ def compress(model: PreTrainedModel, ctx: Context, config: SAAPConfig) -> PreTra
 
     def choices(model: PreTrainedModel, step: int) -> Choose:
         sampled = sample_groups(
-            model, layers, ctx.calibration(config.calibration_samples, config.seq_len, draw=step),
-            config.element_order, whole_members=config.vector_granularity == "member", progress=ctx.progress,
-        )  # fmt: skip
+            model,
+            layers,
+            ctx.calibration(config.calibration_samples, config.seq_len, draw=step),
+            config.element_order,
+            whole_members=config.vector_granularity == "member",
+            progress=ctx.progress,
+        )
         ranking = Ranking(dense, shape_of(model), removal_scores(sampled, config))
         if config.search == "uniform":
             return lambda attention, mlp: ranking.module_wise(attention, mlp, config.round_to)

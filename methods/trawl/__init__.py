@@ -21,9 +21,10 @@ class TrawlConfig(DecompositionConfig):
     )
     mlp_set: MlpSet = Field("gud", description="which MLP projections: g(ate), u(p), d(own)")
     attention_set: AttentionSet = Field(
-        "split", description="how q, k, v, o are stacked: two stacks, one with q and o cut to the key/value heads, one "
+        "split",
+        description="how q, k, v, o are stacked: two stacks, one with q and o cut to the key/value heads, one "
         "with keys and values repeated, or one of square matrices as published",
-    )  # fmt: skip
+    )
     segments: int = Field(3, ge=1, description="segments of blocks in modes 3 and 6")
     decomposition: Literal["cp", "tucker"] = Field("cp", description="the tensor approximation")
     ranks: tuple[int, ...] = Field((8, 16, 32, 48, 64, 80), min_length=1, description="ranks that are tried")
@@ -58,11 +59,14 @@ class Trawl(Method):
     name = "trawl"
     version = "1"
     traits = Traits(
-        title="TRAWL", track="decomposition", needs=frozenset({"calibration"}),
-        changes=frozenset({"shapes", "values"}), deterministic=False,
+        title="TRAWL",
+        track="decomposition",
+        needs=frozenset({"calibration"}),
+        changes=frozenset({"shapes", "values"}),
+        deterministic=False,
         paper="Luo, Patel, Fu, Ahn, Chen, Dong, Papalexakis, TRAWL: Tensor Reduced and Approximated Weights for Large "
         "Language Models, PAKDD 2025, arXiv 2406.17261",
-    )  # fmt: skip
+    )
     Config = TrawlConfig
     config: TrawlConfig
 

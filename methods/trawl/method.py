@@ -39,15 +39,23 @@ def _approximate(x: torch.Tensor, stack: Stack, rank: Rank, ctx: Context, config
         x = x / norms.clamp_min(torch.finfo(x.dtype).tiny)[:, None, None]
     if config.decomposition == "cp":
         found = cp(
-            x, rank[0], ctx.generator(f"trawl: {stack.name}"), starts=config.starts, sweeps=config.sweeps,
-            tolerance=1e-8 if config.tolerance is None else config.tolerance, ridge=config.ridge,
+            x,
+            rank[0],
+            ctx.generator(f"trawl: {stack.name}"),
+            starts=config.starts,
+            sweeps=config.sweeps,
+            tolerance=1e-8 if config.tolerance is None else config.tolerance,
+            ridge=config.ridge,
             oversampling=config.oversampling,
-        ).factors  # fmt: skip
+        ).factors
     else:
         found = tucker(
-            x, rank, rank0=config.rank0, sweeps=config.sweeps,
+            x,
+            rank,
+            rank0=config.rank0,
+            sweeps=config.sweeps,
             tolerance=1e-4 if config.tolerance is None else config.tolerance,
-        ).factors  # fmt: skip
+        ).factors
     return found.scaled(norms) if config.normalize_slices else found
 
 

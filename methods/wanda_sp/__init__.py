@@ -24,12 +24,15 @@ class WandaSp(Method):
     name = "wanda_sp"
     version = "1"
     traits = Traits(
-        title="Wanda-sp", track="control", needs=frozenset({"calibration"}), changes=frozenset({"shapes"}),
+        title="Wanda-sp",
+        track="control",
+        needs=frozenset({"calibration"}),
+        changes=frozenset({"shapes"}),
         deterministic=False,
         paper="the Wanda-sp control of An, Zhao, Yu, Tang, Wang, Fluctuation-based Adaptive Structured Pruning for "
         "Large Language Models (FLAP), AAAI 2024, arXiv 2312.11983; after Sun, Liu, Bair, Kolter, A Simple and "
         "Effective Pruning Approach for Large Language Models (Wanda), ICLR 2024, arXiv 2306.11695",
-    )  # fmt: skip
+    )
     Config = WandaSpConfig
     config: WandaSpConfig
 

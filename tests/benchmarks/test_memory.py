@@ -10,9 +10,13 @@ from tests.run.peaks import make_model, peaks
 pytestmark = pytest.mark.perf
 
 TINY_LLAMA = {
-    "vocab_size": 32000, "hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 22,
-    "num_attention_heads": 32, "num_key_value_heads": 4,
-}  # fmt: skip
+    "vocab_size": 32000,
+    "hidden_size": 2048,
+    "intermediate_size": 5632,
+    "num_hidden_layers": 22,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 4,
+}
 LIMIT = 1.35
 
 

@@ -34,11 +34,17 @@ from tests.benchmarks.conftest import Limit
 pytestmark = pytest.mark.perf
 
 HERE = Path(__file__).parent
-SUITE = Suite.model_validate({
-    "name": "overhead", "description": "one checkpoint", "models": ["smollm2-135m"], "device": "cpu",
-    "calibration": {"data": "lambada_passages/test"}, "methods": ["dense"],
-    "tasks": ["size", "lambada_text@128/limit32", "arc_easy/limit100", "piqa/limit100"],
-})
+SUITE = Suite.model_validate(
+    {
+        "name": "overhead",
+        "description": "one checkpoint",
+        "models": ["smollm2-135m"],
+        "device": "cpu",
+        "calibration": {"data": "lambada_passages/test"},
+        "methods": ["dense"],
+        "tasks": ["size", "lambada_text@128/limit32", "arc_easy/limit100", "piqa/limit100"],
+    }
+)
 LM_EVAL_BATCH = 8
 MOST_ADDED = 5.0
 ROUNDS = 2
@@ -54,8 +60,15 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, Pack]:
     results = tmp_path_factory.mktemp("overhead") / "results"
     try:
         plan = make_plan(
-            SUITE, load_registry([]), results, model_paths={}, plugins=[], only={}, offline=True,
-            command=["leanboard", "run", "overhead"], say=print,
+            SUITE,
+            load_registry([]),
+            results,
+            model_paths={},
+            plugins=[],
+            only={},
+            offline=True,
+            command=["leanboard", "run", "overhead"],
+            say=print,
         )
     except LeanboardError as error:
         pytest.skip(str(error))
@@ -90,17 +103,32 @@ def ways(planned: tuple[Job, Pack], monkeypatch: pytest.MonkeyPatch) -> dict[str
 
     def lm_eval() -> dict[str, float]:
         output(
-            "-m", "lm_eval", "run", "--model", "hf", "--model_args", f"pretrained={checkpoint},dtype=float32",
-            "--device", "cpu", "--batch_size", LM_EVAL_BATCH, "--limit", 100, "--output_path", folder / "lm_eval.json",
-            "--tasks", *files,
-        )  # fmt: skip
+            "-m",
+            "lm_eval",
+            "run",
+            "--model",
+            "hf",
+            "--model_args",
+            f"pretrained={checkpoint},dtype=float32",
+            "--device",
+            "cpu",
+            "--batch_size",
+            LM_EVAL_BATCH,
+            "--limit",
+            100,
+            "--output_path",
+            folder / "lm_eval.json",
+            "--tasks",
+            *files,
+        )
         ppl = float(output(HERE / "plain_perplexity.py", checkpoint))
         newest = max(folder.glob("lm_eval*.json"), key=lambda file: file.stat().st_mtime)
         results = json.loads(newest.read_text())["results"]
         return {"lambada_text.ppl_token@128/limit32": ppl} | {
             f"{task}.{metric}@0shot/limit100": results[task][f"{metric},none"]
-            for task in results for metric in ("acc", "acc_norm")
-        }  # fmt: skip
+            for task in results
+            for metric in ("acc", "acc_norm")
+        }
 
     harness()
     return {"harness": harness, "by hand": by_hand, "lm-eval": lm_eval}

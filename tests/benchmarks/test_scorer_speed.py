@@ -66,7 +66,9 @@ def choices(requests: list[Instance], answers: list[tuple[float, bool]]) -> list
 
 
 def test_common_beginnings_pay(
-    benchmark: Any, limits: list[Limit], engines: dict[int | str, Callable[[], HFLM]],
+    benchmark: Any,
+    limits: list[Limit],
+    engines: dict[int | str, Callable[[], HFLM]],
     requests_of: dict[str, list[Instance]],
 ) -> None:
     benchmark.group = "accuracy"

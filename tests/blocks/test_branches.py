@@ -97,8 +97,10 @@ def test_gradients_are_those_of_tied_copies():
     (a, b), (masks_a, masks_b) = pair(model), masks_of(model)
     layer, x, weights = model.get_submodule(PATH), torch.randn(7, 64), torch.randn(7, 64)
     (layer(x).tanh() * weights).sum().backward()
-    copies = [((a * ma).detach().requires_grad_(), (b * mb).detach().requires_grad_())
-              for ma, mb in zip(masks_a, masks_b, strict=True)]
+    copies = [
+        ((a * ma).detach().requires_grad_(), (b * mb).detach().requires_grad_())
+        for ma, mb in zip(masks_a, masks_b, strict=True)
+    ]
     out = layer.base_layer(x) + sum(ALPHA / R * (x @ ca.T) @ cb.T for ca, cb in copies)
     (out.tanh() * weights).sum().backward()
     for i, (parameter, masks) in enumerate([(a, masks_a), (b, masks_b)]):

@@ -55,8 +55,18 @@ def test_hidden_members_are_all_that_a_hidden_dimension_costs(tied):
 
 def test_default_layers_scale_with_depth():
     expected = {
-        1: (0, 1), 3: (0, 3), 4: (1, 3), 5: (1, 4), 6: (1, 5), 8: (2, 6), 12: (3, 10), 16: (4, 14), 22: (4, 20),
-        30: (4, 28), 32: (4, 30), 40: (4, 38),
+        1: (0, 1),
+        3: (0, 3),
+        4: (1, 3),
+        5: (1, 4),
+        6: (1, 5),
+        8: (2, 6),
+        12: (3, 10),
+        16: (4, 14),
+        22: (4, 20),
+        30: (4, 28),
+        32: (4, 30),
+        40: (4, 38),
     }
     assert {n: pruned_layers(None, n) for n in expected} == {n: range(*ends) for n, ends in expected.items()}
     assert pruned_layers((3, 31), 32) == range(3, 31)

@@ -110,9 +110,12 @@ def test_a_group_of_query_heads_goes_as_a_whole():
         masks.logits["heads"][0] = -9.0
     kept = masks.kept()
     assert kept == Kept(
-        {0: BlockKept((2, 3), tuple(range(6))), 1: BlockKept((0, 1), tuple(range(5))),
-         2: BlockKept((0, 1, 2), tuple(range(7)))}
-    )  # fmt: skip
+        {
+            0: BlockKept((2, 3), tuple(range(6))),
+            1: BlockKept((0, 1), tuple(range(5))),
+            2: BlockKept((0, 1, 2), tuple(range(7))),
+        }
+    )
     values = masks.values(kept)
     assert values.heads[0][0] == 0
     assert values.heads[0][1] > 0.9
@@ -177,8 +180,15 @@ def test_toy_training_ends_at_the_sparsity_and_keeps_what_matters():
         steps=1600, warmup_steps=0, batch_size=1, micro_batch=1, holdout=1, evaluate_every=50, lr=1e-3
     )
     hooks = Hooks(groups, penalty, lambda step: masks.limit(math.log(100)), may_keep, list(unused.parameters()))
-    train(unused, make_context(examples=[Example([1, 2], [1, 2])] * 4), config, [Example([1, 2], [1, 2])] * 4,
-          name="toy", loss=loss, hooks=hooks)  # fmt: skip
+    train(
+        unused,
+        make_context(examples=[Example([1, 2], [1, 2])] * 4),
+        config,
+        [Example([1, 2], [1, 2])] * 4,
+        name="toy",
+        loss=loss,
+        hooks=hooks,
+    )
     assert reached[-1] == pytest.approx(sparsity, abs=0.05)
     assert kept_at
     assert masks.sparsity().item() >= sparsity - 0.005

@@ -48,7 +48,8 @@ def test_adapters_on_factors_are_counted_beside_those_on_projections():
     with_factors, without, model = make_context(), make_context(), lean_model()
     expected = sum(
         min(PLAIN.r, *weight.shape) * sum(weight.shape)
-        for factors in factor_sets(model) for weight in factors.parameters()
+        for factors in factor_sets(model)
+        for weight in factors.parameters()
     )
     recover(model, with_factors, BOTH)
     recover(lean_model(), without, PLAIN)

@@ -78,8 +78,13 @@ def test_later_steps_count_from_the_dense_model():
 
 @settings(max_examples=60, deadline=None)
 @given(
-    heads=st.integers(1, 5), n_rep=st.integers(1, 3), head_dim=st.sampled_from([2, 4, 6]), channels=st.integers(1, 40),
-    attention=st.floats(0, 1), mlp=st.floats(0, 1), seed=st.integers(0, 5),
+    heads=st.integers(1, 5),
+    n_rep=st.integers(1, 3),
+    head_dim=st.sampled_from([2, 4, 6]),
+    channels=st.integers(1, 40),
+    attention=st.floats(0, 1),
+    mlp=st.floats(0, 1),
+    seed=st.integers(0, 5),
 )
 def test_counts_follow_the_formula_and_nothing_is_emptied(heads, n_rep, head_dim, channels, attention, mlp, seed):
     shape = Shape(16, head_dim, 50, True, (BlockShape(heads * n_rep, heads, channels),) * 3)

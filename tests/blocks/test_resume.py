@@ -10,8 +10,9 @@ from bench.method import Example
 from tests.blocks.context import make_context, token_ids
 from tests.tiny import make_model
 
-CONFIG = TrainingConfig(steps=8, batch_size=2, micro_batch=2, max_length=16, lr=3e-3, warmup_steps=2, holdout=3,
-                        evaluate_every=2)  # fmt: skip
+CONFIG = TrainingConfig(
+    steps=8, batch_size=2, micro_batch=2, max_length=16, lr=3e-3, warmup_steps=2, holdout=3, evaluate_every=2
+)
 EXAMPLES = [Example(row, list(row)) for row in token_ids(12, 16).tolist()]
 
 

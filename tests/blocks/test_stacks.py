@@ -9,8 +9,12 @@ from bench.errors import MethodError
 from bench.shape import BlockKept, BlockShape, Shape
 from tests.tiny import make_model
 
-SHAPES = {"mha": {}, "gqa": {"heads": 8, "kv_heads": 4}, "gqa-3": {"heads": 6, "kv_heads": 2, "hidden": 96},
-          "mqa": {"kv_heads": 1}}  # fmt: skip
+SHAPES = {
+    "mha": {},
+    "gqa": {"heads": 8, "kv_heads": 4},
+    "gqa-3": {"heads": 6, "kv_heads": 2, "hidden": 96},
+    "mqa": {"kv_heads": 1},
+}
 
 ATTENTION_SETS = ["split", "kv_group", "repeat", "faithful"]
 CASES = [(mode, name) for mode in (1, 2, 3) for name in ATTENTION_SETS] + [(mode, "split") for mode in (4, 5, 6)]

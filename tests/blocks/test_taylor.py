@@ -45,7 +45,10 @@ def naive(model, importance, reduction, layer):
         if reduction == "prod":
             return math.prod(values)
         return {
-            "sum": sum(values), "mean": sum(values) / len(values), "max": max(values), "first": values[0],
+            "sum": sum(values),
+            "mean": sum(values) / len(values),
+            "max": max(values),
+            "first": values[0],
             "last": values[-1],
         }[reduction]
 

@@ -62,8 +62,12 @@ def visit(chromium: Any) -> Iterator[Open]:
         page.on("console", lambda message: troubles.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: troubles.append(str(error)))
         page.on("requestfailed", lambda request: troubles.append(f"failed: {request.url}"))
-        page.on("request", lambda request: None if request.url.startswith((root, "data:")) else
-                troubles.append(f"outside: {request.url}"))
+        page.on(
+            "request",
+            lambda request: (
+                None if request.url.startswith((root, "data:")) else troubles.append(f"outside: {request.url}")
+            ),
+        )
         page.goto(path.as_uri())
         return page
 

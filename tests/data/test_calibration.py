@@ -21,9 +21,7 @@ def _assign(windows: list[list[int]], encoded: list[list[int]], free: frozenset[
     """True where each window can be given a document of its own that contains it."""
     if not windows:
         return True
-    return any(
-        _assign(windows[1:], encoded, free - {i}) for i in free if _contains(encoded[i], windows[0])
-    )
+    return any(_assign(windows[1:], encoded, free - {i}) for i in free if _contains(encoded[i], windows[0]))
 
 
 @settings(max_examples=60, deadline=None)

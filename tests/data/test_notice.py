@@ -5,8 +5,17 @@ from bench.data.notice import NOTICE, with_notice
 
 def test_the_notice_says_what_happens_why_and_what_is_asked():
     words = NOTICE.lower()
-    for said in ("being pruned", "attention heads", "hidden dimensions", "resources", "gradual", "tuned", "take part",
-                 "take this notice into account", "respond"):  # fmt: skip
+    for said in (
+        "being pruned",
+        "attention heads",
+        "hidden dimensions",
+        "resources",
+        "gradual",
+        "tuned",
+        "take part",
+        "take this notice into account",
+        "respond",
+    ):
         assert said in words
     assert 120 <= len(NOTICE.split()) <= 250
 

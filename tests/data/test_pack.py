@@ -115,7 +115,8 @@ def test_the_fingerprint_is_of_the_rows_not_of_the_bytes(root: Path, tmp_path: P
     pq.write_table(pa.Table.from_pylist(ROWS), path, compression="none")
     manifest = json.loads((other / "manifest.json").read_text())
     manifest["toy/test.parquet"] |= {
-        "bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "bytes": path.stat().st_size,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
     (other / "manifest.json").write_text(json.dumps(manifest))
     ours, theirs = Pack([root]), Pack([other])

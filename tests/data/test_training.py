@@ -54,9 +54,7 @@ def test_other_text_trains_every_token() -> None:
 def test_the_notice_stands_before_each_example_without_a_loss(ref: str) -> None:
     before = tokenizer()(NOTICE, verbose=False)["input_ids"]
     plain, noticed = examples(ref), examples(ref, notice=True)
-    assert noticed == [
-        Example(before + example.input_ids, [-100] * len(before) + example.labels) for example in plain
-    ]
+    assert noticed == [Example(before + example.input_ids, [-100] * len(before) + example.labels) for example in plain]
 
 
 @pytest.mark.parametrize("ref", ["alpaca/train", "glue_sst2/train", "prose/train"])

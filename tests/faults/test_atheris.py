@@ -30,7 +30,11 @@ def test_nothing_but_a_result_or_a_sentence_comes_out(tmp_path: Path, name: str,
         make_wheel(corpus / "0", {"a/one": b"1" * 50, "a/two": b"2"})
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.atheris_target", name, str(RUNS[name]), str(corpus)],
-        cwd=Path(__file__).parents[2], env=environment(tmp_path), capture_output=True, text=True, timeout=600,
+        cwd=Path(__file__).parents[2],
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=600,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     assert f"Done {RUNS[name]} runs" in done.stderr

@@ -33,7 +33,10 @@ from tests.tiny import make_checkpoint
 
 TIMES = 150
 fuzz = settings(
-    max_examples=TIMES, deadline=20_000, derandomize=True, database=None,
+    max_examples=TIMES,
+    deadline=20_000,
+    derandomize=True,
+    database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 json_values = st.recursive(
@@ -41,9 +44,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=10,
 )
-edits = st.lists(
-    st.tuples(st.floats(0, 1), st.integers(0, 12), st.binary(max_size=12)), min_size=1, max_size=6
-)
+edits = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 12), st.binary(max_size=12)), min_size=1, max_size=6)
 """Where in a file (as a fraction of it), how many bytes go there, and what comes in their place."""
 
 
@@ -98,8 +99,9 @@ def test_suites(tmp_path: Path, tally: Tally) -> None:
     bytes_change()
     values_change()
     deep = "[" * 100_000
-    bomb = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefghijklmnopqrstuvw",
-                                                                               "bcdefghijklmnopqrstuvwx", strict=True))
+    bomb = "a: &a [x, x]\n" + "".join(
+        f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefghijklmnopqrstuvw", "bcdefghijklmnopqrstuvwx", strict=True)
+    )
     for text in (deep, "methods: " + deep, bomb, bomb + "methods: *x\n", "? [a]\n: b", "!!python/object:os.system x"):
         file.write_text(text)
         assert not survives(lambda: load_suite(str(file)))
@@ -135,9 +137,20 @@ def test_records(tmp_path: Path, tally: Tally) -> None:
     tally("fuzzed record", 2 * TIMES, "a record, or named and left alone")
 
 
-id_text = st.text(max_size=20) | st.text("abc2.@/+-_0limit", max_size=24) | st.sampled_from(
-    ["piqa", "wikitext2@", "generate@hf/b1/p4/n2", "wikitext2@99999999999999999999", "generate@hf/b0/p0/n0", "piqa@5s"]
-).flatmap(lambda name: st.text("@/.limit0123 b", max_size=8).map(lambda more: name + more))
+id_text = (
+    st.text(max_size=20)
+    | st.text("abc2.@/+-_0limit", max_size=24)
+    | st.sampled_from(
+        [
+            "piqa",
+            "wikitext2@",
+            "generate@hf/b1/p4/n2",
+            "wikitext2@99999999999999999999",
+            "generate@hf/b0/p0/n0",
+            "piqa@5s",
+        ]
+    ).flatmap(lambda name: st.text("@/.limit0123 b", max_size=8).map(lambda more: name + more))
+)
 
 
 @fuzz

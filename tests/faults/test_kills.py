@@ -22,7 +22,8 @@ from tests.suites import CALIBRATION, leanboard, make_suite
 
 LORA = {"name": "lora", "steps": 6, "holdout": 4, "batch_size": 4, "micro_batch": 2, "max_length": 32}
 SUITE = {
-    "methods": ["random", {"name": "magnitude", "recovery": LORA}], "training": {"data": CALIBRATION},
+    "methods": ["random", {"name": "magnitude", "recovery": LORA}],
+    "training": {"data": CALIBRATION},
     "tasks": ["size", "wikitext2@128/limit4", "boolq", "piqa"],
 }
 CELLS = 10

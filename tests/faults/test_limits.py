@@ -58,9 +58,7 @@ def test_a_cell_that_hangs_is_ended_and_recorded(ended: dict[str, Any], tally: T
     tally("plug-in that hangs", 1, "its cell ends at the time limit, as timeout")
 
 
-def test_a_cell_over_its_memory_is_ended_and_recorded_with_its_peak(
-    ended: dict[str, Any], tally: Tally
-) -> None:
+def test_a_cell_over_its_memory_is_ended_and_recorded_with_its_peak(ended: dict[str, Any], tally: Tally) -> None:
     record = ended["eats"]
     assert (record.status, record.error.code) == ("oom", "memory_limit")
     assert "more than the limit of 1.20" in record.error.message
@@ -68,9 +66,7 @@ def test_a_cell_over_its_memory_is_ended_and_recorded_with_its_peak(
     tally("plug-in that eats memory, over the limit", 1, "its cell ends as oom, with its peak")
 
 
-def test_what_the_allocator_refuses_is_out_of_memory_with_its_peak(
-    ended: dict[str, Any], tally: Tally
-) -> None:
+def test_what_the_allocator_refuses_is_out_of_memory_with_its_peak(ended: dict[str, Any], tally: Tally) -> None:
     record = ended["asks_too_much"]
     assert (record.status, record.error.stage, record.error.code) == ("oom", "compress", "exception.RuntimeError")
     assert "allocate" in record.error.message
@@ -79,9 +75,7 @@ def test_what_the_allocator_refuses_is_out_of_memory_with_its_peak(
 
 
 @pytest.mark.parametrize("name", ["leaves_a_child", "asks_to_exit"])
-def test_a_worker_that_ends_well_in_the_middle_has_failed(
-    ended: dict[str, Any], name: str, tally: Tally
-) -> None:
+def test_a_worker_that_ends_well_in_the_middle_has_failed(ended: dict[str, Any], name: str, tally: Tally) -> None:
     assert (ended[name].status, ended[name].error.code) == ("failed", "worker_died")
     assert "exit code 0" in ended[name].error.message
     tally("plug-in that ends the worker as if all were done", 1, "its cell failed")
@@ -116,8 +110,12 @@ def test_what_the_kernel_kills_for_memory_is_out_of_memory_with_its_peak(
     write_plugins(tmp_path / "plugins", {"eats": EAT})
     make_suite(tmp_path, methods=["eats", "dense"], tasks=["size"])
     done = subprocess.run(
-        [sys.executable, "-m", "bench.cli", "run", "suite.yaml", "--plugins", "plugins"], cwd=tmp_path,
-        env=environment(tmp_path), capture_output=True, text=True, timeout=240,
+        [sys.executable, "-m", "bench.cli", "run", "suite.yaml", "--plugins", "plugins"],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=240,
         preexec_fn=lambda: (cgroup / "cgroup.procs").write_text(str(os.getpid())),
     )
     assert done.returncode == 3, done.stderr
@@ -129,13 +127,14 @@ def test_what_the_kernel_kills_for_memory_is_out_of_memory_with_its_peak(
     tally("worker killed by the kernel for want of memory", 1, "its cell ends as oom, with its peak")
 
 
-@pytest.mark.parametrize(("arguments", "sentence"), [
-    (["--executor", "inlin"], "--executor: unknown executor 'inlin'; did you mean inline?"),
-    (["--executor", "inline", "--time-limit", "9"], "no limit can end; use --executor local"),
-])
-def test_what_cannot_be_is_said_before_anything_is_planned(
-    tmp_path: Path, arguments: list[str], sentence: str
-) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--executor", "inlin"], "--executor: unknown executor 'inlin'; did you mean inline?"),
+        (["--executor", "inline", "--time-limit", "9"], "no limit can end; use --executor local"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_planned(tmp_path: Path, arguments: list[str], sentence: str) -> None:
     done = leanboard(tmp_path, "run", "no-such-suite", *arguments)
     assert done.returncode == 2
     assert sentence in done.stderr

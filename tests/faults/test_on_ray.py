@@ -100,9 +100,12 @@ def test_being_told_to_stop_ends_the_tasks_and_records_what_was_in_flight(
 ) -> None:
     arguments = ["run", "suite.yaml", "--plugins", "plugins", "--executor", "ray", "--only", "method=one"]
     run = subprocess.Popen(
-        [sys.executable, "-m", "bench.cli", *arguments], cwd=root, env=environment(root) | {
-            "RAY_ADDRESS": cluster.address
-        }, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "bench.cli", *arguments],
+        cwd=root,
+        env=environment(root) | {"RAY_ADDRESS": cluster.address},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     end = time.monotonic() + 200
     while not at_work(root) and time.monotonic() < end:

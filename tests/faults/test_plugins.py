@@ -25,7 +25,7 @@ register_module_forward_hook(lambda m, i, o: o * 2 if torch.is_tensor(o) else o)
 HARMLESS = {
     "disturbs": DISTURBS,
     "prints": "print('x' * 2**20); sys.stderr.write('y' * 2**20); os.write(1, b'z' * 2**20)",
-    "writes_events": "print('{\"event\": \"done\", \"key\": \"x\"}', flush=True)",
+    "writes_events": 'print(\'{"event": "done", "key": "x"}\', flush=True)',
     "leaves_hooks": HOOKS,
     "asks_for_gradients": "model.requires_grad_(True)",
 }
@@ -64,10 +64,14 @@ def test_what_a_plug_in_changes_around_it_changes_no_number(tmp_path: Path, tall
     expected = found["dense", "measure"]
     for name in HARMLESS:
         assert (found[name, "measure"].metrics, found[name, "measure"].evidence) == (
-            expected.metrics, expected.evidence
+            expected.metrics,
+            expected.evidence,
         ), name
-    tally("plug-in that changes random states, threads, the dtype; prints megabytes; leaves hooks", len(HARMLESS),
-          "the same numbers as without")
+    tally(
+        "plug-in that changes random states, threads, the dtype; prints megabytes; leaves hooks",
+        len(HARMLESS),
+        "the same numbers as without",
+    )
 
 
 @pytest.mark.faults
@@ -78,8 +82,11 @@ def test_a_plug_in_that_fails_costs_its_own_cells_alone(tmp_path: Path, tally: T
     assert {found[name, "artifact"].status for name in BAD} == {"failed"}
     assert {found[name, "measure"].status for name in BAD} == {"skipped"}
     assert {found["dense", kind].status for kind in ("artifact", "measure")} == {"ok"}
-    tally("plug-in that raises, exits, is killed, aborts, overflows, gives NaN, returns nothing, hooks all of torch",
-          len(BAD), "its cell failed with the reason, what needs it is skipped; the next is unharmed")
+    tally(
+        "plug-in that raises, exits, is killed, aborts, overflows, gives NaN, returns nothing, hooks all of torch",
+        len(BAD),
+        "its cell failed with the reason, what needs it is skipped; the next is unharmed",
+    )
 
 
 def test_a_plug_in_that_lies_about_its_ratio_has_failed(tmp_path: Path, tally: Tally) -> None:

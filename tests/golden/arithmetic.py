@@ -14,8 +14,14 @@ def numbers(count: int, salt: int) -> torch.Tensor:
 
 def arithmetic_model(kv_heads: int) -> LlamaForCausalLM:
     config = LlamaConfig(
-        vocab_size=97, hidden_size=32, intermediate_size=56, num_hidden_layers=4, num_attention_heads=8,
-        num_key_value_heads=kv_heads, max_position_embeddings=64, tie_word_embeddings=False,
+        vocab_size=97,
+        hidden_size=32,
+        intermediate_size=56,
+        num_hidden_layers=4,
+        num_attention_heads=8,
+        num_key_value_heads=kv_heads,
+        max_position_embeddings=64,
+        tie_word_embeddings=False,
     )
     model = LlamaForCausalLM(config).eval()
     with torch.no_grad():

@@ -15,9 +15,7 @@ from bench.task import TASK_FILE, AccuracyTask, Task
 from tests.packs import make_pack, tables
 
 TASKS = Path(__file__).parents[2] / "tasks"
-NAMES = [
-    "boolq", "piqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa", "lambada_openai",
-]
+NAMES = ["boolq", "piqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa", "lambada_openai"]
 
 
 def spec(name: str) -> AccuracyTask:
@@ -75,7 +73,9 @@ def test_results_equal_lm_evals_own_evaluation(name: str, pack: Pack, subject: S
     result = measure(Task(task, "0shot", 10), subject, pack)
     theirs = simple_evaluate(
         model=HFLM(pretrained=subject.model, tokenizer=subject.tokenizer, batch_size=1),
-        tasks=[stock_task(task.lm_eval, tables()[task.data()[0]])], limit=10, bootstrap_iters=0,
+        tasks=[stock_task(task.lm_eval, tables()[task.data()[0]])],
+        limit=10,
+        bootstrap_iters=0,
         task_manager=TaskManager(include_defaults=False),
     )
     samples = sorted(theirs["samples"][task.lm_eval], key=lambda sample: sample["doc_id"])
@@ -87,9 +87,7 @@ def test_results_equal_lm_evals_own_evaluation(name: str, pack: Pack, subject: S
 
 def test_metrics_carry_their_protocol_and_error(pack: Pack, subject: Subject) -> None:
     seen: list[tuple[int, int]] = []
-    result = measure(
-        Task(spec("arc_easy"), "0shot", 7), subject, pack, lambda done, total: seen.append((done, total))
-    )
+    result = measure(Task(spec("arc_easy"), "0shot", 7), subject, pack, lambda done, total: seen.append((done, total)))
     assert [m.id for m in result.metrics] == ["arc_easy.acc@0shot/limit7", "arc_easy.acc_norm@0shot/limit7"]
     for metric in result.metrics:
         bits = result.evidence.items[metric.id.split("@")[0].split(".")[1]]
@@ -113,8 +111,10 @@ def test_the_notice_stands_before_every_context_and_names_the_metric(pack: Pack,
         request.arguments = (NOTICE + request.args[0], request.args[1])
     with scorer.quiet():
         answers = HFLM(pretrained=subject.model, tokenizer=subject.tokenizer).loglikelihood(requests)
-    chosen = ["1" if (b[0] > a[0]) == bool(request.doc["label"]) else "0"
-              for request, a, b in zip(requests[::2], answers[::2], answers[1::2], strict=True)]
+    chosen = [
+        "1" if (b[0] > a[0]) == bool(request.doc["label"]) else "0"
+        for request, a, b in zip(requests[::2], answers[::2], answers[1::2], strict=True)
+    ]
     assert noticed.evidence.items["acc"] == "".join(chosen)
 
 
@@ -125,9 +125,7 @@ def test_a_limited_run_is_the_head_of_the_full_run(pack: Pack, subject: Subject)
     assert {name: bits[:5] for name, bits in whole.items()} == part
 
 
-def test_the_size_of_batches_does_not_matter(
-    pack: Pack, subject: Subject, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_size_of_batches_does_not_matter(pack: Pack, subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     requests = accuracy.build_requests(accuracy.build_task(spec("piqa"), pack), None)
     many = PackedLM(subject.model, subject.tokenizer).loglikelihood(requests)
     monkeypatch.setattr(scorer, "CPU_TOKENS", 1)
@@ -135,9 +133,7 @@ def test_the_size_of_batches_does_not_matter(
     assert [p for p, _ in one] == pytest.approx([p for p, _ in many], abs=1e-4)
 
 
-def test_scoring_by_lm_evals_own_backend_is_noted(
-    pack: Pack, tiny_mha: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_scoring_by_lm_evals_own_backend_is_noted(pack: Pack, tiny_mha: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = Task(spec("arc_easy"), "0shot", 3)
     packed = measure(task, Subject(tiny_mha), pack)
     monkeypatch.setattr(PackedLM, "_obstacle", lambda self: "the reason")

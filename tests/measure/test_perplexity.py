@@ -15,7 +15,12 @@ from bench.task import PerplexityTask, Task
 from tests.packs import make_pack
 
 SPEC = PerplexityTask(
-    name="wikitext2", kind="perplexity", description="", text="wikitext2_raw/test", column="text", join="\n\n",
+    name="wikitext2",
+    kind="perplexity",
+    description="",
+    text="wikitext2_raw/test",
+    column="text",
+    join="\n\n",
     windows=(128, 32),
 )
 
@@ -34,9 +39,7 @@ def test_a_thousand_ids_make_seven_windows_of_128() -> None:
 
 @pytest.mark.parametrize("fixture", ["tiny_mha", "tiny_gqa"])
 @pytest.mark.parametrize("length", [32, 128])
-def test_value_is_that_of_the_definition(
-    fixture: str, length: int, pack: Pack, request: pytest.FixtureRequest
-) -> None:
+def test_value_is_that_of_the_definition(fixture: str, length: int, pack: Pack, request: pytest.FixtureRequest) -> None:
     subject = Subject(request.getfixturevalue(fixture))
     result = measure(Task(SPEC, str(length)), subject, pack)
     ids = subject.tokenizer("\n\n".join(pack.column(SPEC.text, "text")))["input_ids"]
@@ -58,9 +61,9 @@ def test_value_is_that_of_the_definition(
 
 def test_a_large_vocabulary_is_summed_as_finely_as_float32_can() -> None:
     torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(
-        vocab_size=50_000, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
-    )).eval()
+    model = LlamaForCausalLM(
+        LlamaConfig(vocab_size=50_000, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+    ).eval()
     with torch.no_grad():
         model.lm_head.weight *= 100
         rows = torch.randint(50_000, (3, 40))

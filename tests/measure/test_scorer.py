@@ -50,9 +50,7 @@ def packed(model: torch.nn.Module, requests: list[Instance]) -> list[tuple[float
     return lm.loglikelihood(requests)
 
 
-def assert_same(
-    ours: list[tuple[float, bool]], theirs: list[tuple[float, bool]], tolerance: float = 1e-4
-) -> None:
+def assert_same(ours: list[tuple[float, bool]], theirs: list[tuple[float, bool]], tolerance: float = 1e-4) -> None:
     assert [logp for logp, _ in ours] == pytest.approx([logp for logp, _ in theirs], abs=tolerance)
     assert [greedy for _, greedy in ours] == [greedy for _, greedy in theirs]
 
@@ -120,9 +118,7 @@ def test_common_beginnings_are_computed_once() -> None:
     endings = [" the parts", " the heads", " no", " the parts"]
     lm = PackedLM(model, tokenizer)
     seen: list[int] = []
-    model.model.register_forward_pre_hook(
-        lambda module, args, kwargs: seen.append(args[0].numel()), with_kwargs=True
-    )
+    model.model.register_forward_pre_hook(lambda module, args, kwargs: seen.append(args[0].numel()), with_kwargs=True)
     lm.loglikelihood(ask(*[(context, ending) for ending in endings]))
     inputs = [lm.tok_encode(context + ending)[:-1] for ending in endings]
     assert seen == [len({tuple(ids[: i + 1]) for ids in inputs for i in range(len(ids))})]

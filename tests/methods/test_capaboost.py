@@ -51,9 +51,18 @@ def test_training_is_that_of_masked_branches_written_out():
     row = token_ids(1, 24, seed=7)[0].tolist()
     examples, model, ctx = [Example(row, row)] * 2, make_model().requires_grad_(False), make_context()
     tuned = compress(
-        "capaboost", make_context(examples=examples), targets=["v_proj"], steps=2, batch_size=2, warmup_steps=0,
-        r=4, alpha=8, d=2, lr=1e-2, normalize_scale=True,
-    )  # fmt: skip
+        "capaboost",
+        make_context(examples=examples),
+        targets=["v_proj"],
+        steps=2,
+        batch_size=2,
+        warmup_steps=0,
+        r=4,
+        alpha=8,
+        d=2,
+        lr=1e-2,
+        normalize_scale=True,
+    )
     started = adapter_start()
     masks, pairs = Masks(2, 0.5, "unstructured", 0), []
     for block in blocks_of(model):
@@ -82,11 +91,14 @@ def test_training_is_that_of_masked_branches_written_out():
 def adapter_start():
     """A by projection, as it is before training."""
     model = make_model().requires_grad_(False)
-    share(attach(model, make_context(), CapaBoostConfig(r=8, targets=("v_proj",)), name="capaboost"),
-          Masks(2, 0.5, "unstructured", 0))
+    share(
+        attach(model, make_context(), CapaBoostConfig(r=8, targets=("v_proj",)), name="capaboost"),
+        Masks(2, 0.5, "unstructured", 0),
+    )
     return {
         path.removesuffix(".lora_A.default.parametrizations.weight.original"): weight.detach().clone()
-        for path, weight in model.named_parameters() if "lora_A" in path
+        for path, weight in model.named_parameters()
+        if "lora_A" in path
     }
 
 
@@ -130,8 +142,15 @@ def test_a_bottleneck_without_width_is_refused():
 @pytest.mark.parametrize("form", ["lora", "adapter"])
 def test_every_setting_changes_the_result(form):
     own = [{"init_fan": "r"}, {"normalize_scale": True, "density": 0.25}, {"alpha": 4}]
-    settings = [{}, {"d": 3}, {"density": 0.25}, {"mask_type": "complementary"}, {"mask_type": "nm"}, {"mask_seed": 1},
-                *(own if form == "lora" else [{"reduction": 16}])]
+    settings = [
+        {},
+        {"d": 3},
+        {"density": 0.25},
+        {"mask_type": "complementary"},
+        {"mask_type": "nm"},
+        {"mask_seed": 1},
+        *(own if form == "lora" else [{"reduction": 16}]),
+    ]
     results = [outcome(compress("capaboost", **{"steps": 2, "form": form, "reduction": 8} | one)) for one in settings]
     assert len(set(results)) == len(settings)
 

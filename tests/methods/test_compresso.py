@@ -19,9 +19,18 @@ from tests.tiny import make_model, make_tokenizer
 ROWS = token_ids(12, 16, seed=3).tolist()
 EXAMPLES = [Example(row, row) for row in ROWS]
 FAST = {
-    "steps": 6, "batch_size": 2, "micro_batch": 1, "holdout": 0, "max_length": 16, "finetune_epochs": 0,
-    "init_heads": 2.0, "init_channels": 2.0, "init_hidden": 2.0, "mask_lr": 0.3, "lr": 1e-2,
-}  # fmt: skip
+    "steps": 6,
+    "batch_size": 2,
+    "micro_batch": 1,
+    "holdout": 0,
+    "max_length": 16,
+    "finetune_epochs": 0,
+    "init_heads": 2.0,
+    "init_channels": 2.0,
+    "init_hidden": 2.0,
+    "mask_lr": 0.3,
+    "lr": 1e-2,
+}
 
 
 def compress(model=None, ctx=None, **config):
@@ -154,9 +163,14 @@ def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(stop, tmp_path, monke
     """Cut off with LoRA alone, with masks, and after they were fixed."""
     monkeypatch.setattr(resume, "SAVE_SECONDS", 0.0)
     config = {
-        "prepruning_epochs": 4, "finetune_epochs": 4, "finetune_batch_size": 2, "dropout": 0.1, "holdout": 2,
-        "evaluate_every": 1, "sparsity_epsilon": 0.2,
-    }  # fmt: skip
+        "prepruning_epochs": 4,
+        "finetune_epochs": 4,
+        "finetune_batch_size": 2,
+        "dropout": 0.1,
+        "holdout": 2,
+        "evaluate_every": 1,
+        "sparsity_epsilon": 0.2,
+    }
 
     def context(workspace=None):
         return make_context(examples=EXAMPLES, target=Target(value=0.2), workspace=workspace)

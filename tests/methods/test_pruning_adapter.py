@@ -77,7 +77,8 @@ def test_normalisation_is_by_layer_then_over_all():
 
 def test_places_are_a_permutation_best_first_and_equals_in_order():
     assert {i: v.tolist() for i, v in ranks_of({0: torch.tensor([5.0, 9]), 1: torch.tensor([9.0, 1, 5])}).items()} == {
-        0: [2, 0], 1: [1, 4, 3],
+        0: [2, 0],
+        1: [1, 4, 3],
     }
     places = torch.cat(list(ranks_of(random_scores([12] * 12)).values()))
     assert sorted(places.tolist()) == list(range(144))
@@ -202,8 +203,10 @@ def test_ranks_go_to_exactly_their_layers():
 def test_what_is_trained_is_the_adapters_and_the_norms_alone(shape):
     dense, ranks = make(**shape), [5, 3, 3, 5]
     model = prune(dense, keep_groups(shape_of(dense), {1: [0], 3: [1, 2, 3]}, {}))
-    widths = [(block.heads * shape_of(model).head_dim, block.kv_heads * shape_of(model).head_dim)
-              for block in shape_of(model).blocks]
+    widths = [
+        (block.heads * shape_of(model).head_dim, block.kv_heads * shape_of(model).head_dim)
+        for block in shape_of(model).blocks
+    ]
     ctx, config = make_context(), PruningAdapterConfig()
     attach(model, ctx, config, ranks)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}

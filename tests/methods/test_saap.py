@@ -175,8 +175,13 @@ def test_fluctuation_needs_two_rows():
 def ranking(channels=(100, 60), heads=(4, 4), seed=0):
     model = make_model(layers=2, channels=channels[0])
     dense = shape_of(model)
-    dense = type(dense)(dense.hidden, dense.head_dim, dense.vocab, dense.tied,
-                        tuple(BlockShape(h, h, c) for h, c in zip(heads, channels, strict=True)))  # fmt: skip
+    dense = type(dense)(
+        dense.hidden,
+        dense.head_dim,
+        dense.vocab,
+        dense.tied,
+        tuple(BlockShape(h, h, c) for h, c in zip(heads, channels, strict=True)),
+    )
     return dense, Ranking(dense, dense, random_scores(seed, tuple(zip(heads, channels, strict=True))))
 
 

@@ -97,9 +97,7 @@ def test_a_stack_that_has_the_rank_is_left_as_it_is() -> None:
 
 @pytest.mark.parametrize("decomposition", ["cp", "tucker"])
 @pytest.mark.parametrize("shape", [{"tied": True}, {"kv_heads": 2, "channels": 256}])
-@pytest.mark.parametrize(
-    ("basis", "most"), [("params", 0.3), ("block_params", 0.4), ("macs", 0.3)]
-)
+@pytest.mark.parametrize(("basis", "most"), [("params", 0.3), ("block_params", 0.4), ("macs", 0.3)])
 def test_sizes_are_met_by_the_fewest_blocks(basis: str, most: float, shape: dict[str, int], decomposition: str) -> None:
     dense, removed = shape_of(make_model(layers=6, **shape)), []
     for value in (0.1, 0.2, most):
@@ -149,10 +147,16 @@ def test_a_ratio_sets_the_rank() -> None:
 
 def test_the_seed_decides_random_starts_alone() -> None:
     first, again, other = (
-        compress(make_model(), make_context(seed=seed, ids=token_ids(5, 16)), layers=[1, 2], ranks=[8],
-                 starts=["random"], materialize=True)
+        compress(
+            make_model(),
+            make_context(seed=seed, ids=token_ids(5, 16)),
+            layers=[1, 2],
+            ranks=[8],
+            starts=["random"],
+            materialize=True,
+        )
         for seed in (1, 1, 2)
-    )  # fmt: skip
+    )
     ((one,),) = stacks_of(shape_of(first), 5, [1])
     for a, b, c in zip(*(matrices(model, one) for model in (first, again, other)), strict=True):
         assert torch.equal(a, b)
@@ -173,10 +177,13 @@ def test_what_cannot_be_reached_is_one_sentence() -> None:
 @pytest.mark.parametrize(
     ("config", "sentence"),
     [
-        ({"mode": 7}, "mode"), ({"ranks": []}, "ranks"), ({"ranks": [0]}, "ranks: must be at least 1"),
-        ({"layers": [3, 3]}, "layers"), ({"mode": 2, "attention_set": "repeat"}, "set materialize: true"),
+        ({"mode": 7}, "mode"),
+        ({"ranks": []}, "ranks"),
+        ({"ranks": [0]}, "ranks: must be at least 1"),
+        ({"layers": [3, 3]}, "layers"),
+        ({"mode": 2, "attention_set": "repeat"}, "set materialize: true"),
     ],
-)  # fmt: skip
+)
 def test_settings_that_do_not_go_together_are_refused(config: dict[str, object], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         configured(**config)

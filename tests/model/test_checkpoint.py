@@ -47,7 +47,10 @@ assert out.shape == (2, 7)
 print(json.dumps([float(x) for x in logits]))
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, cwd=folder,
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=folder,
         env={"PATH": "/usr/bin:/bin", "HOME": str(folder), "HF_HUB_OFFLINE": "1", **env},
     )
     assert done.returncode == 0, done.stderr

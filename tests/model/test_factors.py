@@ -24,11 +24,19 @@ MHA, GQA = {}, {"heads": 6, "kv_heads": 2, "hidden": 96, "tied": True}
 CASES = [
     (shape, mode, attention_set, kind)
     for shape, mode, attention_set in [
-        (MHA, 1, "split"), (MHA, 2, "faithful"), (MHA, 3, "kv_group"), (MHA, 5, "split"), (GQA, 1, "kv_group"),
-        (GQA, 2, "split"), (GQA, 2, "kv_group"), (GQA, 4, "split"), (GQA, 5, "split"), (GQA, 6, "split"),
+        (MHA, 1, "split"),
+        (MHA, 2, "faithful"),
+        (MHA, 3, "kv_group"),
+        (MHA, 5, "split"),
+        (GQA, 1, "kv_group"),
+        (GQA, 2, "split"),
+        (GQA, 2, "kv_group"),
+        (GQA, 4, "split"),
+        (GQA, 5, "split"),
+        (GQA, 6, "split"),
     ]
     for kind in ("cp", "tucker")
-]  # fmt: skip
+]
 
 
 def approximate(x: torch.Tensor, kind: str, rank: int = 6) -> Factors:
@@ -60,9 +68,7 @@ def logits(model: torch.nn.Module, ids: torch.Tensor | None = None) -> torch.Ten
 
 
 @pytest.mark.parametrize(("shape", "mode", "attention_set", "kind"), CASES)
-def test_factors_compute_what_dense_weights_do(
-    shape: dict[str, int], mode: int, attention_set: str, kind: str
-) -> None:
+def test_factors_compute_what_dense_weights_do(shape: dict[str, int], mode: int, attention_set: str, kind: str) -> None:
     model, dense, _ = factored(shape, mode, attention_set, kind)
     expected = logits(dense)
     assert not torch.allclose(expected, logits(make_model(**shape)), rtol=1e-2)
@@ -93,10 +99,13 @@ def test_counts_are_those_of_the_formulas_and_of_the_model(
 
 
 def test_gate_and_up_share_a_product() -> None:
-    apart, together = (shape_of(make_model()).factored(forms) for forms in (
-        [FactorShape(96, 64, (5,), (Slice(0, "gate_proj"),)), FactorShape(96, 64, (5,), (Slice(0, "up_proj"),))],
-        [FactorShape(96, 64, (5,), (Slice(0, "gate_proj"), Slice(0, "up_proj")))],
-    ))  # fmt: skip
+    apart, together = (
+        shape_of(make_model()).factored(forms)
+        for forms in (
+            [FactorShape(96, 64, (5,), (Slice(0, "gate_proj"),)), FactorShape(96, 64, (5,), (Slice(0, "up_proj"),))],
+            [FactorShape(96, 64, (5,), (Slice(0, "gate_proj"), Slice(0, "up_proj")))],
+        )
+    )
     assert apart.matmul_macs(10) - together.matmul_macs(10) == 10 * 64 * 5
 
 

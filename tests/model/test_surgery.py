@@ -26,12 +26,14 @@ def some_kept(kv_heads: int) -> Kept:
     """Every layer differently: all, half the key/value groups, one channel, every third channel."""
     n_rep = 4 // kv_heads
     half = tuple(range(4 - max(1, kv_heads // 2) * n_rep, 4))
-    return Kept({
-        0: BlockKept((0, 1, 2, 3), tuple(range(96))),
-        1: BlockKept(half, tuple(range(0, 96, 3))),
-        2: BlockKept((0, 1, 2, 3), (41,)),
-        3: BlockKept(half, tuple(range(50, 96))),
-    })
+    return Kept(
+        {
+            0: BlockKept((0, 1, 2, 3), tuple(range(96))),
+            1: BlockKept(half, tuple(range(0, 96, 3))),
+            2: BlockKept((0, 1, 2, 3), (41,)),
+            3: BlockKept(half, tuple(range(50, 96))),
+        }
+    )
 
 
 def silence(model: torch.nn.Module, kept: Kept) -> None:

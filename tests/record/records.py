@@ -17,25 +17,43 @@ def key_of(*parts: object) -> str:
 
 def provenance(created: str = "2026-01-02T03:04:05.000+00:00") -> Provenance:
     return Provenance(
-        created=created, seconds=1.5, command=["leanboard", "run"], commit=None, dirty=None, packages={}, machine={},
+        created=created, seconds=1.5, command=["leanboard", "run"], commit=None, dirty=None, packages={}, machine={}
     )
 
 
 def artifact(
-    method: str = "random", *, model: str = "tiny", preset: str = "quick", recovery: str = "none",
-    target: str = "params=0.2", seed: int = 0, version: str = "1", created: str = "2026-01-02T03:04:05.000+00:00",
-    removed: float = 0.2, **changes: Any,
+    method: str = "random",
+    *,
+    model: str = "tiny",
+    preset: str = "quick",
+    recovery: str = "none",
+    target: str = "params=0.2",
+    seed: int = 0,
+    version: str = "1",
+    created: str = "2026-01-02T03:04:05.000+00:00",
+    removed: float = 0.2,
+    **changes: Any,
 ) -> ArtifactRecord:
     ingredients = {"method": method, "model": model, "version": version, "config": {"ratio": 0.2, "layers": [1, 2]}}
     values = {
-        "key": key_of(method, model, preset, recovery, target, seed, version), "status": "ok",
-        "ingredients": ingredients, "model": model, "method": method, "preset": preset, "recovery": recovery,
-        "target": target, "seed": seed, "provenance": provenance(created),
+        "key": key_of(method, model, preset, recovery, target, seed, version),
+        "status": "ok",
+        "ingredients": ingredients,
+        "model": model,
+        "method": method,
+        "preset": preset,
+        "recovery": recovery,
+        "target": target,
+        "seed": seed,
+        "provenance": provenance(created),
         "achieved": {"params": removed, "block_params": removed * 1.3, "macs": removed * 1.1},
         "widths": [(4, 4, 96), (3, 3, 80)],
         "cost": Cost(
-            seconds={"load": 2.0, "compress": 3.25, "recover": 10.0}, peak_memory_bytes=10**9, calibration_tokens=640,
-            optimiser_steps=10, trainable_parameters=1000,
+            seconds={"load": 2.0, "compress": 3.25, "recover": 10.0},
+            peak_memory_bytes=10**9,
+            calibration_tokens=640,
+            optimiser_steps=10,
+            trainable_parameters=1000,
         ),
     }
     return ArtifactRecord(**values | changes)
@@ -46,14 +64,28 @@ def failed_artifact(method: str = "random", **changes: Any) -> ArtifactRecord:
 
 
 def measure(
-    made: ArtifactRecord, task: str, metrics: list[Metric], *, version: int = 1,
-    created: str = "2026-01-02T03:05:05.000+00:00", **changes: Any,
+    made: ArtifactRecord,
+    task: str,
+    metrics: list[Metric],
+    *,
+    version: int = 1,
+    created: str = "2026-01-02T03:05:05.000+00:00",
+    **changes: Any,
 ) -> MeasureRecord:
     values = {
-        "key": key_of(made.key, task, version), "status": "ok", "artifact": made.key, "task": task,
-        "ingredients": {"artifact": made.key, "task": task, "version": version}, "metrics": metrics,
-        "model": made.model, "method": made.method, "preset": made.preset, "recovery": made.recovery,
-        "target": made.target, "seed": made.seed, "provenance": provenance(created),
+        "key": key_of(made.key, task, version),
+        "status": "ok",
+        "artifact": made.key,
+        "task": task,
+        "ingredients": {"artifact": made.key, "task": task, "version": version},
+        "metrics": metrics,
+        "model": made.model,
+        "method": made.method,
+        "preset": made.preset,
+        "recovery": made.recovery,
+        "target": made.target,
+        "seed": made.seed,
+        "provenance": provenance(created),
     }
     return MeasureRecord(**values | changes)
 
@@ -91,13 +123,17 @@ def speed(made: ArtifactRecord, ratio: float, task: str = "generate@hf/b1/p64/n1
     def metric(name: str, value: float, unit: str, direction: str, **more: Any) -> Metric:
         return Metric(id=f"generate.{name}@{protocol}", value=value, unit=unit, direction=direction, n=6, **more)
 
-    return measure(made, task, [
-        metric("tokens_per_s", 20 * ratio, "tokens/s", "higher", interval=(19 * ratio, 21 * ratio)),
-        metric("prefill_ms", 100 / ratio, "ms", "lower", interval=(95 / ratio, 105 / ratio)),
-        metric("decode_ms", 50 / ratio, "ms", "lower", interval=(49 / ratio, 51 / ratio)),
-        metric("speedup", ratio, "ratio", "higher", interval=(ratio * 0.97, ratio * 1.02)),
-        metric("peak_memory", 7e8 / ratio, "bytes", "lower"),
-    ])
+    return measure(
+        made,
+        task,
+        [
+            metric("tokens_per_s", 20 * ratio, "tokens/s", "higher", interval=(19 * ratio, 21 * ratio)),
+            metric("prefill_ms", 100 / ratio, "ms", "lower", interval=(95 / ratio, 105 / ratio)),
+            metric("decode_ms", 50 / ratio, "ms", "lower", interval=(49 / ratio, 51 / ratio)),
+            metric("speedup", ratio, "ratio", "higher", interval=(ratio * 0.97, ratio * 1.02)),
+            metric("peak_memory", 7e8 / ratio, "bytes", "lower"),
+        ],
+    )
 
 
 def continuations(made: ArtifactRecord, *lines: tuple[str, str, str]) -> MeasureRecord:
@@ -108,17 +144,27 @@ def continuations(made: ArtifactRecord, *lines: tuple[str, str, str]) -> Measure
 
 def size(made: ArtifactRecord, params: float, task: str = "size@64") -> MeasureRecord:
     values = {
-        "params.stored": (params, "parameters"), "params.nonzero": (params, "parameters"),
-        "params.body": (params * 0.8, "parameters"), "bytes.disk": (params * 4 + 2e6, "bytes"),
-        "bytes.resident": (params * 4, "bytes"), "macs.total@64": (params * 64, "MACs"),
+        "params.stored": (params, "parameters"),
+        "params.nonzero": (params, "parameters"),
+        "params.body": (params * 0.8, "parameters"),
+        "bytes.disk": (params * 4 + 2e6, "bytes"),
+        "bytes.resident": (params * 4, "bytes"),
+        "macs.total@64": (params * 64, "MACs"),
     }
     metrics = [Metric(id=id_, value=v, unit=unit, direction="lower", n=1) for id_, (v, unit) in values.items()]
     return measure(made, task, metrics)
 
 
 def scored(
-    made: ArtifactRecord, task: str, bits: str, variants: tuple[str, ...] = ("acc",), *, chance: float = 0.5,
-    data: str = "text", engine: str = "accuracy/2", **changes: Any,
+    made: ArtifactRecord,
+    task: str,
+    bits: str,
+    variants: tuple[str, ...] = ("acc",),
+    *,
+    chance: float = 0.5,
+    data: str = "text",
+    engine: str = "accuracy/2",
+    **changes: Any,
 ) -> MeasureRecord:
     """An accuracy with its items, and the ingredients that a report reads."""
     name, _, protocol = task.partition("@")
@@ -134,15 +180,25 @@ def scored(
 
 
 def windowed(
-    made: ArtifactRecord, task: str, losses: Sequence[float], *, targets: int = 100, data: str = "text",
-    engine: str = "perplexity/2", **changes: Any,
+    made: ArtifactRecord,
+    task: str,
+    losses: Sequence[float],
+    *,
+    targets: int = 100,
+    data: str = "text",
+    engine: str = "perplexity/2",
+    **changes: Any,
 ) -> MeasureRecord:
     """A perplexity with its windows, of these mean losses in nats per token."""
     name, _, protocol = task.partition("@")
     mean, n = fmean(losses), len(losses)
     error = math.exp(mean) * (stdev(losses) / n**0.5 if n > 1 else 0.0)
     metric = Metric(
-        id=f"{name}.ppl_token@{protocol}", value=math.exp(mean), unit="ppl", direction="lower", n=n * targets,
+        id=f"{name}.ppl_token@{protocol}",
+        value=math.exp(mean),
+        unit="ppl",
+        direction="lower",
+        n=n * targets,
         stderr=error,
     )
     windows = Windows(nll=[targets * loss for loss in losses], targets=[targets] * n)

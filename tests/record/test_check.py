@@ -35,6 +35,7 @@ def put(*path: str | int, value: Any) -> Change:
         for part in path[:-1]:
             inner = inner[part]
         inner[path[-1]] = value
+
     return edit
 
 
@@ -42,28 +43,43 @@ def test_whole_records_have_no_problems(tmp_path: Path) -> None:
     assert check_records(sent(tmp_path)) == []
 
 
-@pytest.mark.parametrize(("name", "edit", "sentence"), [
-    (PIQA, put("metrics", 0, "value", value=0.99), "piqa.acc@0shot/limit16 is 0.99, but its 16 items give "),
-    (PIQA, put("metrics", 0, "stderr", value=0.001), "has a standard error of 0.001, but its 16 items give "),
-    (PIQA, put("metrics", 0, "n", value=500), "says n = 500, but its 16 items give 16"),
-    (PIQA, put("evidence", "items", value={}), "piqa.acc@0shot/limit16 has no items as its evidence"),
-    (PIQA, put("metrics", 0, "id", value="piqa.acc@0shot"), "has piqa.acc@0shot, which is no metric of piqa@0shot/"),
-    (PIQA, put("evidence", "items", "acc", value="1" * 17), "piqa.acc@0shot/limit16 has 17 items, over its limit"),
-    (PIQA, put("metrics", value=[]), "field 'metrics' is empty, though the status is ok"),
-    (PIQA, put("task", value="piqa@0shot"), "field 'task' is piqa@0shot, but the ingredients are those of piqa@0s"),
-    (PIQA, put("ingredients", "limit", value=500), "field 'key' is a4ca4e9d023cfa74, but its ingredients give "),
-    (PIQA, put("seed", value=3), "field 'seed' is 3, but its checkpoint's is 0"),
-    (PIQA, put("status", value="fine"), "field 'status'"),
-    (TEXT, put("metrics", 0, "value", value=9.0), "is 9, but its 32 windows give "),
-    (TEXT, put("evidence", "windows", value=None), "has no windows as its evidence"),
-    (TEXT, put("evidence", "windows", "targets", 0, value=0), "has a window of 0 targets"),
-    (ARTIFACT, put("seed", value=3), "field 'seed' is 3, but the ingredients say 0"),
-    (ARTIFACT, put("target", value="params=0.5"), "field 'target' is params=0.5, but the ingredients say params=0.2"),
-    (ARTIFACT, put("recovery", value="lora"), "field 'recovery' is lora, but the ingredients say none"),
-    (ARTIFACT, put("ingredients", "version", value="2"), "field 'key' is b536a462bdf8a70f, but its ingredients give "),
-    (ARTIFACT, put("model", value="llama-7b"), "field 'model' does not fit the file's place"),
-    (ARTIFACT, put("widths", value="none"), "field 'widths'"),
-])
+@pytest.mark.parametrize(
+    ("name", "edit", "sentence"),
+    [
+        (PIQA, put("metrics", 0, "value", value=0.99), "piqa.acc@0shot/limit16 is 0.99, but its 16 items give "),
+        (PIQA, put("metrics", 0, "stderr", value=0.001), "has a standard error of 0.001, but its 16 items give "),
+        (PIQA, put("metrics", 0, "n", value=500), "says n = 500, but its 16 items give 16"),
+        (PIQA, put("evidence", "items", value={}), "piqa.acc@0shot/limit16 has no items as its evidence"),
+        (
+            PIQA,
+            put("metrics", 0, "id", value="piqa.acc@0shot"),
+            "has piqa.acc@0shot, which is no metric of piqa@0shot/",
+        ),
+        (PIQA, put("evidence", "items", "acc", value="1" * 17), "piqa.acc@0shot/limit16 has 17 items, over its limit"),
+        (PIQA, put("metrics", value=[]), "field 'metrics' is empty, though the status is ok"),
+        (PIQA, put("task", value="piqa@0shot"), "field 'task' is piqa@0shot, but the ingredients are those of piqa@0s"),
+        (PIQA, put("ingredients", "limit", value=500), "field 'key' is a4ca4e9d023cfa74, but its ingredients give "),
+        (PIQA, put("seed", value=3), "field 'seed' is 3, but its checkpoint's is 0"),
+        (PIQA, put("status", value="fine"), "field 'status'"),
+        (TEXT, put("metrics", 0, "value", value=9.0), "is 9, but its 32 windows give "),
+        (TEXT, put("evidence", "windows", value=None), "has no windows as its evidence"),
+        (TEXT, put("evidence", "windows", "targets", 0, value=0), "has a window of 0 targets"),
+        (ARTIFACT, put("seed", value=3), "field 'seed' is 3, but the ingredients say 0"),
+        (
+            ARTIFACT,
+            put("target", value="params=0.5"),
+            "field 'target' is params=0.5, but the ingredients say params=0.2",
+        ),
+        (ARTIFACT, put("recovery", value="lora"), "field 'recovery' is lora, but the ingredients say none"),
+        (
+            ARTIFACT,
+            put("ingredients", "version", value="2"),
+            "field 'key' is b536a462bdf8a70f, but its ingredients give ",
+        ),
+        (ARTIFACT, put("model", value="llama-7b"), "field 'model' does not fit the file's place"),
+        (ARTIFACT, put("widths", value="none"), "field 'widths'"),
+    ],
+)
 def test_every_lie_is_one_sentence_with_file_and_field(tmp_path: Path, name: str, edit: Change, sentence: str) -> None:
     results = sent(tmp_path)
     path = change(results, name, edit)

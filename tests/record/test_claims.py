@@ -20,7 +20,9 @@ with claim(Path(sys.argv[1]), sys.argv[2]) as mine:
 
 def holder(results: Path, key: str, seconds: float) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(results), key, str(seconds)], stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-c", HOLD, str(results), key, str(seconds)],
+        stdout=subprocess.PIPE,
+        text=True,
         cwd=Path(__file__).parents[2],
     )
     assert process.stdout is not None

@@ -54,8 +54,13 @@ def test_a_key_is_the_same_in_every_process() -> None:
     assert digest({"b": [1, 2.5, None], "a": {"y": "é", "x": True}}) == "2a7f73f444fffbb3"
     code = "from bench.record.keys import digest; print(digest({'a': 1, 'b': {'c': 2, 'd': 3}}))"
     keys = {
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
-                       env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)}).stdout
+        subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
+        ).stdout
         for seed in ("1", "2")
     }
     assert keys == {digest({"b": {"d": 3, "c": 2}, "a": 1}) + "\n"}

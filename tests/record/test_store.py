@@ -40,21 +40,39 @@ def test_a_record_lies_in_the_folder_of_its_checkpoint(store: Store) -> None:
 
 @quick
 @given(
-    model=st.text(max_size=12), method=st.text(max_size=12), task=st.text(max_size=12), value=finite,
-    ingredients=st.dictionaries(st.text(max_size=6), json_values, max_size=4), note=st.text(max_size=20),
+    model=st.text(max_size=12),
+    method=st.text(max_size=12),
+    task=st.text(max_size=12),
+    value=finite,
+    ingredients=st.dictionaries(st.text(max_size=6), json_values, max_size=4),
+    note=st.text(max_size=20),
     nll=st.lists(finite, min_size=1, max_size=5),
 )
 def test_any_record_comes_back_as_it_was(
-    tmp_path_factory: pytest.TempPathFactory, model: str, method: str, task: str, value: float, ingredients: dict,
-    note: str, nll: list[float],
+    tmp_path_factory: pytest.TempPathFactory,
+    model: str,
+    method: str,
+    task: str,
+    value: float,
+    ingredients: dict,
+    note: str,
+    nll: list[float],
 ) -> None:
     store = Store(tmp_path_factory.mktemp("r") / "results")
     made = artifact(method, model=model, ingredients=ingredients, achieved={"params": value})
     metric = Metric(id="a.b@c", value=value, unit="u", direction="none", n=1, interval=(value, value))
-    got = measure(made, task, [metric], ingredients=ingredients, evidence={
-        "items": {"a.b@c": "0110"}, "windows": {"nll": nll, "targets": [3] * len(nll)}, "samples": {note: nll},
-        "notes": [note],
-    })
+    got = measure(
+        made,
+        task,
+        [metric],
+        ingredients=ingredients,
+        evidence={
+            "items": {"a.b@c": "0110"},
+            "windows": {"nll": nll, "targets": [3] * len(nll)},
+            "samples": {note: nll},
+            "notes": [note],
+        },
+    )
     for record in (made, got):
         path = store.write(record)
         assert store.runs.resolve() in path.resolve().parents
@@ -89,26 +107,29 @@ def test_a_changed_byte_never_raises_anything_else(store: Store, at: int, byte: 
     assert len(records) + len(problems) == 1
 
 
-@pytest.mark.parametrize(("change", "field"), [
-    ({"seed": "0"}, "seed"),
-    ({"seed": 1.5}, "seed"),
-    ({"schema_version": 99, "kind": "novel"}, "schema_version"),
-    ({"schema_version": None}, "schema_version"),
-    ({"kind": "photo"}, "kind"),
-    ({"surprise": 1}, "surprise"),
-    ({"status": "failed"}, "status"),
-    ({"key": "0" * 16}, "key"),
-    ({"key": "xyz"}, "key"),
-    ({"artifact": "0" * 16}, "artifact"),
-    ({"model": "another"}, "model"),
-    ({"method": "../../.."}, "method"),
-    ({"task": "boolq@0shot"}, "task"),
-    ({"metrics": [{"id": "no id", "value": 1.0, "unit": "u", "direction": "none", "n": 1}]}, "metrics.0.id"),
-    ({"metrics": [{"id": "a.b", "value": "1", "unit": "u", "direction": "none", "n": 1}]}, "metrics.0.value"),
-    ({"evidence": {"items": {"a.acc": "012"}}}, "evidence.items.a.acc"),
-    ({"evidence": {"windows": {"nll": [1.0], "targets": []}}}, "evidence.windows"),
-    ({"provenance": {}}, "provenance.created"),
-])
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"seed": "0"}, "seed"),
+        ({"seed": 1.5}, "seed"),
+        ({"schema_version": 99, "kind": "novel"}, "schema_version"),
+        ({"schema_version": None}, "schema_version"),
+        ({"kind": "photo"}, "kind"),
+        ({"surprise": 1}, "surprise"),
+        ({"status": "failed"}, "status"),
+        ({"key": "0" * 16}, "key"),
+        ({"key": "xyz"}, "key"),
+        ({"artifact": "0" * 16}, "artifact"),
+        ({"model": "another"}, "model"),
+        ({"method": "../../.."}, "method"),
+        ({"task": "boolq@0shot"}, "task"),
+        ({"metrics": [{"id": "no id", "value": 1.0, "unit": "u", "direction": "none", "n": 1}]}, "metrics.0.id"),
+        ({"metrics": [{"id": "a.b", "value": "1", "unit": "u", "direction": "none", "n": 1}]}, "metrics.0.value"),
+        ({"evidence": {"items": {"a.acc": "012"}}}, "evidence.items.a.acc"),
+        ({"evidence": {"windows": {"nll": [1.0], "targets": []}}}, "evidence.windows"),
+        ({"provenance": {}}, "provenance.created"),
+    ],
+)
 def test_a_bad_record_is_named_with_its_field_and_left_alone(store: Store, change: dict, field: str) -> None:
     good = artifact()
     record = accuracy(good, "piqa@0shot", 0.5)
@@ -217,7 +238,10 @@ def test_differences_name_the_field(store: Store) -> None:
     b = artifact(ingredients={"config": {"ratio": 0.5, "layers": [1, 2]}, "seed": 0.0, "new": True})
     assert differences(a, a) == []
     assert differences(a, b) == [
-        ("config.ratio", 0.2, 0.5), ("new", ABSENT, True), ("old", None, ABSENT), ("seed", 0, 0.0),
+        ("config.ratio", 0.2, 0.5),
+        ("new", ABSENT, True),
+        ("old", None, ABSENT),
+        ("seed", 0, 0.0),
     ]
 
 

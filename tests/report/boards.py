@@ -26,8 +26,14 @@ PAIR = TaskGroup(name="pair", kind="group", description="two tasks", members=("p
 
 
 def cells(
-    method: str, ppl: float, *, ratio: float = 1.2, accuracies: tuple[float, float] = (0.5, 0.4), limit: int = 20,
-    removed: float = 0.2, **who: object,
+    method: str,
+    ppl: float,
+    *,
+    ratio: float = 1.2,
+    accuracies: tuple[float, float] = (0.5, 0.4),
+    limit: int = 20,
+    removed: float = 0.2,
+    **who: object,
 ) -> list[AnyRecord]:
     """Everything that is measured on one checkpoint."""
     if method == "dense":
@@ -35,8 +41,11 @@ def cells(
     made = artifact(method, removed=removed, **who)
     suffix = f"0shot/limit{limit}"
     measured: list[MeasureRecord] = [
-        perplexity(made, ppl), perplexity(made, 2 * ppl, "lambada_text@2048/limit4"), size(made, 1e8 * (1 - removed)),
-        speed(made, ratio), accuracy(made, f"piqa@{suffix}", accuracies[0], ("acc", "acc_norm"), n=limit),
+        perplexity(made, ppl),
+        perplexity(made, 2 * ppl, "lambada_text@2048/limit4"),
+        size(made, 1e8 * (1 - removed)),
+        speed(made, ratio),
+        accuracy(made, f"piqa@{suffix}", accuracies[0], ("acc", "acc_norm"), n=limit),
         accuracy(made, f"hellaswag@{suffix}", accuracies[1], ("acc", "acc_norm"), n=limit),
     ]
     return [made, *measured]
@@ -45,8 +54,11 @@ def cells(
 def smollm() -> list[AnyRecord]:
     """A board like that of the main job."""
     return [
-        *cells("dense", 20.0), *cells("random", 300.0), *cells("magnitude", 900.0, ratio=1.15),
-        *cells("llm_pruner", 45.0, ratio=1.18), *cells("llm_pruner", 32.0, recovery="lora", ratio=1.18),
+        *cells("dense", 20.0),
+        *cells("random", 300.0),
+        *cells("magnitude", 900.0, ratio=1.15),
+        *cells("llm_pruner", 45.0, ratio=1.18),
+        *cells("llm_pruner", 32.0, recovery="lora", ratio=1.18),
     ]
 
 
@@ -70,14 +82,14 @@ def evidence(made: AnyRecord, shift: float) -> list[AnyRecord]:
     noise = sum(map(ord, made.method))
     return [
         windowed(made, "wikitext2@128/limit64", text_losses(shift, seed=noise)),
-        *(scored(made, f"{task}@0shot/limit500", answers(0.8 - 0.1 * shift, 500, seed=noise + i))
-          for i, task in enumerate(("piqa", "arc_easy", "boolq", "winogrande", "lambada_openai"))),
+        *(
+            scored(made, f"{task}@0shot/limit500", answers(0.8 - 0.1 * shift, 500, seed=noise + i))
+            for i, task in enumerate(("piqa", "arc_easy", "boolq", "winogrande", "lambada_openai"))
+        ),
     ]
 
 
-METHODS = (
-    "random", "magnitude", "llm_pruner", "saap", "compresso", "trawl", "capaboost", "pruning_adapter", "lora"
-)
+METHODS = ("random", "magnitude", "llm_pruner", "saap", "compresso", "trawl", "capaboost", "pruning_adapter", "lora")
 SCRIPT = """"><script>window.hit=1</script><img src=x onerror="window.hit=1">'{{7*7}}`</td>\n"""
 KEPT = {"key", "artifact", "status", "kind", "id", "direction", "created"}
 """Fields that are not free text: the schema takes no other than what they are for."""
@@ -94,8 +106,11 @@ def hostile() -> list[AnyRecord]:
 def _with_script(value: Any, method: str) -> Any:
     if isinstance(value, dict):
         return {
-            name: item if name in KEPT or name in ("items", "samples") else
-            f"{method} {SCRIPT}" if name == "method" else _with_script(item, method)
+            name: item
+            if name in KEPT or name in ("items", "samples")
+            else f"{method} {SCRIPT}"
+            if name == "method"
+            else _with_script(item, method)
             for name, item in value.items()
         }
     if isinstance(value, list | tuple):
@@ -128,8 +143,14 @@ def known(scores: dict[str, float], model: str = "tiny") -> list[Published]:
     for metric, value in scores.items():
         name, _, protocol = metric.partition("@")
         task, _, kind = name.partition(".")
-        row = PublishedRow(method="dense", model=model, of="dense", ours=Counterpart(model=model, method="dense"),
-                           known=True, values={metric: value})
+        row = PublishedRow(
+            method="dense",
+            model=model,
+            of="dense",
+            ours=Counterpart(model=model, method="dense"),
+            known=True,
+            values={metric: value},
+        )
         how = Protocol(task=task, metric=kind, protocol=protocol)
         found.append(Published("file", row, metric, value, how, "a page"))
     return found

@@ -9,15 +9,7 @@ from bench.report.board import WORSE, Board, Row
 from bench.report.build import build, cell_of, mean_of_metrics
 from bench.report.formats import cell_text
 from bench.task import TaskGroup
-from tests.record.records import (
-    accuracy,
-    artifact,
-    failed,
-    failed_artifact,
-    measure,
-    perplexity,
-    speed,
-)
+from tests.record.records import accuracy, artifact, failed, failed_artifact, measure, perplexity, speed
 from tests.report.boards import PAIR, cells, smollm
 
 PPL = "wikitext2.ppl_token@2048/limit4"
@@ -34,7 +26,11 @@ def test_dense_first_then_by_quality() -> None:
     board = build(smollm(), [PAIR])
     assert board.quality == {"tiny": PPL}
     assert [(row.identity.method, row.identity.recovery) for row in board.rows] == [
-        ("dense", "none"), ("llm_pruner", "lora"), ("llm_pruner", "none"), ("random", "none"), ("magnitude", "none"),
+        ("dense", "none"),
+        ("llm_pruner", "lora"),
+        ("llm_pruner", "none"),
+        ("random", "none"),
+        ("magnitude", "none"),
     ]
     assert all(row.status == "ok" for row in board.rows)
 
@@ -61,19 +57,29 @@ def test_quality_is_the_perplexity_that_all_ok_rows_have() -> None:
 def test_without_perplexity_the_mean_orders_the_rows_downwards() -> None:
     records = [r for r in smollm() if not (r.kind == "measure" and "ppl" in r.metrics[0].id)]
     better = artifact("saap")
-    records += [better, accuracy(better, "piqa@0shot/limit20", 0.9),
-                accuracy(better, "hellaswag@0shot/limit20", 0.9, ("acc_norm",))]
+    records += [
+        better,
+        accuracy(better, "piqa@0shot/limit20", 0.9),
+        accuracy(better, "hellaswag@0shot/limit20", 0.9, ("acc_norm",)),
+    ]
     board = build(records, [PAIR])
     assert board.quality == {"tiny": MEAN}
     assert [row.identity.method for row in board.rows][:2] == ["dense", "saap"]
 
 
 def test_worse_than_random_is_marked_at_equal_target_only() -> None:
-    board = build([
-        *cells("random", 300.0), *cells("random", 100.0, recovery="lora"), *cells("magnitude", 310.0),
-        *cells("llm_pruner", 290.0), *cells("saap", 120.0, recovery="lora"),
-        *cells("trawl", 900.0, target="params=0.5"), *cells("dense", 20.0),
-    ], [PAIR])
+    board = build(
+        [
+            *cells("random", 300.0),
+            *cells("random", 100.0, recovery="lora"),
+            *cells("magnitude", 310.0),
+            *cells("llm_pruner", 290.0),
+            *cells("saap", 120.0, recovery="lora"),
+            *cells("trawl", 900.0, target="params=0.5"),
+            *cells("dense", 20.0),
+        ],
+        [PAIR],
+    )
     marked = {(r.identity.method, r.identity.recovery) for r in board.rows if WORSE in r.notes}
     assert marked == {("magnitude", "none"), ("saap", "lora")}
 
@@ -106,11 +112,17 @@ def test_a_mean_exists_exactly_where_every_member_has_that_protocol(present: set
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(
-    st.tuples(st.sampled_from(["random", "saap"]), st.sampled_from(["wikitext2", "lambada_text"]),
-              st.sampled_from(["128", "2048", "2048/limit4"]), st.floats(1, 1e6)),
-    unique_by=lambda item: item[:3],
-))
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["random", "saap"]),
+            st.sampled_from(["wikitext2", "lambada_text"]),
+            st.sampled_from(["128", "2048", "2048/limit4"]),
+            st.floats(1, 1e6),
+        ),
+        unique_by=lambda item: item[:3],
+    )
+)
 def test_differing_protocols_never_share_a_column(measured: list[tuple[str, str, str, float]]) -> None:
     records = [artifact("random"), artifact("saap")]
     by_name = {record.method: record for record in records}
@@ -119,7 +131,9 @@ def test_differing_protocols_never_share_a_column(measured: list[tuple[str, str,
     random.Random(len(measured)).shuffle(records)
     board = build(records, [PAIR])
     values = {
-        (row.identity.method, id_): cell.value for row in board.rows for id_, cell in row.cells.items()
+        (row.identity.method, id_): cell.value
+        for row in board.rows
+        for id_, cell in row.cells.items()
         if ".ppl_token@" in id_
     }
     assert values == {(m, f"{task}.ppl_token@{protocol}"): value for m, task, protocol, value in measured}
@@ -128,10 +142,17 @@ def test_differing_protocols_never_share_a_column(measured: list[tuple[str, str,
 
 def test_failed_cells_show_their_code_and_nothing_is_lost() -> None:
     made, lost = artifact("saap"), failed_artifact("trawl")
-    board = build([
-        *cells("random", 300.0), made, failed(made, "piqa@0shot/limit20"), failed(made, "novel@0shot", "oom", "oom"),
-        lost, failed(lost, "wikitext2@2048/limit4", "skipped", "artifact_failed"),
-    ], [PAIR])
+    board = build(
+        [
+            *cells("random", 300.0),
+            made,
+            failed(made, "piqa@0shot/limit20"),
+            failed(made, "novel@0shot", "oom", "oom"),
+            lost,
+            failed(lost, "wikitext2@2048/limit4", "skipped", "artifact_failed"),
+        ],
+        [PAIR],
+    )
     saap, trawl = row_of(board, "saap"), row_of(board, "trawl")
     assert saap.status == "incomplete"
     assert saap.cells["piqa.acc@0shot/limit20"].lost == ("failed:nan_loss",)
@@ -231,8 +252,12 @@ def test_numbers_of_two_protocols_share_no_cell_and_no_mean() -> None:
 def test_a_speed_up_has_the_interval_of_its_rounds() -> None:
     made = artifact()
     record = speed(made, 1.2)
-    rounds = {"prefill": [1.0] * 6, "decode": [1.0] * 6, "dense_prefill": [1.0] * 6,
-              "dense_decode": [1.1, 1.2, 1.3, 1.4, 1.5, 1.6]}
+    rounds = {
+        "prefill": [1.0] * 6,
+        "decode": [1.0] * 6,
+        "dense_prefill": [1.0] * 6,
+        "dense_decode": [1.1, 1.2, 1.3, 1.4, 1.5, 1.6],
+    }
     evidence = record.evidence.model_copy(update={"samples": rounds})
     [row] = build([made, record.model_copy(update={"evidence": evidence})], []).rows
     assert row.cells["generate.speedup@hf/b1/p64/n128"].interval == pytest.approx((1.2 * 0.97, 1.2 * 1.02))

@@ -54,7 +54,12 @@ def test_what_is_missing_is_not_ticked() -> None:
     made = artifact("trawl")
     board = build([*dense(), *bare, *point("random", 2.0, 0.2), made], [], KNOWN)
     assert verdicts(board, "saap") == {
-        "points": False, "seeds": False, "random": False, "speed": False, "reload": True, "published": None,
+        "points": False,
+        "seeds": False,
+        "random": False,
+        "speed": False,
+        "reload": True,
+        "published": None,
     }
     assert ticks(board, "saap")["random"].detail == "0 of 1 rows significantly better, pair by pair"
     trawl = ticks(board, "trawl")

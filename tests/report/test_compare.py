@@ -17,7 +17,8 @@ PPL, PIQA = "wikitext2.ppl_token@128/limit64", "piqa.acc@0shot"
 def checkpoint(method: str, shift: float, share: float, *, seed: int = 0, **who: object) -> list[AnyRecord]:
     made = artifact(method, **who)
     return [
-        made, windowed(made, "wikitext2@128/limit64", text_losses(shift, seed=seed)),
+        made,
+        windowed(made, "wikitext2@128/limit64", text_losses(shift, seed=seed)),
         scored(made, "piqa@0shot", answers(share, seed=seed)),
         scored(made, "hellaswag@0shot", answers(share - 0.2, seed=seed), ("acc", "acc_norm")),
     ]
@@ -57,14 +58,23 @@ def test_no_difference_is_said_where_there_is_none(tmp_path: Path) -> None:
 
 def test_what_cannot_be_paired_says_why(tmp_path: Path) -> None:
     one, two = artifact("saap"), artifact("wanda_sp")
-    found = tree(tmp_path, [
-        one, two, scored(one, "piqa@0shot", "1100" * 30), scored(two, "piqa@0shot", "1101" * 30, data="other text"),
-        windowed(one, "wikitext2@2048", [3.0]), windowed(two, "wikitext2@2048", [3.1]),
-        scored(one, "boolq@0shot", "10" * 60), scored(two, "boolq@0shot", "10" * 60, evidence={}),
-    ])
+    found = tree(
+        tmp_path,
+        [
+            one,
+            two,
+            scored(one, "piqa@0shot", "1100" * 30),
+            scored(two, "piqa@0shot", "1101" * 30, data="other text"),
+            windowed(one, "wikitext2@2048", [3.0]),
+            windowed(two, "wikitext2@2048", [3.1]),
+            scored(one, "boolq@0shot", "10" * 60),
+            scored(two, "boolq@0shot", "10" * 60, evidence={}),
+        ],
+    )
     verdicts = {metric: test.verdict for metric, test in by_metric(compare_rows(found, "saap", "wanda_sp", [])).items()}
     assert verdicts == {
-        "piqa.acc@0shot": "other data or another engine", "wikitext2.ppl_token@2048": "one window is not enough",
+        "piqa.acc@0shot": "other data or another engine",
+        "wikitext2.ppl_token@2048": "one window is not enough",
         "boolq.acc@0shot": "no evidence kept",
     }
     assert {line["p"] for line in table(compare_rows(found, "saap", "wanda_sp", []))} == {"–"}
@@ -82,8 +92,12 @@ def test_two_trees_are_compared_row_by_row(tmp_path: Path) -> None:
 
 
 def test_a_row_goes_by_any_part_of_its_name_that_tells_it_apart(tmp_path: Path) -> None:
-    records = [artifact("saap"), artifact("saap", recovery="lora"), artifact("saap", target="params=0.5"),
-               artifact("dense", target="none", preset="default")]
+    records = [
+        artifact("saap"),
+        artifact("saap", recovery="lora"),
+        artifact("saap", target="params=0.5"),
+        artifact("dense", target="none", preset="default"),
+    ]
     found = tree(tmp_path, records)
     assert found.find("saap/lora").recovery == "lora"
     assert found.find("params=0.5").target == "params=0.5"

@@ -23,8 +23,11 @@ def fronts(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 @pytest.mark.parametrize("grain", [0.0, 1.0])
 def test_the_front_is_what_nothing_beats_in_both(grain: float) -> None:
     places = {"a": (0.0, 10.0), "b": (20.0, 30.0), "c": (20.0, 25.0), "d": (35.0, 90.0), "e": (30.0, 95.0)}
-    records = [r for name, (x, y) in places.items()
-               for r in cells(f"method_{name}", y, target=f"params={x / 100 + 0.01}", removed=x / 100)]
+    records = [
+        r
+        for name, (x, y) in places.items()
+        for r in cells(f"method_{name}", y, target=f"params={x / 100 + 0.01}", removed=x / 100)
+    ]
     points, _ = scatter(build(records, [PAIR]), "size")
     assert [point.row.identity.method[-1] for point in front(points, 1, -1, grain)] == ["d", "c", "a"]
     assert [point.row.identity.method[-1] for point in front(points, -1, -1, grain)] == ["a"]
@@ -50,7 +53,9 @@ def test_a_disturbed_speed_is_drawn_and_not_on_the_front(fronts: list[list[str]]
     records = [*cells("random", 20.0, ratio=1.1), *cells("saap", 15.0, ratio=1.9)]
     shaken = [
         r.model_copy(update={"evidence": r.evidence.model_copy(update={"disturbed": "others used 1.8 of 2 cores"})})
-        if isinstance(r, MeasureRecord) and r.method == "saap" and r.task.startswith("generate") else r for r in records
+        if isinstance(r, MeasureRecord) and r.method == "saap" and r.task.startswith("generate")
+        else r
+        for r in records
     ]
     for found, expected in ((records, ["saap"]), (shaken, ["random"])):
         points, _ = scatter(build(found, [PAIR]), "speed")

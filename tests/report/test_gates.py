@@ -63,8 +63,10 @@ def seven(shares: dict[str, float], method: str = "dense", chance: float = 0.5) 
     made = records[0]
     return [
         *records,
-        *(scored(made, f"{task}@0shot/limit200", answers(shares.get(task, 0.8), seed=i), chance=chance)
-          for i, task in enumerate(SEVEN)),
+        *(
+            scored(made, f"{task}@0shot/limit200", answers(shares.get(task, 0.8), seed=i), chance=chance)
+            for i, task in enumerate(SEVEN)
+        ),
     ]
 
 

@@ -9,20 +9,29 @@ from tests.report.boards import cells, smollm
 
 def test_a_line_for_what_was_measured_with_and_without_recovery() -> None:
     records = [
-        *smollm(), *cells("llm_pruner", 90.0, target="params=0.5", removed=0.5),
+        *smollm(),
+        *cells("llm_pruner", 90.0, target="params=0.5", removed=0.5),
         *cells("llm_pruner", 60.0, target="params=0.5", removed=0.5, recovery="grouped"),
-        *cells("saap", 30.0, preset="small", recovery="grouped"), *cells("saap", 31.0),
+        *cells("saap", 30.0, preset="small", recovery="grouped"),
+        *cells("saap", 31.0),
         *cells("random", 100.0, recovery="lora"),
     ]
     board = build(records, [])
     matrix = matrix_of(board, "tiny")
     assert matrix is not None
     assert matrix.heads == (
-        "method", "preset", "target", "none", "grouped", "change by grouped (nats/token)", "lora",
+        "method",
+        "preset",
+        "target",
+        "none",
+        "grouped",
+        "change by grouped (nats/token)",
+        "lora",
         "change by lora (nats/token)",
     )
     assert [line[:4:3] + line[4:7:2] for line in matrix.lines] == [
-        ("llm_pruner", "45.00 ± 0.40", "–", "32.00 ± 0.40"), ("random", "300.0 ± 0.4", "–", "100.0 ± 0.4"),
+        ("llm_pruner", "45.00 ± 0.40", "–", "32.00 ± 0.40"),
+        ("random", "300.0 ± 0.4", "–", "100.0 ± 0.4"),
         ("llm_pruner", "90.00 ± 0.40", "60.00 ± 0.40", "–"),
     ]
     text = markdown(board)

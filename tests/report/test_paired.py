@@ -25,14 +25,16 @@ def measured(method: str, nll: list[float], bits: str, **who: object) -> list[An
 
 def test_rows_are_compared_with_the_controls_of_their_size_and_recovery() -> None:
     records = [
-        *measured("random", [40.0, 50.0, 60.0], "0000"), *measured("saap", [30.0, 40.0, 50.0], "1100"),
+        *measured("random", [40.0, 50.0, 60.0], "0000"),
+        *measured("saap", [30.0, 40.0, 50.0], "1100"),
         *measured("saap", [20.0, 30.0, 40.0], "1111", recovery="lora"),
         *measured("random", [1.0, 1.0, 1.0], "1111", target="params=0.5"),
     ]
     board = build(records, [PAIR])
     found = {pair.metric: pair for pair in board.pairs if pair.control == "random"}
     assert {(pair.row.method, pair.row.recovery, pair.control) for pair in board.pairs} == {
-        ("saap", "none", "random"), ("saap", "lora", "no recovery")
+        ("saap", "none", "random"),
+        ("saap", "lora", "no recovery"),
     }
     assert found["wikitext2.ppl_token@2048/limit4"].difference.value == pytest.approx(-1.0)
     assert found["wikitext2.ppl_token@2048/limit4"].n == 3
@@ -43,12 +45,15 @@ def test_rows_are_compared_with_the_controls_of_their_size_and_recovery() -> Non
 
 def test_of_the_controls_magnitude_is_held_against_random_and_random_against_none() -> None:
     records = [
-        *measured("random", [40.0] * 3, "0000"), *measured("magnitude", [60.0] * 3, "0000"),
+        *measured("random", [40.0] * 3, "0000"),
+        *measured("magnitude", [60.0] * 3, "0000"),
         *measured("saap", [20.0] * 3, "1111"),
     ]
     pairs = build(records, [PAIR]).pairs
     assert {(pair.row.method, pair.control) for pair in pairs} == {
-        ("magnitude", "random"), ("saap", "random"), ("saap", "magnitude")
+        ("magnitude", "random"),
+        ("saap", "random"),
+        ("saap", "magnitude"),
     }
     assert [pair.is_better for pair in pairs if pair.row.method == "magnitude" and ".ppl" in pair.metric] == [False]
 
@@ -61,16 +66,22 @@ def test_what_only_trains_is_compared_with_the_dense_model_and_with_lora_of_as_m
         return measured(method, [nll] * 3, "0011", target="none", removed=0.0, cost=cost, preset=preset)
 
     records = [
-        *tuned("dense", 50.0, 0, "default"), *tuned("lora", 40.0, 800, "small"), *tuned("lora", 30.0, 800, "quick"),
-        *tuned("capaboost", 20.0, 800, "small"), *tuned("capaboost", 10.0, 9000, "adapter"),
+        *tuned("dense", 50.0, 0, "default"),
+        *tuned("lora", 40.0, 800, "small"),
+        *tuned("lora", 30.0, 800, "quick"),
+        *tuned("capaboost", 20.0, 800, "small"),
+        *tuned("capaboost", 10.0, 9000, "adapter"),
         *measured("random", [40.0, 50.0, 60.0], "0000"),
     ]
     found = {
         (pair.row.method, pair.row.preset, pair.control, round(pair.difference.value, 6))
-        for pair in build(records, [PAIR]).pairs if ".ppl" in pair.metric
+        for pair in build(records, [PAIR]).pairs
+        if ".ppl" in pair.metric
     }
     assert found == {
-        ("lora", "small", "dense", -1.0), ("lora", "quick", "dense", -2.0),
-        ("capaboost", "small", "dense", -3.0), ("capaboost", "small", "lora", -2.0),
+        ("lora", "small", "dense", -1.0),
+        ("lora", "quick", "dense", -2.0),
+        ("capaboost", "small", "dense", -3.0),
+        ("capaboost", "small", "lora", -2.0),
         ("capaboost", "adapter", "dense", -4.0),
     }

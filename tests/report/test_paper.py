@@ -53,12 +53,21 @@ def test_a_board_of_two_workloads_is_set_smaller() -> None:
 
 
 def test_what_is_too_long_for_a_page_is_a_table_for_each_target() -> None:
-    records = [*dense(), *(r for i in range(LONG // 2 + 1) for target in ("params=0.2", "params=0.5")
-                           for r in row(f"method_{i}", 0.1 * i, target=target))]
+    records = [
+        *dense(),
+        *(
+            r
+            for i in range(LONG // 2 + 1)
+            for target in ("params=0.2", "params=0.5")
+            for r in row(f"method_{i}", 0.1 * i, target=target)
+        ),
+    ]
     text = latex(build(records, []), "tiny")
     tables = text.split(r"\begin{table}")[1:]
     assert [re.search(r"\\label\{(.*)\}", table)[1] for table in tables] == [
-        "tab:tiny", "tab:tiny-params-0-2", "tab:tiny-params-0-5"
+        "tab:tiny",
+        "tab:tiny-params-0-2",
+        "tab:tiny-params-0-5",
     ]
     lines = [body(table)[1:] for table in tables]
     assert [len(part) for part in lines] == [1, LONG // 2 + 2, LONG // 2 + 2]

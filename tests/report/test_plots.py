@@ -41,8 +41,9 @@ def ablation() -> list[AnyRecord]:
     records = cells("dense", 12.0)
     for i, (preset, recovery) in enumerate(itertools.product(("quick", "element", "mean", "no_asi"), ("none", "lora"))):
         for removed in (0.2, 0.35):
-            records += cells("saap", 20.0 + i, preset=preset, recovery=recovery, target=f"params={removed}",
-                             removed=removed)
+            records += cells(
+                "saap", 20.0 + i, preset=preset, recovery=recovery, target=f"params={removed}", removed=removed
+            )
     return records
 
 
@@ -72,8 +73,14 @@ def assert_texts_apart(figure: Any) -> None:
         assert not a.overlaps(b), f"{one} and {two} overlap"
 
 
-BOARDS = {"main job": smollm(), "labelled": crowd(10, 1), "legend": crowd(12, 3), "long legend": crowd(40, 2),
-          "on one another": close(), "presets": ablation()}
+BOARDS = {
+    "main job": smollm(),
+    "labelled": crowd(10, 1),
+    "legend": crowd(12, 3),
+    "long legend": crowd(40, 2),
+    "on one another": close(),
+    "presets": ablation(),
+}
 
 
 @pytest.mark.parametrize("records", BOARDS.values(), ids=BOARDS)
@@ -125,7 +132,8 @@ def placed_on(records: list[AnyRecord], kind: str) -> tuple[list[Point], Any, li
 
 
 @pytest.mark.parametrize(
-    "records", [*(records for name, records in BOARDS.items() if name != "legend"), crowd(4, 3)],
+    "records",
+    [*(records for name, records in BOARDS.items() if name != "legend"), crowd(4, 3)],
     ids=[*(name for name in BOARDS if name != "legend"), "few and far"],
 )
 @pytest.mark.parametrize("kind", ["size", "memory"])
@@ -198,8 +206,10 @@ def test_a_mean_is_plotted_in_percent_where_there_is_no_perplexity() -> None:
     records = []
     for method, value, removed in (("dense", 0.6, 0.0), ("random", 0.4, 0.2), ("random", 0.3, 0.3)):
         made = artifact(method, target="none" if method == "dense" else f"params={removed}", removed=removed)
-        records += [made, *(accuracy(made, f"{task}@0shot", value, ("acc", "acc_norm"), n=500)
-                            for task in ("piqa", "hellaswag"))]
+        records += [
+            made,
+            *(accuracy(made, f"{task}@0shot", value, ("acc", "acc_norm"), n=500) for task in ("piqa", "hellaswag")),
+        ]
     board = build(records, [PAIR])
     assert board.quality["tiny"] == "pair.mean@0shot"
     assert [point.y for point in scatter(board, "size")[0]] == pytest.approx([60.0, 40.0, 30.0])
@@ -226,15 +236,24 @@ def test_the_protocols_above_a_heat_map_stay_in_their_columns() -> None:
     records, tasks = [], ("hellaswag", "winogrande", "arc_challenge", "openbookqa")
     for method, value, removed in (("dense", 0.6, 0.0), ("random", 0.4, 0.2)):
         made = artifact(method, target="none" if method == "dense" else f"params={removed}", removed=removed)
-        records += [made, *(accuracy(made, f"{task}@{protocol}/limit500", value, ("acc_norm",), n=500)
-                            for task in tasks for protocol in ("0shot", "0shot+notice"))]
+        records += [
+            made,
+            *(
+                accuracy(made, f"{task}@{protocol}/limit500", value, ("acc_norm",), n=500)
+                for task in tasks
+                for protocol in ("0shot", "0shot+notice")
+            ),
+        ]
     with style():
         assert_texts_apart(heat_map(build(records, []), "tiny"))
 
 
 def test_the_heat_map_shows_the_change_of_each_task() -> None:
-    records = [*cells("dense", 12.0, accuracies=(0.7, 0.6)), *cells("saap", 20.0, accuracies=(0.6, 0.65)),
-               *cells("random", 90.0, accuracies=(0.5, 0.3))[:-1]]
+    records = [
+        *cells("dense", 12.0, accuracies=(0.7, 0.6)),
+        *cells("saap", 20.0, accuracies=(0.6, 0.65)),
+        *cells("random", 90.0, accuracies=(0.5, 0.3))[:-1],
+    ]
     board = build([*records, *cells("magnitude", 99.0)[:-2]], [PAIR])
     rows, columns, changes = changes_of(board, "tiny")
     assert [row.identity.method for row in rows] == ["saap"]
@@ -266,10 +285,14 @@ def test_a_plot_only_where_there_is_something_to_see() -> None:
     one_size = [*cells("dense", 20.0), *cells("random", 60.0), *cells("saap", 40.0)]
     assert kinds(one_size) == {"change-by-task"}
     assert kinds([*one_size, *cells("wanda_sp", 50.0, ratio=1.3)]) == {
-        "change-by-task", "quality-vs-speed", "quality-vs-memory"
+        "change-by-task",
+        "quality-vs-speed",
+        "quality-vs-memory",
     }
     assert kinds([*one_size, *cells("saap", 50.0, removed=0.3, target="params=0.3")]) == {
-        "change-by-task", "quality-vs-size", "retention"
+        "change-by-task",
+        "quality-vs-size",
+        "retention",
     }
     made = [artifact("dense", target="none"), artifact("random")]
     made.append(artifact("saap", cost=made[1].cost.model_copy(update={"seconds": {"compress": 60.0}})))

@@ -86,10 +86,15 @@ def test_a_count_is_reproduced_as_far_as_it_was_printed(tmp_path: Path, printed:
     assert one(tmp_path, f"{{params_B: {printed}}}", [made, size(made, 8.02e7)]).state == state
 
 
-@pytest.mark.parametrize(("theirs", "ours", "text"), [
-    ("128", "2048", "window 128 ≠ 2048"), ("2048", "2048/limit8", "items all ≠ first 8"),
-    ("0shot/limit200", "0shot", "items first 200 ≠ all"), ("0shot", "0shot+notice", "protocol 0shot ≠ 0shot+notice"),
-])
+@pytest.mark.parametrize(
+    ("theirs", "ours", "text"),
+    [
+        ("128", "2048", "window 128 ≠ 2048"),
+        ("2048", "2048/limit8", "items all ≠ first 8"),
+        ("0shot/limit200", "0shot", "items first 200 ≠ all"),
+        ("0shot", "0shot+notice", "protocol 0shot ≠ 0shot+notice"),
+    ],
+)
 def test_what_differs_in_a_protocol_is_named(theirs: str, ours: str, text: str) -> None:
     assert differing(theirs, ours) == text
 
@@ -104,12 +109,15 @@ def test_the_cell_names_the_field_that_differs(tmp_path: Path) -> None:
     assert "not comparable: window 2048 ≠ 128" in markdown(board)
 
 
-@pytest.mark.parametrize(("values", "change", "state", "why"), [
-    ("{ppl: 30.0}", ("preset: quick", "preset: paper"), "not comparable", "preset paper ≠ quick"),
-    ("{ppl: 30.0}", ("params=0.2", "params=0.5"), "not run", "no row tiny / saap at params=0.5, recovery none"),
-    ("{piqa: 30.0}", ("", ""), "not run", "piqa.acc@0shot/limit200 was not measured"),
-    ("{mmlu: 30.0}", ("", ""), "not comparable", "task MMLU is none of ours"),
-])
+@pytest.mark.parametrize(
+    ("values", "change", "state", "why"),
+    [
+        ("{ppl: 30.0}", ("preset: quick", "preset: paper"), "not comparable", "preset paper ≠ quick"),
+        ("{ppl: 30.0}", ("params=0.2", "params=0.5"), "not run", "no row tiny / saap at params=0.5, recovery none"),
+        ("{piqa: 30.0}", ("", ""), "not run", "piqa.acc@0shot/limit200 was not measured"),
+        ("{mmlu: 30.0}", ("", ""), "not comparable", "task MMLU is none of ours"),
+    ],
+)
 def test_what_cannot_be_compared_says_why(
     tmp_path: Path, values: str, change: tuple[str, str], state: str, why: str
 ) -> None:
@@ -117,16 +125,23 @@ def test_what_cannot_be_compared_says_why(
     assert (found.state, found.why, found.ours, found.delta) == (state, why, None, None)
 
 
-@pytest.mark.parametrize(("text", "sentence"), [
-    ("about: x\nmetrics: {}\ntables: [{source: Table 1, rows: [{method: a, model: b, why: c, values: {ppl: 1}}]}]",
-     "metric 'ppl' of 'a' has no protocol under metrics"),
-    ("about: x\nmetrics: {}\ntables: [{source: Table 1, rows: [{method: a, model: b, values: {ppl: 1}}]}]",
-     "row 'a' names neither its counterpart (ours) nor why there is none (why)"),
-    (FILE.replace("VALUES", "{ppl: many}"), "tables.0.rows.0.values.ppl"),
-    (FILE.replace("VALUES", "{}"), "tables.0.rows.0.values"),
-    (FILE.replace("source: Table 1", "sauce: Table 1").replace("VALUES", "{ppl: 1}"), "tables.0.source"),
-    ("about: [", "not valid YAML"),
-])
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "about: x\nmetrics: {}\ntables: [{source: T, rows: [{method: a, model: b, why: c, values: {ppl: 1}}]}]",
+            "metric 'ppl' of 'a' has no protocol under metrics",
+        ),
+        (
+            "about: x\nmetrics: {}\ntables: [{source: Table 1, rows: [{method: a, model: b, values: {ppl: 1}}]}]",
+            "row 'a' names neither its counterpart (ours) nor why there is none (why)",
+        ),
+        (FILE.replace("VALUES", "{ppl: many}"), "tables.0.rows.0.values.ppl"),
+        (FILE.replace("VALUES", "{}"), "tables.0.rows.0.values"),
+        (FILE.replace("source: Table 1", "sauce: Table 1").replace("VALUES", "{ppl: 1}"), "tables.0.source"),
+        ("about: [", "not valid YAML"),
+    ],
+)
 def test_bad_files_are_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
     path = written(tmp_path, text)
     with pytest.raises(UsageError) as raised:
@@ -159,8 +174,11 @@ def test_the_committed_numbers_keep_their_sources_and_say_what_they_are() -> Non
     assert llama["hellaswag.acc_norm@0shot"] == 0.7299
     assert len(llama) == 9
     assert {score.metric_id: score.number for score in known_dense(COMMITTED, "smollm2-135m")}.items() >= {
-        "wikitext2.ppl_token@2048": 21.61, "arc_easy.acc@0shot/limit200": 0.51, "piqa.acc@0shot/limit200": 0.64,
-        "hellaswag.acc_norm@0shot/limit200": 0.47, "boolq.acc@0shot/limit200": 0.42,
+        "wikitext2.ppl_token@2048": 21.61,
+        "arc_easy.acc@0shot/limit200": 0.51,
+        "piqa.acc@0shot/limit200": 0.64,
+        "hellaswag.acc_norm@0shot/limit200": 0.47,
+        "boolq.acc@0shot/limit200": 0.42,
     }.items()
 
 

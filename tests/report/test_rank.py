@@ -17,7 +17,8 @@ PIQA = "piqa.acc@0shot/limit200"
 def standing(board: Board, method: str, metric: str = PPL, **which: str) -> Standing:
     wanted = {"method": method} | which
     [found] = [
-        identity for identity in board.standings
+        identity
+        for identity in board.standings
         if all(getattr(identity, name) == value for name, value in wanted.items())
     ]
     return board.standings[found][metric]
@@ -69,13 +70,23 @@ def trained(method: str, numbers: int, shift: float) -> list[AnyRecord]:
 
 def test_rows_without_a_target_are_compared_by_what_they_achieved() -> None:
     records = [
-        *dense(), *trained("lora", 1000, 0.2), *trained("capaboost", 1009, 0.1), *trained("larger", 2000, 0.05),
-        *row("own", 0.5, target="none", removed=0.300), *row("knob", 0.7, target="none", removed=0.304),
+        *dense(),
+        *trained("lora", 1000, 0.2),
+        *trained("capaboost", 1009, 0.1),
+        *trained("larger", 2000, 0.05),
+        *row("own", 0.5, target="none", removed=0.300),
+        *row("knob", 0.7, target="none", removed=0.304),
         *row("more", 0.4, target="none", removed=0.31),
     ]
     board = build(records, [], KNOWN)
     assert ranks(board) == {
-        "dense": "–", "lora": "2", "capaboost": "1", "larger": "–", "own": "1", "knob": "2", "more": "–",
+        "dense": "–",
+        "lora": "2",
+        "capaboost": "1",
+        "larger": "–",
+        "own": "1",
+        "knob": "2",
+        "more": "–",
     }
     assert standing(board, "lora").group == "1,000 parameters trained"
     assert standing(board, "own").group == "30.0 % of the parameters removed, recovery none"
@@ -85,13 +96,20 @@ def test_what_is_not_ranked_says_why() -> None:
     elsewhere = artifact("elsewhere")
     engine = artifact("engine")
     records = [
-        *dense(), *row("saap", 0.2), *row("random", 1.0), artifact("unmeasured"), failed_artifact("broken"),
-        elsewhere, windowed(elsewhere, "wikitext2@128/limit64", text_losses(0.1), data="another text"),
-        engine, windowed(engine, "wikitext2@128/limit64", text_losses(0.1), engine="other"),
+        *dense(),
+        *row("saap", 0.2),
+        *row("random", 1.0),
+        artifact("unmeasured"),
+        failed_artifact("broken"),
+        elsewhere,
+        windowed(elsewhere, "wikitext2@128/limit64", text_losses(0.1), data="another text"),
+        engine,
+        windowed(engine, "wikitext2@128/limit64", text_losses(0.1), engine="other"),
     ]
     board = build(records, [], KNOWN)
     assert {method: standing(board, method).reason for method in ("dense", "unmeasured", "broken")} == {
-        "dense": "reference", "unmeasured": f"not measured, or no evidence kept: {PPL}",
+        "dense": "reference",
+        "unmeasured": f"not measured, or no evidence kept: {PPL}",
         "broken": "no checkpoint came of it",
     }
     for method in ("elsewhere", "engine"):
@@ -99,10 +117,13 @@ def test_what_is_not_ranked_says_why() -> None:
     assert standing(board, "saap").of == 2
 
 
-@pytest.mark.parametrize(("published", "ppl", "reason"), [
-    ([], 20.0, "dense gate not known: no score of the dense model is known"),
-    (KNOWN, 40.0, "dense gate failed: the dense run misses known scores: "),
-])
+@pytest.mark.parametrize(
+    ("published", "ppl", "reason"),
+    [
+        ([], 20.0, "dense gate not known: no score of the dense model is known"),
+        (KNOWN, 40.0, "dense gate failed: the dense run misses known scores: "),
+    ],
+)
 def test_nothing_is_ranked_before_the_dense_gate_is_passed(published: list[Published], ppl: float, reason: str) -> None:
     board = build([*dense(ppl), *row("saap", 0.2), *row("random", 1.0)], [], published)
     assert standing(board, "saap").reason.startswith(reason)
@@ -123,8 +144,13 @@ def test_fewer_than_a_hundred_items_are_not_ranked() -> None:
 
 def test_two_limits_are_two_metrics() -> None:
     made = artifact("trawl")
-    records = [*dense(), *row("saap", 0.2), *row("random", 1.0), made,
-               windowed(made, "wikitext2@128/limit32", text_losses(0.0, windows=32))]
+    records = [
+        *dense(),
+        *row("saap", 0.2),
+        *row("random", 1.0),
+        made,
+        windowed(made, "wikitext2@128/limit32", text_losses(0.0, windows=32)),
+    ]
     board = build(records, [], KNOWN)
     assert standing(board, "saap").of == 2
     assert standing(board, "trawl", "wikitext2.ppl_token@128/limit32").reason == "nothing to compare it with"

@@ -40,7 +40,8 @@ def run(results: Path, **environment: str) -> None:
 def content(results: Path) -> dict[str, bytes]:
     """Everything under `results` but the records."""
     return {
-        str(path.relative_to(results)): path.read_bytes() for path in sorted(results.rglob("*"))
+        str(path.relative_to(results)): path.read_bytes()
+        for path in sorted(results.rglob("*"))
         if path.is_file() and "runs" not in path.parts
     }
 
@@ -101,7 +102,10 @@ def test_stale_plots_go_and_other_files_stay(tmp_path: Path) -> None:
 def test_no_results_at_all(tmp_path: Path) -> None:
     outcome = report(tmp_path / "results", [PAIR])
     assert [str(path.relative_to(tmp_path / "results")) for path in outcome.written] == [
-        *FILES, "site/style.css", "site/board.js", "site/index.html"
+        *FILES,
+        "site/style.css",
+        "site/board.js",
+        "site/index.html",
     ]
     assert "No records yet" in (tmp_path / "results" / "leaderboard.md").read_text()
 

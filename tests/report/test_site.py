@@ -121,7 +121,9 @@ def test_records_with_a_script_in_every_field_are_text_everywhere() -> None:
 
 
 def test_a_card_is_markdown_and_its_html_is_text() -> None:
-    shown = _rendered("# T\n\n**a** <script>hit()</script> [x](javascript:hit()) [y](https://arxiv.org)\n\n|a|\n|-|\n|1|")
+    shown = _rendered(
+        "# T\n\n**a** <script>hit()</script> [x](javascript:hit()) [y](https://arxiv.org)\n\n|a|\n|-|\n|1|"
+    )
     assert "<h1>" not in shown
     assert "<strong>a</strong>" in shown
     assert "<table>" in shown
@@ -146,9 +148,9 @@ def test_a_row_says_how_to_make_it_again() -> None:
 def test_what_a_checkpoint_writes_stands_beside_what_the_dense_model_writes() -> None:
     dense, pruned = artifact("dense", target="none"), artifact("saap")
     lines = (("A fox", "ran <b>off</b>.", "hid."), ("The mill", "is.", "was old."))
-    files = made([
-        dense, continuations(dense, *((a, c, c) for a, _, c in lines)), pruned, continuations(pruned, *lines),
-    ])
+    files = made(
+        [dense, continuations(dense, *((a, c, c) for a, _, c in lines)), pruned, continuations(pruned, *lines)]
+    )
     assert "What it writes" in row_of(files, "dense").text
     assert row_of(files, "dense").text.count("was old.") == 1
     page = row_of(files, "saap").text

@@ -202,8 +202,10 @@ def test_signal_is_an_exact_binomial_test() -> None:
 def drifting(draws: np.random.Generator, rounds: int) -> list[float]:
     """Ratios of rounds A-B-B-A of the same model on a machine that gets slower, with an outlier now and then."""
     slow = draws.uniform(-0.03, 0.03)
-    times = [(1 + slow * i) * np.exp(draws.normal(0, 0.02)) * (1.3 if draws.random() < 0.05 else 1)
-             for i in range(2 * rounds)]
+    times = [
+        (1 + slow * i) * np.exp(draws.normal(0, 0.02)) * (1.3 if draws.random() < 0.05 else 1)
+        for i in range(2 * rounds)
+    ]
     return [times[2 * i + (i % 2)] / times[2 * i + 1 - (i % 2)] for i in range(rounds)]
 
 

@@ -145,11 +145,23 @@ def test_a_narrow_terminal_gets_fewer_columns_and_whole_names(width: int) -> Non
     assert ("no room here for: compress" in text.replace("\n", "")) == (width <= 100)
 
 
-@pytest.mark.parametrize(("value", "unit", "text"), [
-    (0.4567, "fraction", "45.7"), (134_515_008, "parameters", "134.5 M"), (8.6e9, "MACs", "8.6 G"), (12, "steps", "12"),
-    (0, "bytes", "0 B"), (538e6, "bytes", "538 MB"), (1.234, "ratio", "1.23×"), (21.613, "ppl", "21.61"),
-    (312.34, "ppl", "312.3"), (12345.6, "ppl", "12,346"), (1.5e9, "ppl", "1.50e+09"), (None, "ppl", "–"),
-])
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (0.4567, "fraction", "45.7"),
+        (134_515_008, "parameters", "134.5 M"),
+        (8.6e9, "MACs", "8.6 G"),
+        (12, "steps", "12"),
+        (0, "bytes", "0 B"),
+        (538e6, "bytes", "538 MB"),
+        (1.234, "ratio", "1.23×"),
+        (21.613, "ppl", "21.61"),
+        (312.34, "ppl", "312.3"),
+        (12345.6, "ppl", "12,346"),
+        (1.5e9, "ppl", "1.50e+09"),
+        (None, "ppl", "–"),
+    ],
+)
 def test_numbers_are_written_for_people(value: float | None, unit: str, text: str) -> None:
     assert number(value, unit) == text
 
@@ -201,7 +213,10 @@ def test_markdown_shows_ranks_ties_gate_and_signal() -> None:
     key, ranks, accuracies, *_ = tables(text)
     assert key[0][4] == "rank"
     assert {line[0].removesuffix(" ▼"): line[4] for line in key[2:]} == {
-        "dense": "–", "saap": "1–2", "llm_pruner": "1–2", "random": "3",
+        "dense": "–",
+        "saap": "1–2",
+        "llm_pruner": "1–2",
+        "random": "3",
     }
     assert "trio mean (%) ↑<br>0shot/limit200 no signal" in key[0]
     assert ranks[0][:3] == ["row", "among", "wikitext2 ppl ↓<br>128/limit64"]

@@ -36,8 +36,14 @@ def write_plugins(folder: Path, bodies: dict[str, str]) -> Path:
 def jobs_of(root: Path, results: str = "results", plugins: tuple[str, ...] = ("plugins",)) -> list[Job]:
     """The open jobs of `root`'s suite, as a run would plan them; its environment must be set."""
     plan = make_plan(
-        load_suite(str(root / "suite.yaml")), load_registry([root / name for name in plugins]), root / results,
-        model_paths={}, plugins=[root / name for name in plugins], only={}, offline=True, command=["leanboard"],
+        load_suite(str(root / "suite.yaml")),
+        load_registry([root / name for name in plugins]),
+        root / results,
+        model_paths={},
+        plugins=[root / name for name in plugins],
+        only={},
+        offline=True,
+        command=["leanboard"],
         say=lambda line: None,
     )
     return plan.open_jobs()

@@ -47,9 +47,9 @@ def peaks(
     `text` is rows and tokens of random calibration ids.
     """
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(folder), method, json.dumps(config), dtype, str(out),
-         *map(str, text)],
-        capture_output=True, text=True,
+        [sys.executable, "-c", PROGRAM, str(folder), method, json.dumps(config), dtype, str(out), *map(str, text)],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found: dict[str, dict[str, float]] = json.loads(done.stdout.splitlines()[-1])

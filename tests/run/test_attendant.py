@@ -9,9 +9,10 @@ from bench.run.executors.attendant import Attendant, Limits
 
 
 @pytest.mark.parametrize(
-    ("seen", "over"), [([4, 11, 4, 4], False), ([4, 11, 4, 11, 4], False), ([4, 11, 12], True)],
+    ("seen", "over"),
+    [([4, 11, 4, 4], False), ([4, 11, 4, 11, 4], False), ([4, 11, 12], True)],
     ids=["a process is started", "two are", "over the limit"],
-)  # fmt: skip
+)
 def test_memory_counts_that_is_there_at_two_looks(seen: list[int], over: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     looks = iter(seen)
     monkeypatch.setattr(attendant, "_resident", lambda processes: next(looks))

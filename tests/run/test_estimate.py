@@ -63,8 +63,15 @@ for file in sys.argv[1:]:
 
 def planned(root: Path, **changes: Any) -> Plan:
     return make_plan(
-        load_suite(str(make_suite(root, **changes))), load_registry(), root / "results", model_paths={}, plugins=[],
-        only={}, offline=True, command=["leanboard"], say=lambda line: None,
+        load_suite(str(make_suite(root, **changes))),
+        load_registry(),
+        root / "results",
+        model_paths={},
+        plugins=[],
+        only={},
+        offline=True,
+        command=["leanboard"],
+        say=lambda line: None,
     )
 
 
@@ -103,9 +110,10 @@ def compared(plan: Plan, root: Path) -> dict[str, tuple[float, float]]:
 
 def test_estimates_of_the_tiny_model(cached: Path) -> None:
     small = {
-        "llm_pruner": {"seq_len": 16}, "saap": {"seq_len": 16, "round_to": 1},
+        "llm_pruner": {"seq_len": 16},
+        "saap": {"seq_len": 16, "round_to": 1},
         "trawl": {"seq_len": 16, "ranks": [2, 4, 8, 16]},
-    }  # fmt: skip
+    }
     methods = [m | {"config": small.get(m["name"], {}), "recovery": "none"} for m in METHODS]
     methods[0]["tasks"] = methods[3]["tasks"] = ["generate@hf/b1/p8/n4"]
     plan = planned(cached, methods=methods, tasks=["size"], training={"data": CALIBRATION})
@@ -121,9 +129,13 @@ def test_estimates_of_a_real_model(cached: Path) -> None:
     (cached / "cache" / "models" / "smollm2-135m").symlink_to(SMOLLM)
     methods = [m | ({"tasks": ["generate@hf/b1/p8/n4"]} if m["name"] == "dense" else {}) for m in METHODS]
     plan = planned(
-        cached, models=["smollm2-135m"], methods=methods, recoveries=["none"], training={"data": CALIBRATION},
+        cached,
+        models=["smollm2-135m"],
+        methods=methods,
+        recoveries=["none"],
+        training={"data": CALIBRATION},
         tasks=["size"],
-    )  # fmt: skip
+    )
     ratios = compared(plan, cached)
     assert {name: r for name, r in ratios.items() if not all(0.75 < x < 1.25 for x in r)} == {}
 
@@ -137,7 +149,10 @@ def test_what_gradients_take_is_what_scoring_allows_itself() -> None:
 def test_shapes_of_the_catalogue_count_as_published() -> None:
     counts = {name: Shape.from_json(entry.config).params() for name, entry in CATALOGUE.items()}
     assert counts == {
-        "smollm2-135m": 134_515_008, "llama-7b": 6_738_415_616, "llama-13b": 13_015_864_320, "vicuna-7b": 6_738_415_616
+        "smollm2-135m": 134_515_008,
+        "llama-7b": 6_738_415_616,
+        "llama-13b": 13_015_864_320,
+        "vicuna-7b": 6_738_415_616,
     }
 
 
@@ -175,12 +190,28 @@ def test_llama_7b_takes_what_its_parameters_say(cached: Path, monkeypatch: pytes
     lora = {"name": "lora", "max_length": 256, "micro_batch": 4}
     methods = ["dense", "random", "llm_pruner", "lora", {"name": "magnitude", "recovery": lora}]
     plan = make_plan(
-        load_suite(str(make_suite(
-            cached, models=["llama-7b"], methods=methods, tasks=["size"], dtype="bfloat16",
-            training={"data": CALIBRATION},
-        ))), load_registry(), cached / "results", model_paths={}, plugins=[], only={}, offline=True,
-        command=["leanboard"], say=lambda line: None, random_weights=True,
-    )  # fmt: skip
+        load_suite(
+            str(
+                make_suite(
+                    cached,
+                    models=["llama-7b"],
+                    methods=methods,
+                    tasks=["size"],
+                    dtype="bfloat16",
+                    training={"data": CALIBRATION},
+                )
+            )
+        ),
+        load_registry(),
+        cached / "results",
+        model_paths={},
+        plugins=[],
+        only={},
+        offline=True,
+        command=["leanboard"],
+        say=lambda line: None,
+        random_weights=True,
+    )
     weights, runtime = 2 * 6.738e9, 0.43e9
     assert of(plan, "dense").memory == pytest.approx(weights + runtime, rel=0.01)
     assert of(plan, "dense").disk == pytest.approx(weights, rel=0.001)
@@ -199,9 +230,16 @@ def test_gradients_of_one_row_take_the_room_of_one_row(cached: Path, monkeypatch
     orders = [{"name": "llm_pruner", "config": {"importance": order}} for order in ("param_first", "param_second")]
     plan = make_plan(
         load_suite(str(make_suite(cached, models=["llama-7b"], methods=orders, tasks=["size"], dtype="bfloat16"))),
-        load_registry(), cached / "results", model_paths={}, plugins=[], only={}, offline=True, command=["leanboard"],
-        say=lambda line: None, random_weights=True,
-    )  # fmt: skip
+        load_registry(),
+        cached / "results",
+        model_paths={},
+        plugins=[],
+        only={},
+        offline=True,
+        command=["leanboard"],
+        say=lambda line: None,
+        random_weights=True,
+    )
     whole, single = (plan.estimates[job.artifact.key].memory for job in plan.jobs)
     a_row = 64 * ((32 + 10) * 4096 * 2 + 4 * 11008 * 2 + 12 * 32000)
     assert whole - single == pytest.approx(9 * a_row, rel=0.01)

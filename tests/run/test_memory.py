@@ -6,9 +6,13 @@ from bench.measure import memory
 from tests.run.peaks import make_model, peaks
 
 SHAPE = {
-    "vocab_size": 256, "hidden_size": 768, "intermediate_size": 4096, "num_hidden_layers": 8, "num_attention_heads": 12,
+    "vocab_size": 256,
+    "hidden_size": 768,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 12,
     "num_key_value_heads": 12,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("method", ["magnitude", "llm_pruner"])

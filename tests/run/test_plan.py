@@ -26,8 +26,15 @@ def planned(root: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def plan(only: dict[str, str] | None = None, **changes: Any) -> Plan:
         return make_plan(
-            load_suite(str(make_suite(root, **changes))), load_registry(), root / "results", model_paths={},
-            plugins=[], only=only or {}, offline=True, command=["leanboard"], say=lambda line: None,
+            load_suite(str(make_suite(root, **changes))),
+            load_registry(),
+            root / "results",
+            model_paths={},
+            plugins=[],
+            only=only or {},
+            offline=True,
+            command=["leanboard"],
+            say=lambda line: None,
         )
 
     return plan
@@ -43,7 +50,10 @@ def test_every_cell_has_a_key_of_its_own(planned: Any) -> None:
 def test_dense_has_no_target_and_deterministic_methods_one_seed(planned: Any) -> None:
     plan = planned(methods=["dense", "random", "magnitude"], seeds=[0, 1])
     assert [(j.artifact.method, str(j.artifact.target), j.artifact.seed) for j in plan.jobs] == [
-        ("dense", "None", 0), ("random", "params=0.2", 0), ("random", "params=0.2", 1), ("magnitude", "params=0.2", 0)
+        ("dense", "None", 0),
+        ("random", "params=0.2", 0),
+        ("random", "params=0.2", 1),
+        ("magnitude", "params=0.2", 0),
     ]
 
 
@@ -55,7 +65,11 @@ def test_recoveries_cross_with_what_removes_something(planned: Any) -> None:
     grouped = LORA | {"name": "grouped"}
     plan = planned(methods=methods, recoveries=["none", LORA, grouped], training={"data": CALIBRATION})
     assert [(j.artifact.method, j.artifact.recovery_name) for j in plan.jobs] == [
-        ("dense", "none"), ("random", "none"), ("random", "lora"), ("random", "grouped"), ("magnitude", "none")
+        ("dense", "none"),
+        ("random", "none"),
+        ("random", "lora"),
+        ("random", "grouped"),
+        ("magnitude", "none"),
     ]
     plain, recovered = plan.jobs[1].artifact, plan.jobs[2].artifact
     assert plain.training is None
@@ -98,8 +112,9 @@ def test_names_and_descriptions_do_not_change_keys(planned: Any) -> None:
 
 def test_calibration_enters_only_the_keys_of_methods_that_use_it(planned: Any) -> None:
     methods = ["random", {"name": "llm_pruner", "config": {"seq_len": 16}}]
-    whole, part = planned(methods=methods), planned(
-        methods=methods, calibration={"data": "lambada_passages/test", "rows": [0, 100]}
+    whole, part = (
+        planned(methods=methods),
+        planned(methods=methods, calibration={"data": "lambada_passages/test", "rows": [0, 100]}),
     )
     same = [a.artifact.key == b.artifact.key for a, b in zip(whole.jobs, part.jobs, strict=True)]
     assert same == [True, False]

@@ -50,10 +50,14 @@ def test_a_snapshot_says_the_same_in_plain_data() -> None:
     progress.on_event(done("m2", "oom"))
     seen = progress.snapshot()
     assert {name: seen[name] for name in ("cells", "cached", "done", "failed")} == {
-        "cells": 4, "cached": 1, "done": 1, "failed": 1
+        "cells": 4,
+        "cached": 1,
+        "done": 1,
+        "failed": 1,
     }
     assert [cell["what"] for cell in seen["at_work"]] == [
-        "tiny · random · task0 · another run is at it", "tiny · random · task1"
+        "tiny · random · task0 · another run is at it",
+        "tiny · random · task1",
     ]
     assert seen["failures"] == ["tiny · random · task2: oom: a reason"]
 

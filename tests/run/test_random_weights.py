@@ -18,8 +18,14 @@ from bench.record.store import Store
 from tests.suites import environment, leanboard, make_suite
 
 SHAPE = {
-    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "vocab_size": 300, "tie_word_embeddings": True, "max_position_embeddings": 128,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 300,
+    "tie_word_embeddings": True,
+    "max_position_embeddings": 128,
 }
 MIB = 2**20
 
@@ -74,9 +80,7 @@ random.write(big, "float32", 0, Path("big"))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
     command = [sys.executable, "-c", code]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, check=True
-    )
+    done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, check=True)
     size = sum(file.stat().st_size for file in (tmp_path / "big").glob("*.safetensors"))
     assert size > 280_000_000
     assert int(done.stdout) * 1024 < 70 * MIB
@@ -117,15 +121,24 @@ def test_a_shape_that_is_none_is_one_sentence_and_leaves_nothing() -> None:
 
 def suite(root: Path, **changes: Any) -> None:
     """A suite of the catalogue's llama-7b in tiny."""
-    make_suite(root, **{
-        "models": ["llama-7b"],
-        "tasks": ["size", "wikitext2@128/limit2", "commonsense7/limit4", "generate@hf/b1/p8/n4"],
-        "training": {"data": "nowhere/train"},
-        "methods": [
-            "dense", {"name": "random", "tasks": ["piqa/limit2"]},
-            {"name": "llm_pruner", "config": {"seq_len": 16}, "recovery": {"name": "lora", "steps": 2, "holdout": 8}},
-        ],
-    } | changes)  # fmt: skip
+    make_suite(
+        root,
+        **{
+            "models": ["llama-7b"],
+            "tasks": ["size", "wikitext2@128/limit2", "commonsense7/limit4", "generate@hf/b1/p8/n4"],
+            "training": {"data": "nowhere/train"},
+            "methods": [
+                "dense",
+                {"name": "random", "tasks": ["piqa/limit2"]},
+                {
+                    "name": "llm_pruner",
+                    "config": {"seq_len": 16},
+                    "recovery": {"name": "lora", "steps": 2, "holdout": 8},
+                },
+            ],
+        }
+        | changes,
+    )
 
 
 ARGUMENTS = ["suite.yaml", "--weights", "random", "--model-path", "llama-7b=tiny"]

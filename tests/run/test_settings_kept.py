@@ -13,8 +13,12 @@ from bench.run.compress import _check_no_global_hooks, seeded
 
 def state() -> list[object]:
     return [
-        random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist(), torch.get_num_threads(),
-        torch.get_default_dtype(), torch.is_grad_enabled(),
+        random.getstate(),
+        np.random.get_state()[1].tolist(),
+        torch.get_rng_state().tolist(),
+        torch.get_num_threads(),
+        torch.get_default_dtype(),
+        torch.is_grad_enabled(),
     ]
 
 

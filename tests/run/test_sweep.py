@@ -120,8 +120,12 @@ def test_a_lost_checkpoint_is_made_again_without_touching_its_record(swept: Path
 def start(root: Path, *arguments: str) -> subprocess.Popen[str]:
     """Start a run as a terminal would: a job in the background of a shell would have SIGINT ignored."""
     return subprocess.Popen(
-        [sys.executable, "-m", "bench.cli", "run", "suite.yaml", *arguments], cwd=root, env=environment(root),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "bench.cli", "run", "suite.yaml", *arguments],
+        cwd=root,
+        env=environment(root),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 

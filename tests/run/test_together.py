@@ -37,8 +37,13 @@ def test_no_cell_is_done_twice_and_both_runs_know_of_all(tmp_path: Path) -> None
     make_suite(tmp_path, methods=["dense", "random"], tasks=["size", "wikitext2@128/limit2", "piqa/limit4"])
     both = [
         subprocess.Popen(
-            [sys.executable, "-c", RUN], cwd=tmp_path, env=environment(tmp_path), stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            [sys.executable, "-c", RUN],
+            cwd=tmp_path,
+            env=environment(tmp_path),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for _ in range(2)
     ]

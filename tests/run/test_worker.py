@@ -32,8 +32,15 @@ def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
 
     def job(results: str) -> Job:
         [job] = make_plan(
-            suite, load_registry(), tmp_path / results, model_paths={}, plugins=[], only={}, offline=True,
-            command=["leanboard"], say=lambda line: None,
+            suite,
+            load_registry(),
+            tmp_path / results,
+            model_paths={},
+            plugins=[],
+            only={},
+            offline=True,
+            command=["leanboard"],
+            say=lambda line: None,
         ).jobs
         return job
 
@@ -70,9 +77,7 @@ def measured(job: Job) -> MeasureRecord | None:
     return record
 
 
-def test_the_next_worker_computes_the_rest_and_leaves_nothing_but_the_record(
-    planned: Plan, batches: list[int]
-) -> None:
+def test_the_next_worker_computes_the_rest_and_leaves_nothing_but_the_record(planned: Plan, batches: list[int]) -> None:
     run(planned("whole"))
     whole, record = batches.copy(), measured(planned("whole"))
     batches.clear()

@@ -25,8 +25,14 @@ if __name__ == "__main__":
     running = xllamacpp.Server(parameters)
     job = json.load(sys.stdin)
     done = ask(
-        running, "/completion", prompt=job["prompt"], n_predict=int(sys.argv[2]), temperature=0, ignore_eos=True,
-        return_tokens=True, cache_prompt=False,
+        running,
+        "/completion",
+        prompt=job["prompt"],
+        n_predict=int(sys.argv[2]),
+        temperature=0,
+        ignore_eos=True,
+        return_tokens=True,
+        cache_prompt=False,
     )
     tokens = ask(running, "/tokenize", content=job["text"], add_special=False, parse_special=True)["tokens"]
     print("RESULT " + json.dumps({"ids": done["tokens"], "tokens": tokens}))

@@ -15,8 +15,13 @@ def write_task(folder: Path) -> Path:
     (folder / "texts.jsonl").write_text("".join(json.dumps({"page": text}) + "\n" for text in TEXTS))
     files = {"data_files": {"test": str(folder / "texts.jsonl")}}
     task = {
-        "task": "two_texts", "dataset_path": "json", "dataset_kwargs": files,
-        "test_split": "test", "output_type": "loglikelihood_rolling", "doc_to_text": "", "doc_to_target": "{{page}}",
+        "task": "two_texts",
+        "dataset_path": "json",
+        "dataset_kwargs": files,
+        "test_split": "test",
+        "output_type": "loglikelihood_rolling",
+        "doc_to_text": "",
+        "doc_to_target": "{{page}}",
         "metric_list": [{"metric": "word_perplexity"}],
     }
     file = folder / "two_texts.yaml"

@@ -26,12 +26,15 @@ def test_same_tokens(kind: str, shape: str, tmp_path: Path) -> None:
     write_gguf(model, tmp_path / "made", tmp_path / "model.gguf", "tiny")
     done = subprocess.run(
         [sys.executable, Path(__file__).with_name("llama_cpp.py"), tmp_path / "model.gguf", str(NEW)],
-        input=json.dumps({"prompt": PROMPT, "text": TEXT}), capture_output=True, text=True, check=False,
+        input=json.dumps({"prompt": PROMPT, "text": TEXT}),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     got = json.loads(done.stdout.rpartition("RESULT ")[2])
     expected = model.generate(
         torch.tensor([PROMPT]), max_new_tokens=NEW, do_sample=False, eos_token_id=None, pad_token_id=0
     )
-    assert got["ids"] == expected[0, len(PROMPT):].tolist()
+    assert got["ids"] == expected[0, len(PROMPT) :].tolist()
     assert got["tokens"] == tokenizer(TEXT, add_special_tokens=False).input_ids

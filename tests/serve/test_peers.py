@@ -23,9 +23,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_command_line_of_lm_eval(folder: Path, tmp_path: Path) -> None:
     task = write_task(tmp_path)
     command = [
-        sys.executable, "-m", "lm_eval", "--model", "hf", "--model_args",
-        f"pretrained={folder},trust_remote_code=True,dtype=float32", "--tasks", task.stem, "--include_path", tmp_path,
-        "--output_path", tmp_path / "out", "--batch_size", "1", "--device", "cpu",
+        sys.executable,
+        "-m",
+        "lm_eval",
+        "--model",
+        "hf",
+        "--model_args",
+        f"pretrained={folder},trust_remote_code=True,dtype=float32",
+        "--tasks",
+        task.stem,
+        "--include_path",
+        tmp_path,
+        "--output_path",
+        tmp_path / "out",
+        "--batch_size",
+        "1",
+        "--device",
+        "cpu",
     ]
     alone = {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | alone

@@ -10,8 +10,14 @@ from vllm import LLM, SamplingParams
 
 def generate(folder: str, prompts: list[list[int]], new: int) -> dict[str, Any]:
     llm = LLM(
-        folder, dtype="float32", enforce_eager=True, max_model_len=128, max_num_seqs=4, enable_prefix_caching=False,
-        kv_cache_memory_bytes=32 << 20, seed=0,
+        folder,
+        dtype="float32",
+        enforce_eager=True,
+        max_model_len=128,
+        max_num_seqs=4,
+        enable_prefix_caching=False,
+        kv_cache_memory_bytes=32 << 20,
+        seed=0,
     )
     sampling = SamplingParams(temperature=0, max_tokens=new, ignore_eos=True, logprobs=1, detokenize=False)
     outputs = llm.generate([{"prompt_token_ids": ids} for ids in prompts], sampling, use_tqdm=False)

@@ -1,5 +1,4 @@
-"""vLLM as others start it: lm-eval's command line and the server, in several processes, find our classes by themselves.
-"""
+"""vLLM as others start it: lm-eval's command line and the server, in several processes, find our classes."""
 
 import json
 import socket
@@ -42,8 +41,21 @@ def test_the_command_line_of_lm_eval(folder: Path, named: dict[str, str], tmp_pa
     settings = {"pretrained": folder, "kv_cache_memory_bytes": CACHE, **LIMITS}
     arguments = ",".join(f"{name}={value}" for name, value in settings.items())
     command = [
-        sys.executable, "-m", "lm_eval", "--model", "vllm", "--model_args", arguments, "--tasks", task.stem,
-        "--include_path", tmp_path, "--output_path", tmp_path / "out", "--batch_size", "auto",
+        sys.executable,
+        "-m",
+        "lm_eval",
+        "--model",
+        "vllm",
+        "--model_args",
+        arguments,
+        "--tasks",
+        task.stem,
+        "--include_path",
+        tmp_path,
+        "--output_path",
+        tmp_path / "out",
+        "--batch_size",
+        "auto",
     ]
     done = subprocess.run(command, env=named, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -59,8 +71,16 @@ def server(folder: Path, named: dict[str, str], tmp_path: Path) -> Iterator[str]
         port = free.getsockname()[1]
     options = ["--enforce-eager", "--dtype", "float32", "--max-model-len", "128", "--max-num-seqs", "2"]
     command = [
-        Path(sys.executable).with_name("vllm"), "serve", folder, *options, "--kv-cache-memory-bytes", str(CACHE),
-        "--host", "127.0.0.1", "--port", str(port),
+        Path(sys.executable).with_name("vllm"),
+        "serve",
+        folder,
+        *options,
+        "--kv-cache-memory-bytes",
+        str(CACHE),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
     ]
     several = named | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
     log, url = tmp_path / "log", f"http://127.0.0.1:{port}"
@@ -85,7 +105,11 @@ def wait_for(url: str, running: "subprocess.Popen[bytes]", log: Path) -> None:
 def test_the_server(folder: Path, server: str) -> None:
     prompt, new = [5, 9, 200, 33, 7], 12
     body: dict[str, Any] = {
-        "model": str(folder), "prompt": prompt, "max_tokens": new, "temperature": 0, "ignore_eos": True,
+        "model": str(folder),
+        "prompt": prompt,
+        "max_tokens": new,
+        "temperature": 0,
+        "ignore_eos": True,
         "return_token_ids": True,
     }
     request = Request(f"{server}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"})
@@ -95,4 +119,4 @@ def test_the_server(folder: Path, server: str) -> None:
     expected = model.generate(
         torch.tensor([prompt]), max_new_tokens=new, do_sample=False, eos_token_id=None, pad_token_id=0
     )
-    assert got == expected[0, len(prompt):].tolist()
+    assert got == expected[0, len(prompt) :].tolist()

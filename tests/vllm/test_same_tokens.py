@@ -25,8 +25,12 @@ def generated(
     folders = [make(kind, shape, root / f"{kind}-{shape}") for kind, shape in CASES]
     job = {"folders": list(map(str, folders)), "prompts": PROMPTS, "new": NEW, "out": str(root / "out.json")}
     done = subprocess.run(
-        [sys.executable, "-m", "tests.vllm.generate"], input=json.dumps(job), env=environment, capture_output=True,
-        text=True, check=False,
+        [sys.executable, "-m", "tests.vllm.generate"],
+        input=json.dumps(job),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     found = json.loads((root / "out.json").read_text())
@@ -46,7 +50,7 @@ def test_same_greedy_tokens(
         expected = model.generate(
             torch.tensor([prompt]), max_new_tokens=NEW, do_sample=False, eos_token_id=None, pad_token_id=0
         )
-        assert ids == expected[0, len(prompt):].tolist()
+        assert ids == expected[0, len(prompt) :].tolist()
         with torch.no_grad():
             scores = model(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
         torch.testing.assert_close(

@@ -41,8 +41,12 @@ class Apart:
         self._log = tempfile.TemporaryFile("w+b")  # noqa: SIM115  open as long as the process
         self.started = time.perf_counter()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.measure.generation.player", backend], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=self._log, env=os.environ | ENVIRONMENT, encoding="utf-8",
+            [sys.executable, "-m", "bench.measure.generation.player", backend],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=os.environ | ENVIRONMENT,
+            encoding="utf-8",
         )
 
     def __enter__(self) -> Apart:

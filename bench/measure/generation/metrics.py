@@ -107,7 +107,12 @@ def _latencies(task: Task, generations: Sequence[Generation]) -> Iterator[Metric
 
 
 def _metric(
-    task: Task, name: str, value: float, unit: str, direction: Direction, n: int = 1,
+    task: Task,
+    name: str,
+    value: float,
+    unit: str,
+    direction: Direction,
+    n: int = 1,
     interval: tuple[float, float] | None = None,
 ) -> Metric:
     return Metric(id=task.metric_id(name), value=value, unit=unit, direction=direction, n=n, interval=interval)

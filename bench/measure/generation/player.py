@@ -61,7 +61,10 @@ class Stage:
     def do(self, command: Command) -> Any:
         """The answer to one command; its other fields are arguments."""
         todo: dict[str, Callable[..., Any]] = {
-            "load": self.load, "generate": self.generate, "memory": self.memory, "probe": self.probe,
+            "load": self.load,
+            "generate": self.generate,
+            "memory": self.memory,
+            "probe": self.probe,
             "processes": self.processes,
         }
         arguments = {name: value for name, value in command.items() if name != "do"}

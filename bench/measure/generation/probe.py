@@ -26,7 +26,10 @@ def probe(dtype: str, device: str, hidden: int, widths: Sequence[int] = (), batc
     share = (time.process_time() - cpu) / (time.perf_counter() - start)
     threads = 1 if on_gpu else torch.get_num_threads()
     return Probe(
-        bandwidth=_bandwidth(device), rate=rate, threads=threads, share=None if on_gpu else share / threads,
+        bandwidth=_bandwidth(device),
+        rate=rate,
+        threads=threads,
+        share=None if on_gpu else share / threads,
         products=[_product(width, hidden, batch, dtype, device) for width in widths],
     )
 

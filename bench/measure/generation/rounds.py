@@ -23,8 +23,11 @@ Rounds = dict[str, list[Generation]]
 
 
 def alternate(
-    players: Mapping[str, Player], work: Workload, rounds: int,
-    on_progress: Callable[[int, int], None] = lambda done, total: None, begun: bool = False,
+    players: Mapping[str, Player],
+    work: Workload,
+    rounds: int,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    begun: bool = False,
 ) -> tuple[Rounds, list[str]]:
     """Warm the models up and time `rounds` generations of each, A-B-B-A; also notes on what was not steady.
 
@@ -54,7 +57,10 @@ def alternate(
 
 
 def saturate(
-    players: Mapping[str, Player], work: Workload, most: int, rounds: int,
+    players: Mapping[str, Player],
+    work: Workload,
+    most: int,
+    rounds: int,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[dict[int, Rounds], list[str]]:
     """`alternate` at the batch of `work`, twice it and so on up to `most`, until no model's throughput grows by 10 %.

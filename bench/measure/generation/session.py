@@ -62,7 +62,11 @@ class Session:
 
 
 def play(
-    backend: str, entrants: Mapping[str, Entrant], work: Workload, rounds: int, most: int | None = None,
+    backend: str,
+    entrants: Mapping[str, Entrant],
+    work: Workload,
+    rounds: int,
+    most: int | None = None,
     on_progress: OnProgress = lambda done, total: None,
 ) -> Session:
     """Start a process for each entrant, and let them generate in turn.

@@ -46,7 +46,9 @@ def _t_quantile(p: float, df: int) -> float:
     """Quantile of Student's t: Abramowitz and Stegun (1964), 26.7.5; exact to 1 % from 3 degrees of freedom on."""
     z = NormalDist().inv_cdf(p)
     terms = (
-        (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
         (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
     )
     return float(z + sum(term / df**power for power, term in enumerate(terms, start=1)))

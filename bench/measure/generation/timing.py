@@ -70,7 +70,10 @@ class Local:
     """A backend of this process as a player."""
 
     def __init__(
-        self, backend: Backend, clock: Clock = time.perf_counter, cpu: Clock = time.process_time,
+        self,
+        backend: Backend,
+        clock: Clock = time.perf_counter,
+        cpu: Clock = time.process_time,
         joules: Callable[[], float | None] = lambda: None,
     ) -> None:
         self.backend = backend

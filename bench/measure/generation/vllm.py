@@ -19,9 +19,7 @@ from bench.measure.memory import meter_of
 from bench.shape import Shape
 from bench.task import why_not_here
 
-ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1",
-}
+ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
 BLOCK = 128
 """Tokens in a block of the cache: the CPU kernel's own size, and a multiple of the GPU kernels'."""
 
@@ -42,14 +40,24 @@ def load(checkpoint: Checkpoint) -> Vllm:
     size = BYTES[checkpoint.dtype]
     most = checkpoint.most
     length = most.prompt + most.new + 1
-    engine = LLMEngine.from_engine_args(EngineArgs(
-        model=str(checkpoint.folder), skip_tokenizer_init=True, dtype=checkpoint.dtype, seed=0,
-        enforce_eager=checkpoint.device == "cpu",  # compiling takes minutes there
-        max_model_len=length, max_num_seqs=most.batch, max_num_batched_tokens=max(length, most.batch * most.prompt),
-        block_size=BLOCK, kv_cache_memory_bytes=cache_room(shape, most, size), enable_prefix_caching=False,
-        gpu_memory_utilization=0.01,  # of what is free at the start, since the other model may hold the rest
-        async_scheduling=False, disable_log_stats=True,
-    ))
+    engine = LLMEngine.from_engine_args(
+        EngineArgs(
+            model=str(checkpoint.folder),
+            skip_tokenizer_init=True,
+            dtype=checkpoint.dtype,
+            seed=0,
+            enforce_eager=checkpoint.device == "cpu",  # compiling takes minutes there
+            max_model_len=length,
+            max_num_seqs=most.batch,
+            max_num_batched_tokens=max(length, most.batch * most.prompt),
+            block_size=BLOCK,
+            kv_cache_memory_bytes=cache_room(shape, most, size),
+            enable_prefix_caching=False,
+            gpu_memory_utilization=0.01,  # of what is free at the start, since the other model may hold the rest
+            async_scheduling=False,
+            disable_log_stats=True,
+        )
+    )
     return Vllm(engine, shape, size, checkpoint.device)
 
 

@@ -75,9 +75,7 @@ def read(pids: Sequence[int]) -> Reading:
         with suppress(psutil.Error):
             times = psutil.Process(pid).cpu_times()
             own += times.user + times.system
-    return Reading(
-        time.perf_counter(), sum(getattr(busy, name, 0.0) for name in BUSY), own, swap.sin + swap.sout
-    )
+    return Reading(time.perf_counter(), sum(getattr(busy, name, 0.0) for name in BUSY), own, swap.sin + swap.sout)
 
 
 def between(before: Reading, after: Reading, others: int | None = None) -> Watch:

@@ -56,7 +56,8 @@ def changes_of(board: Board, model: str) -> tuple[list[Row], list[Column], list[
     columns = [c for c in board.columns_of(model, "accuracy") if dense and dense.value(c.id) is not None]
     columns = [c for c in columns if c.name in counted] or columns
     rows = [
-        row for row in board.of(model)
+        row
+        for row in board.of(model)
         if row is not dense and sum(row.value(column.id) is not None for column in columns) > 1
     ]
     columns = [c for c in columns if any(row.value(c.id) is not None for row in rows)]

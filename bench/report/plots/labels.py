@@ -57,8 +57,14 @@ def place_labels(figure: Any, axes: Any, points: Sequence[Point], colours: Seque
 def _write(axes: Any, point: Point, colour: str, offset: tuple[int, int]) -> None:
     arrow = {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 5}
     axes.annotate(
-        point.label, (point.at, point.y), xytext=offset, textcoords="offset points", color=colour, zorder=5,
-        ha=ALIGN[_sign(offset[0])][0], va=ALIGN[_sign(offset[1])][1],
+        point.label,
+        (point.at, point.y),
+        xytext=offset,
+        textcoords="offset points",
+        color=colour,
+        zorder=5,
+        ha=ALIGN[_sign(offset[0])][0],
+        va=ALIGN[_sign(offset[1])][1],
         arrowprops=arrow if max(map(abs, offset)) >= FAR else None,
     )
 

@@ -16,7 +16,15 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#7A4FBF", "#8
 """Okabe and Ito's palette for the colour-blind; orange is magnitude's, and two colours stand in for the pale yellow."""
 MARKERS = ("o", "D", "^", "v", "p", "h", "<", ">", "P")
 KNOWN = (
-    "llm_pruner", "saap", "compresso", "trawl", "capaboost", "pruning_adapter", "lora", "laser", "layer_drop",
+    "llm_pruner",
+    "saap",
+    "compresso",
+    "trawl",
+    "capaboost",
+    "pruning_adapter",
+    "lora",
+    "laser",
+    "layer_drop",
     "wanda_sp",
 )
 CONTROLS = {"dense": (INK, "*"), "random": ("#7d8590", "X"), "magnitude": ("#E69F00", "s")}
@@ -80,10 +88,13 @@ def names(series: Iterable[Series]) -> Mapping[Series, str]:
     """A name for each series, as short as tells it from the others of its method; the dense model comes first."""
     ordered = sorted(series, key=lambda s: (s.method != "dense", s))
     return {
-        one: " ".join([
-            one.method, *[one.preset] * (len({other.preset for other in ordered if other.method == one.method}) > 1),
-            *[f"+ {one.recovery}"] * (one.recovery != "none"),
-        ])
+        one: " ".join(
+            [
+                one.method,
+                *[one.preset] * (len({other.preset for other in ordered if other.method == one.method}) > 1),
+                *[f"+ {one.recovery}"] * (one.recovery != "none"),
+            ]
+        )
         for one in ordered
     }
 
@@ -92,7 +103,9 @@ def line2d(look: Look, scale: float = 1.0) -> dict[str, Any]:
     """How matplotlib draws a marker of this look."""
     size = 13 if look.marker == "*" else 10 if look.letter else 8
     return {
-        "color": look.colour, "marker": look.marker, "markersize": scale * size,
+        "color": look.colour,
+        "marker": look.marker,
+        "markersize": scale * size,
         "markerfacecolor": look.colour if look.is_filled else "white",
         "markeredgecolor": "white" if look.is_filled else look.colour,
         "markeredgewidth": 0.9 if look.is_filled else 1.6,
@@ -109,7 +122,9 @@ def letter2d(look: Look, scale: float = 1.0) -> dict[str, Any]:
     box = path.get_extents()
     centred = Path(path.vertices - [(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2], path.codes)
     return {
-        "marker": centred, "markersize": scale * 5.0, "markeredgewidth": 0,
+        "marker": centred,
+        "markersize": scale * 5.0,
+        "markeredgewidth": 0,
         "color": "white" if look.is_filled else dark(look.colour),
     }
 
@@ -120,13 +135,15 @@ def legend(figure: Any, entries: Mapping[str, Look], width: float, height: float
     from matplotlib.lines import Line2D
 
     handles = [
-        tuple(
-            Line2D([], [], linestyle="", **how(look, 0.85)) for how in (line2d, letter2d)[: 1 + bool(look.letter)]
-        )
+        tuple(Line2D([], [], linestyle="", **how(look, 0.85)) for how in (line2d, letter2d)[: 1 + bool(look.letter)])
         for look in entries.values()
     ]
     figure.set_size_inches(width + LEGEND_WIDTH, max(height, 0.7 + 0.22 * len(handles)))
     figure.legend(
-        handles, [plain(name) for name in entries], loc="outside right upper", handletextpad=0.3, borderaxespad=1.2,
+        handles,
+        [plain(name) for name in entries],
+        loc="outside right upper",
+        handletextpad=0.3,
+        borderaxespad=1.2,
         handler_map={tuple: HandlerTuple(ndivide=1)},
     )

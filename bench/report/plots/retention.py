@@ -48,8 +48,9 @@ def curves(board: Board, model: str, quality: Column, dense: Row) -> dict[Series
 
 def _draw_line(axes: Any, look: Look, line: Sequence[Mark]) -> None:
     x, y = [mark[0] for mark in line], [mark[1] for mark in line]
-    axes.plot([0.0, *x], [100.0, *y], color=look.colour, linewidth=1.4, alpha=0.7,
-              linestyle="-" if look.is_filled else DASHES)
+    axes.plot(
+        [0.0, *x], [100.0, *y], color=look.colour, linewidth=1.4, alpha=0.7, linestyle="-" if look.is_filled else DASHES
+    )
     for place, kept, error in line:
         axes.plot([place, place], [max(kept - error, 0.1 * kept), kept + error], color=look.colour, linewidth=1.2)
     axes.plot(x, y, linestyle="", **line2d(look))
@@ -67,7 +68,10 @@ def _dress(axes: Any, model: str, quality: Column, marks: Sequence[Mark]) -> Non
     text = quality.name.split(".")[0]
     what = "dense perplexity / perplexity" if quality.direction == "lower" else "mean accuracy / dense mean accuracy"
     axes.set_title(f"{plain(model)}: quality kept at each size", loc="left", fontweight="bold", pad=10)
-    axes.set_xlabel("parameters removed (%)\nbars: ± 1 standard error of the row's own value; dashed, hollow: with "
-                    "recovery training", color=QUIET)
+    axes.set_xlabel(
+        "parameters removed (%)\nbars: ± 1 standard error of the row's own value; dashed, hollow: with "
+        "recovery training",
+        color=QUIET,
+    )
     axes.set_ylabel(f"{text} {what} (%)\n{quality.protocol}; higher is better", color=QUIET)
     axes.set_axisbelow(True)

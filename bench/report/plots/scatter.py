@@ -93,10 +93,18 @@ def points_of(board: Board, model: str, axis: Axis, quality: Column) -> list[Poi
         if x is None or y is None:
             continue
         x_error, y_error = spread(row, axis.column, scales[0]), spread(row, quality, scales[1])
-        points.append(Point(
-            row, labels[row.identity], look[series_of(row.identity)], x * scales[0], y * scales[1], x_error, y_error,
-            at=x * scales[0],
-        ))
+        points.append(
+            Point(
+                row,
+                labels[row.identity],
+                look[series_of(row.identity)],
+                x * scales[0],
+                y * scales[1],
+                x_error,
+                y_error,
+                at=x * scales[0],
+            )
+        )
     return points
 
 
@@ -131,6 +139,7 @@ def front(points: Sequence[Point], x_sign: int, y_sign: int, grain: float) -> li
     One beats another where its x is as good, or worse by no more than `grain`, and its y better; or both x and y equal
     or better.
     """
+
     def beats(one: Point, other: Point) -> bool:
         x, y = x_sign * (one.x - other.x), y_sign * (one.y - other.y)
         return (y > 0 and x >= -grain) or (y == 0 and x > 0)
@@ -162,8 +171,9 @@ def _drawn(
     grain = 0.0 if axes.get_xscale() == "log" else _grain(points, axis)
     _draw_front(axes, front([p for p in points if not p.is_disturbed(axis)], axis.sign, sign, grain))
     for line in _series(points).values():
-        axes.plot([p.at for p in line], [p.y for p in line], color=line[0].look.colour, linewidth=1.2, alpha=0.5,
-                  zorder=2)
+        axes.plot(
+            [p.at for p in line], [p.y for p in line], color=line[0].look.colour, linewidth=1.2, alpha=0.5, zorder=2
+        )
     for point in points:
         _draw_point(axes, point)
     return figure, axes, list(points)
@@ -205,8 +215,18 @@ def _draw_front(axes: Any, best: Sequence[Point]) -> None:
     for one, two in pairwise(best):
         corners += [(two.x, one.y), (two.x, two.y)]
     if len(best) > 1:
-        axes.add_collection(LineCollection([corners], colors=FRONT, linewidths=FRONT_WIDTH, zorder=1.2, alpha=0.8,
-                                           joinstyle="round", capstyle="round"), autolim=False)
+        axes.add_collection(
+            LineCollection(
+                [corners],
+                colors=FRONT,
+                linewidths=FRONT_WIDTH,
+                zorder=1.2,
+                alpha=0.8,
+                joinstyle="round",
+                capstyle="round",
+            ),
+            autolim=False,
+        )
 
 
 def _draw_point(axes: Any, point: Point) -> None:
@@ -216,15 +236,17 @@ def _draw_point(axes: Any, point: Point) -> None:
     left, low = (
         min(error, 0.9 * value) if scale == "log" else error
         for error, value, scale in (
-            (point.x_error[0], point.x, axes.get_xscale()), (point.y_error[0], point.y, axes.get_yscale()),
+            (point.x_error[0], point.x, axes.get_xscale()),
+            (point.y_error[0], point.y, axes.get_yscale()),
         )
     )
     if any(point.x_error):
         ends = [point.at - left, point.at + point.x_error[1]]
         axes.plot(ends, [point.y, point.y], color=colour, linewidth=1.3, zorder=layer)
     if any(point.y_error):
-        axes.plot([point.at, point.at], [point.y - low, point.y + point.y_error[1]], color=colour, linewidth=1.3,
-                  zorder=layer)
+        axes.plot(
+            [point.at, point.at], [point.y - low, point.y + point.y_error[1]], color=colour, linewidth=1.3, zorder=layer
+        )
     axes.plot([point.at], [point.y], linestyle="", zorder=layer, **line2d(point.look))
     if point.look.letter:
         axes.plot([point.at], [point.y], linestyle="", zorder=layer, **letter2d(point.look))
@@ -256,8 +278,9 @@ def _remarks(points: Sequence[Point], axis: Axis) -> list[str]:
     return [
         bars + "; hollow: with recovery training" * has_hollow,
         *["where there are several seeds: mean and standard deviation between them"] * has_seeds,
-        "grey: the Pareto front by point value" + "; points that would cover one another stand a little aside" * (
-            not any(any(point.x_error) for point in points)),
+        "grey: the Pareto front by point value"
+        + "; points that would cover one another stand a little aside"
+        * (not any(any(point.x_error) for point in points)),
     ]
 
 

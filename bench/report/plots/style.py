@@ -47,14 +47,33 @@ def style() -> Iterator[None]:
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update({
-            "svg.hashsalt": "leanboard", "svg.fonttype": "path", "figure.dpi": 160, "savefig.dpi": "figure",
-            "font.family": "DejaVu Sans", "font.size": 9, "text.color": INK, "axes.edgecolor": QUIET,
-            "axes.labelsize": 10, "axes.titlesize": 12, "axes.spines.top": False, "axes.spines.right": False,
-            "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.8, "xtick.color": QUIET, "ytick.color": QUIET,
-            "xtick.labelsize": 9, "ytick.labelsize": 9, "legend.frameon": False, "legend.fontsize": 9,
-            "text.parse_math": False, "axes.formatter.useoffset": False,
-        })
+        matplotlib.rcParams.update(
+            {
+                "svg.hashsalt": "leanboard",
+                "svg.fonttype": "path",
+                "figure.dpi": 160,
+                "savefig.dpi": "figure",
+                "font.family": "DejaVu Sans",
+                "font.size": 9,
+                "text.color": INK,
+                "axes.edgecolor": QUIET,
+                "axes.labelsize": 10,
+                "axes.titlesize": 12,
+                "axes.spines.top": False,
+                "axes.spines.right": False,
+                "axes.grid": True,
+                "grid.color": GRID,
+                "grid.linewidth": 0.8,
+                "xtick.color": QUIET,
+                "ytick.color": QUIET,
+                "xtick.labelsize": 9,
+                "ytick.labelsize": 9,
+                "legend.frameon": False,
+                "legend.fontsize": 9,
+                "text.parse_math": False,
+                "axes.formatter.useoffset": False,
+            }
+        )
         yield
 
 

@@ -36,8 +36,10 @@ def site(
     files["index.html"] = _page(pages, "index.html", index_page(board, methods, look), top="")
     whole = {
         identity.model: run.artifact.widths
-        for identity, seeds in sorted(runs.items()) if identity.method == "dense"
-        for run in seeds.values() if run.artifact is not None
+        for identity, seeds in sorted(runs.items())
+        if identity.method == "dense"
+        for run in seeds.values()
+        if run.artifact is not None
     }
     for row in board.rows:
         content = row_page(board, row, runs[row.identity], look[row.identity.model], whole.get(row.identity.model, []))
@@ -52,8 +54,12 @@ def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     return Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True,
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
 
 

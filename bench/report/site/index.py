@@ -70,17 +70,25 @@ def index_page(board: Board, methods: Mapping[str, MethodEntry], looks: Looks) -
     sections = []
     for model in sorted(board.models(), key=lambda model: (board.quality[model] is None, model)):
         columns = _columns(board, model)
-        sections.append({
-            "model": model, "heads": [_head(board, model, column) for column in columns],
-            "lines": _lines(board, model, columns, numbers, tracks, looks),
-            "headline": board.headlines[model], "gate": board.gates[model],
-            "remarks": board.remarks(model), "matrix": matrix_of(board, model),
-        })
+        sections.append(
+            {
+                "model": model,
+                "heads": [_head(board, model, column) for column in columns],
+                "lines": _lines(board, model, columns, numbers, tracks, looks),
+                "headline": board.headlines[model],
+                "gate": board.gates[model],
+                "remarks": board.remarks(model),
+                "matrix": matrix_of(board, model),
+            }
+        )
     return {
-        "sections": sections, "matrix_keys": len(KEYS), "tracks": sorted(set(tracks.values())),
+        "sections": sections,
+        "matrix_keys": len(KEYS),
+        "tracks": sorted(set(tracks.values())),
         "bands": [*(name for _, name in BANDS), LAST_BAND],
         "methods": [_summary(board, method, track, methods) for method, track in sorted(tracks.items())],
-        "published": Counter(comparison.state for comparison in board.published), "notes": board.notes,
+        "published": Counter(comparison.state for comparison in board.published),
+        "notes": board.notes,
         "records": int(board.long[["artifact_key", "measure_key"]].drop_duplicates().shape[0]),
     }
 
@@ -116,21 +124,37 @@ def _columns(board: Board, model: str) -> list[Column]:
 
 
 def _lines(
-    board: Board, model: str, columns: Sequence[Column], numbers: Mapping[Identity, int], tracks: Mapping[str, str],
+    board: Board,
+    model: str,
+    columns: Sequence[Column],
+    numbers: Mapping[Identity, int],
+    tracks: Mapping[str, str],
     looks: Looks,
 ) -> list[Line]:
     labels, lines = board.labels(model), []
     target = ""
     for row in board.of(model):
         identity, standing = row.identity, board.standing(row.identity)
-        lines.append(Line(
-            number=numbers[identity], href=row_href(identity), label=labels[identity], method=identity.method,
-            variant=variant(row.identity), target=identity.target, track=tracks[identity.method], band=band_of(row),
-            mark=mark_of(looks[model][series_of(identity)]), standing=standing, rank_tip=rank_tip(standing),
-            ties=" ".join(str(numbers[tie]) for tie in standing.ties) if standing else "", status=row.status,
-            is_worse=WORSE in row.notes, cut=bool(target) and identity.target != target,
-            cells=tuple(number_of(row.cells.get(column.id), column.unit) for column in columns),
-        ))
+        lines.append(
+            Line(
+                number=numbers[identity],
+                href=row_href(identity),
+                label=labels[identity],
+                method=identity.method,
+                variant=variant(row.identity),
+                target=identity.target,
+                track=tracks[identity.method],
+                band=band_of(row),
+                mark=mark_of(looks[model][series_of(identity)]),
+                standing=standing,
+                rank_tip=rank_tip(standing),
+                ties=" ".join(str(numbers[tie]) for tie in standing.ties) if standing else "",
+                status=row.status,
+                is_worse=WORSE in row.notes,
+                cut=bool(target) and identity.target != target,
+                cells=tuple(number_of(row.cells.get(column.id), column.unit) for column in columns),
+            )
+        )
         target = identity.target
     return lines
 
@@ -153,6 +177,10 @@ def _summary(board: Board, method: str, track: str, methods: Mapping[str, Method
     card = board.cards.get(method)
     title = methods[method].cls.traits.title if method in methods else method
     return {
-        "name": method, "title": title, "track": track, "href": method_href(method),
-        "ticks": card.ticks if card else (), "rows": sum(row.identity.method == method for row in board.rows),
+        "name": method,
+        "title": title,
+        "track": track,
+        "href": method_href(method),
+        "ticks": card.ticks if card else (),
+        "rows": sum(row.identity.method == method for row in board.rows),
     }

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from bench.registry import MethodEntry
 
 
-def method_page(
-    board: Board, method: str, entry: MethodEntry | None, looks: Looks
-) -> dict[str, Any]:
+def method_page(board: Board, method: str, entry: MethodEntry | None, looks: Looks) -> dict[str, Any]:
     """What the template of a method is filled with; `entry` is None where only its records are here."""
     card = board.cards.get(method)
     columns = {column.id: column for column in board.columns}
@@ -25,16 +23,26 @@ def method_page(
         if row.identity.method == method:
             metric = board.quality[row.identity.model]
             standing = board.standing(row.identity)
-            lines.append({
-                "href": "../" + row_href(row.identity), "identity": row.identity, "variant": variant(row.identity),
-                "mark": mark_of(looks[row.identity.model][series_of(row.identity)]),
-                "standing": standing, "rank_tip": rank_tip(standing), "metric": metric or "", "status": row.status,
-                "number": number_of(row.cells.get(metric or ""), columns[metric].unit if metric else ""),
-            })
+            lines.append(
+                {
+                    "href": "../" + row_href(row.identity),
+                    "identity": row.identity,
+                    "variant": variant(row.identity),
+                    "mark": mark_of(looks[row.identity.model][series_of(row.identity)]),
+                    "standing": standing,
+                    "rank_tip": rank_tip(standing),
+                    "metric": metric or "",
+                    "status": row.status,
+                    "number": number_of(row.cells.get(metric or ""), columns[metric].unit if metric else ""),
+                }
+            )
     text = entry.card() if entry is not None else None
     return {
-        "method": method, "traits": entry.cls.traits if entry is not None else None, "lines": lines,
-        "card": _rendered(text) if text else None, "ticks": card.ticks if card else (),
+        "method": method,
+        "traits": entry.cls.traits if entry is not None else None,
+        "lines": lines,
+        "card": _rendered(text) if text else None,
+        "ticks": card.ticks if card else (),
         "published": _published(board, method),
     }
 

@@ -14,9 +14,14 @@ from bench.report.reproduction import Comparison
 from bench.report.verdicts import unit_of
 
 SHAPES = {
-    "o": "M8 2.6a5.4 5.4 0 1 1 0 10.8a5.4 5.4 0 1 1 0-10.8z", "D": "M8 1.6L14.4 8L8 14.4L1.6 8z",
-    "s": "M3 3h10v10h-10z", "^": "M8 2.2L14.2 13H1.8z", "v": "M8 13.8L14.2 3H1.8z", "<": "M2.2 8L13 1.8V14.2z",
-    ">": "M13.8 8L3 1.8V14.2z", "p": "M8 1.8L14.2 6.3L11.8 13.6H4.2L1.8 6.3z",
+    "o": "M8 2.6a5.4 5.4 0 1 1 0 10.8a5.4 5.4 0 1 1 0-10.8z",
+    "D": "M8 1.6L14.4 8L8 14.4L1.6 8z",
+    "s": "M3 3h10v10h-10z",
+    "^": "M8 2.2L14.2 13H1.8z",
+    "v": "M8 13.8L14.2 3H1.8z",
+    "<": "M2.2 8L13 1.8V14.2z",
+    ">": "M13.8 8L3 1.8V14.2z",
+    "p": "M8 1.8L14.2 6.3L11.8 13.6H4.2L1.8 6.3z",
     "h": "M8 1.8L13.4 4.9V11.1L8 14.2L2.6 11.1V4.9z",
     "P": "M5.7 2h4.6v3.7H14v4.6h-3.7V14H5.7v-3.7H2V5.7h3.7z",
     "X": "M4.6 2L8 5.4L11.4 2L14 4.6L10.6 8L14 11.4L11.4 14L8 10.6L4.6 14L2 11.4L5.4 8L2 4.6z",
@@ -59,7 +64,10 @@ def method_href(method: str) -> str:
 def mark_of(look: Look) -> Mark:
     colour = "currentColor" if look.colour == INK else look.colour
     return Mark(
-        SHAPES[look.marker], colour if look.is_filled else "none", "none" if look.is_filled else colour, look.letter,
+        SHAPES[look.marker],
+        colour if look.is_filled else "none",
+        "none" if look.is_filled else colour,
+        look.letter,
         "#fff" if look.is_filled else colour,
     )
 
@@ -101,7 +109,10 @@ def published_line(comparison: Comparison) -> dict[str, str]:
     return {
         "metric": theirs.metric if theirs.protocol.why else theirs.metric_id,
         "name": ", ".join(filter(None, (theirs.row.method, theirs.row.model, theirs.row.ratio))),
-        "source": theirs.source, "theirs": number(theirs.number, unit), "ours": number(comparison.ours, unit),
-        "interval": bounds, "delta": f"+{delta}" if (comparison.delta or 0.0) > 0 else delta.replace("-", "−"),
+        "source": theirs.source,
+        "theirs": number(theirs.number, unit),
+        "ours": number(comparison.ours, unit),
+        "interval": bounds,
+        "delta": f"+{delta}" if (comparison.delta or 0.0) > 0 else delta.replace("-", "−"),
         "verdict": f"{comparison.state}: {comparison.why}" if comparison.why else comparison.state,
     }

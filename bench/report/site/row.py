@@ -18,8 +18,16 @@ from bench.report.site.names import mark_of, method_href, number_of, published_l
 STRIP = 56
 """Height of the drawing of what is left of each layer, in units of the picture; a layer is 10 wide."""
 FAMILY_TITLES = {
-    "removed": "Size", "params": "Size", "bytes": "Size", "macs": "Size", "perplexity": "Perplexity",
-    "mean": "Means over tasks", "accuracy": "Accuracy", "generate": "Generation", "other": "Other", "cost": "Cost",
+    "removed": "Size",
+    "params": "Size",
+    "bytes": "Size",
+    "macs": "Size",
+    "perplexity": "Perplexity",
+    "mean": "Means over tasks",
+    "accuracy": "Accuracy",
+    "generate": "Generation",
+    "other": "Other",
+    "cost": "Cost",
 }
 
 
@@ -36,18 +44,24 @@ def row_page(
     ranked = board.standings.get(row.identity, {})
     standing, labels = board.standing(row.identity), board.labels(model)
     return {
-        "row": row, "variant": variant(row.identity), "look": mark_of(looks[series_of(row.identity)]),
-        "method_href": method_href(row.identity.method), "standing": standing, "rank_tip": rank_tip(standing),
+        "row": row,
+        "variant": variant(row.identity),
+        "look": mark_of(looks[series_of(row.identity)]),
+        "method_href": method_href(row.identity.method),
+        "standing": standing,
+        "rank_tip": rank_tip(standing),
         "ties": [(labels[tie], row_href(tie)) for tie in standing.ties] if standing else [],
-        "is_worse": WORSE in row.notes, "facts": list(_facts(board, row, dense)),
+        "is_worse": WORSE in row.notes,
+        "facts": list(_facts(board, row, dense)),
         "scores": _scores(board, row, dense, {id_: s.text for id_, s in ranked.items() if s.is_ranked}),
-        "layers": _layers(made, whole), "pairs": [_pair(p) for p in board.pairs if p.row == row.identity],
-        "published": [
-            published_line(c) for c in board.published if c.row == row.identity and c.state != "not run"
-        ],
+        "layers": _layers(made, whole),
+        "pairs": [_pair(p) for p in board.pairs if p.row == row.identity],
+        "published": [published_line(c) for c in board.published if c.row == row.identity and c.state != "not run"],
         "texts": list(_texts(runs)),
-        "costs": [_cost(artifact) for artifact in made if artifact.cost], "seeds": [_seed(a, row) for a in made],
-        "failures": list(_failures(runs)), "remarks": row.notes,
+        "costs": [_cost(artifact) for artifact in made if artifact.cost],
+        "seeds": [_seed(a, row) for a in made],
+        "failures": list(_failures(runs)),
+        "remarks": row.notes,
     }
 
 
@@ -62,8 +76,13 @@ def _facts(board: Board, row: Row, dense: Row | None) -> Iterator[dict[str, str]
             title, protocol = title_of(column, column.id in board.smoke)
             reference = dense.value(column.id) if dense and dense is not row else None
             is_compared = column.id == headline or column.name == "generate.peak_memory"
-            yield {"title": title, "protocol": protocol, "text": shown.text, "error": shown.error,
-                   "dense": number(reference, column.unit) if reference is not None and is_compared else ""}
+            yield {
+                "title": title,
+                "protocol": protocol,
+                "text": shown.text,
+                "error": shown.error,
+                "dense": number(reference, column.unit) if reference is not None and is_compared else "",
+            }
 
 
 def _scores(board: Board, row: Row, dense: Row | None, ranks: Mapping[str, str]) -> dict[str, list[dict[str, Any]]]:
@@ -79,11 +98,18 @@ def _scores(board: Board, row: Row, dense: Row | None, ranks: Mapping[str, str])
         remark = f"for want of {', '.join(missing)}" if missing else ""
         if signal is not None and signal.has_signal is False:
             remark = signal.reason
-        found.setdefault(FAMILY_TITLES[column.family], []).append({
-            "id": column.id, "title": title_of(column)[0], "protocol": column.protocol, "remark": remark,
-            "number": number_of(cell, column.unit), "n": f"{cell.n:,}" if cell and cell.n > 1 else "",
-            "dense": number(reference, column.unit) if reference is not None else "", "rank": ranks.get(column.id, ""),
-        })
+        found.setdefault(FAMILY_TITLES[column.family], []).append(
+            {
+                "id": column.id,
+                "title": title_of(column)[0],
+                "protocol": column.protocol,
+                "remark": remark,
+                "number": number_of(cell, column.unit),
+                "n": f"{cell.n:,}" if cell and cell.n > 1 else "",
+                "dense": number(reference, column.unit) if reference is not None else "",
+                "rank": ranks.get(column.id, ""),
+            }
+        )
     return found
 
 
@@ -109,13 +135,23 @@ def _layers(made: Sequence[ArtifactRecord], whole: Widths) -> dict[str, Any] | N
     for i, title in ((0, "attention heads"), (2, "MLP channels")):
         kept = [w[i] / f[i] if f[i] else 0.0 for w, f in zip(widths, full, strict=True)]
         least, most = min(w[i] for w in widths), max(w[i] for w in widths)
-        strips.append({
-            "title": title, "kept": bars(kept), "full": bars([1.0] * len(widths)), "of": max(f[i] for f in full),
-            "range": f"{least:,}" if least == most else f"{least:,} to {most:,}",
-        })
+        strips.append(
+            {
+                "title": title,
+                "kept": bars(kept),
+                "full": bars([1.0] * len(widths)),
+                "of": max(f[i] for f in full),
+                "range": f"{least:,}" if least == most else f"{least:,} to {most:,}",
+            }
+        )
     return {
-        "strips": strips, "widths": widths, "ticks": range(0, len(widths), 5), "has_dense": has_dense,
-        "is_whole": has_dense and list(widths) == list(whole), "width": 10 * len(widths), "height": STRIP,
+        "strips": strips,
+        "widths": widths,
+        "ticks": range(0, len(widths), 5),
+        "has_dense": has_dense,
+        "is_whole": has_dense and list(widths) == list(whole),
+        "width": 10 * len(widths),
+        "height": STRIP,
     }
 
 
@@ -128,8 +164,15 @@ def _pair(pair: Pair) -> dict[str, str]:
     value, interval, p = difference(pair)
     _, _, unit = reading(pair.metric)
     verdict = {True: "better", False: "worse", None: "no difference found"}[pair.is_better]
-    return {"control": pair.control, "metric": pair.metric, "value": f"{value} {unit}", "interval": interval, "p": p,
-            "n": f"{pair.n:,}", "verdict": verdict}
+    return {
+        "control": pair.control,
+        "metric": pair.metric,
+        "value": f"{value} {unit}",
+        "interval": interval,
+        "p": p,
+        "n": f"{pair.n:,}",
+        "verdict": verdict,
+    }
 
 
 def _cost(artifact: ArtifactRecord) -> dict[str, Any]:
@@ -137,13 +180,17 @@ def _cost(artifact: ArtifactRecord) -> dict[str, Any]:
     assert cost is not None
     write = writer(1e9, "bytes")[0]
     stages = [
-        {"stage": stage, "seconds": f"{cost.seconds.get(stage, 0.0):,.2f}",
-         "peak": f"{write(cost.peaks[stage])} GB" if stage in cost.peaks else "–"}
+        {
+            "stage": stage,
+            "seconds": f"{cost.seconds.get(stage, 0.0):,.2f}",
+            "peak": f"{write(cost.peaks[stage])} GB" if stage in cost.peaks else "–",
+        }
         for stage in dict.fromkeys(("load", "compress", "recover", "finalize", "save", "reload", *sorted(cost.seconds)))
         if stage in cost.seconds
     ]
     counts = {
-        "calibration tokens": cost.calibration_tokens, "optimiser steps": cost.optimiser_steps,
+        "calibration tokens": cost.calibration_tokens,
+        "optimiser steps": cost.optimiser_steps,
         "trained parameters": cost.trainable_parameters,
     }
     return {"seed": artifact.seed, "stages": stages, "counts": {name: f"{n:,}" for name, n in counts.items() if n}}
@@ -155,8 +202,13 @@ def _seed(artifact: ArtifactRecord, row: Row) -> dict[str, Any]:
     config = artifact.ingredients.get("config")
     machine = {name: str(value) for name, value in sorted(where.machine.items()) if value is not None}
     return {
-        "seed": artifact.seed, "key": artifact.key, "created": where.created, "commit": where.commit or "not known",
-        "dirty": where.dirty, "packages": dict(sorted(where.packages.items())), "machine": machine,
+        "seed": artifact.seed,
+        "key": artifact.key,
+        "created": where.created,
+        "commit": where.commit or "not known",
+        "dirty": where.dirty,
+        "packages": dict(sorted(where.packages.items())),
+        "machine": machine,
         "command": _command(artifact, row),
         "config": {k: str(v) for k, v in sorted(config.items())} if isinstance(config, dict) else {},
         "status": status_text(artifact),
@@ -185,5 +237,11 @@ def _failures(runs: Mapping[int, Run]) -> Iterator[dict[str, Any]]:
         records += [(task, measure) for task, measure in sorted(run.measures.items())]
         for what, record in records:
             if record.error is not None:
-                yield {"seed": seed, "what": what, "status": status_text(record), "stage": record.error.stage,
-                       "message": record.error.message, "traceback": record.error.traceback}
+                yield {
+                    "seed": seed,
+                    "what": what,
+                    "status": status_text(record),
+                    "stage": record.error.stage,
+                    "message": record.error.message,
+                    "traceback": record.error.traceback,
+                }

@@ -73,13 +73,20 @@ class Attendant:
         job_file.write_text(self.job.model_dump_json(), encoding="utf-8")
         self._log = (Path(self._folder.name) / "stderr").open("w+b")
         environment = {
-            **self.environment, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "PYTHONSAFEPATH": "1"
+            **self.environment,
+            "TOKENIZERS_PARALLELISM": "false",
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONSAFEPATH": "1",
         }
         self._kills_before = _kernel_kills()
         self._listed, self._processes, self._seen = 0.0, list[psutil.Process](), 0
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bench.run.worker", str(job_file)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment, start_new_session=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=environment,
+            start_new_session=True,
         )
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -169,8 +176,15 @@ class Attendant:
         peak = self.peak if verdict.status == "oom" else None
         seconds = time.monotonic() - self.since if self.in_flight == key else 0.0
         record_end(
-            self.job, key, verdict.status, verdict.code, verdict.message, on_event,
-            traceback=self._tail(), seconds=seconds, peak=peak,
+            self.job,
+            key,
+            verdict.status,
+            verdict.code,
+            verdict.message,
+            on_event,
+            traceback=self._tail(),
+            seconds=seconds,
+            peak=peak,
         )
         self._close()
 
@@ -197,8 +211,16 @@ def record_end(
 
 
 def write_end(
-    job: Job, key: str, status: Status, code: str, message: str, on_event: Callable[[Event], None], *,
-    traceback: str = "", seconds: float = 0.0, peak: int | None = None,
+    job: Job,
+    key: str,
+    status: Status,
+    code: str,
+    message: str,
+    on_event: Callable[[Event], None],
+    *,
+    traceback: str = "",
+    seconds: float = 0.0,
+    peak: int | None = None,
 ) -> None:
     """Record for a worker that cannot do so itself how the cell of `key` ended, and that what depends on it is skipped.
 

@@ -133,8 +133,11 @@ class _Driver:
         texts = [render(made)] if made is not None and made.status == "ok" else []
         settings = {name: value for name, value in os.environ.items() if name.startswith("LEANBOARD_")}
         options = {
-            "num_cpus": wanted["CPU"], "num_gpus": wanted.get("GPU", 0), "memory": wanted.get("memory", 0),
-            "max_retries": 0, "num_returns": "streaming",
+            "num_cpus": wanted["CPU"],
+            "num_gpus": wanted.get("GPU", 0),
+            "memory": wanted.get("memory", 0),
+            "max_retries": 0,
+            "num_returns": "streaming",
         }
         remote = self.ray.remote(attend).options(**options)
         self.tasks[remote.remote(task.job.model_dump_json(), texts, self.limits, settings)] = task

@@ -25,9 +25,13 @@ class Template(Method):
     name = "template"
     version = "1"  # raise it whenever a number may change
     traits = Traits(
-        title="TEMPLATE", track="pruning", needs=frozenset(), changes=frozenset({"shapes"}), deterministic=True,
+        title="TEMPLATE",
+        track="pruning",
+        needs=frozenset(),
+        changes=frozenset({"shapes"}),
+        deterministic=True,
         paper="authors, title, venue, arXiv number",
-    )  # fmt: skip
+    )
     Config = TemplateConfig
     config: TemplateConfig
 

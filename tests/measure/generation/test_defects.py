@@ -32,12 +32,20 @@ from tests.measure.generation.fakes import (
 PREFILL, STEP = 2 * 5 + LAUNCH, 2 * 1 + LAUNCH
 TOTAL = PREFILL + 3 * STEP
 TRUTH = {
-    "tokens_per_s": 8 / TOTAL, "requests_per_s": 2 / TOTAL, "prefill_tokens_per_s": 10 / PREFILL,
-    "decode_tokens_per_s": 6 / (3 * STEP), "ttft_ms": 1000 * PREFILL, "itl_ms": 1000 * STEP,
-    "speedup": (2 * TOTAL - 4 * LAUNCH) / TOTAL, "prefill_speedup": (2 * PREFILL - LAUNCH) / PREFILL,
-    "decode_speedup": (2 * STEP - LAUNCH) / STEP, "cold_start_s": 3.0, "cache_memory": 2 * 8 * TOKEN_BYTES,
-    "activation_memory": WORKSPACE, "peak_memory": WEIGHTS + 2 * 8 * TOKEN_BYTES + WORKSPACE,
-}  # fmt: skip
+    "tokens_per_s": 8 / TOTAL,
+    "requests_per_s": 2 / TOTAL,
+    "prefill_tokens_per_s": 10 / PREFILL,
+    "decode_tokens_per_s": 6 / (3 * STEP),
+    "ttft_ms": 1000 * PREFILL,
+    "itl_ms": 1000 * STEP,
+    "speedup": (2 * TOTAL - 4 * LAUNCH) / TOTAL,
+    "prefill_speedup": (2 * PREFILL - LAUNCH) / PREFILL,
+    "decode_speedup": (2 * STEP - LAUNCH) / STEP,
+    "cold_start_s": 3.0,
+    "cache_memory": 2 * 8 * TOKEN_BYTES,
+    "activation_memory": WORKSPACE,
+    "peak_memory": WEIGHTS + 2 * 8 * TOKEN_BYTES + WORKSPACE,
+}
 
 
 def faults(backend: type[Fake] = Fake, *, rounds: int = 4) -> list[str]:

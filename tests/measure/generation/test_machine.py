@@ -84,7 +84,7 @@ def test_the_probe_of_this_machine_is_plausible() -> None:
         ({"others": 1}, {}, 2, "foreign processes on the GPU: 1"),
         ({"foreign": 2.0, "others": 2}, {}, 2, "others used 2.0 of 2 cores; foreign processes on the GPU: 2"),
     ],
-)  # fmt: skip
+)
 def test_what_disturbs_is_told(found: dict, tried: dict, cores: int, reason: str | None) -> None:
     seen = watch.Watch(**{"foreign": 0.0, "swapped": 0} | found)
     assert seen.disturbance(Probe(**vars(PROBE) | tried), cores) == reason

@@ -87,7 +87,10 @@ def test_a_sweep_goes_on_until_no_model_gains() -> None:
     players = {"dense": Wide(machine, 2.0), "measured": Wide(machine, 1.0)}
     seen: list[tuple[int, int]] = []
     found, notes = rounds.saturate(
-        {name: local(fake) for name, fake in players.items()}, Workload(1, 5, 4), 64, 2,
+        {name: local(fake) for name, fake in players.items()},
+        Workload(1, 5, 4),
+        64,
+        2,
         lambda done, total: seen.append((done, total)),
     )
     assert (list(found), notes) == ([1, 2, 4, 8], [])
@@ -95,7 +98,9 @@ def test_a_sweep_goes_on_until_no_model_gains() -> None:
     swept = session(players["measured"], players["dense"], work=Workload(1, 5, 4), most=4)
     got = values(metrics_of(TASK, swept))
     assert got == {
-        "tokens_per_s": pytest.approx(16 / 8, rel=0.01), "best_batch": 4, "speedup": pytest.approx(2, rel=0.01)
+        "tokens_per_s": pytest.approx(16 / 8, rel=0.01),
+        "best_batch": 4,
+        "speedup": pytest.approx(2, rel=0.01),
     }
     assert {f"{name}@b{batch}" for name in ("step", "decode", "dense_prefill") for batch in (1, 2, 4)} < set(
         samples_of(swept)

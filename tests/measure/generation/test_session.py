@@ -44,7 +44,11 @@ def test_ids_are_those_of_transformers_generate(fixture: str, request: pytest.Fi
     made = Local(backend).generate(work)
     prompt = torch.tensor(work.prompts(backend.vocab))
     theirs = backend.model.generate(
-        prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=12, eos_token_id=None,
+        prompt,
+        attention_mask=torch.ones_like(prompt),
+        do_sample=False,
+        max_new_tokens=12,
+        eos_token_id=None,
         pad_token_id=0,
     )
     assert made.ids == theirs[:, 9:].tolist()
@@ -75,7 +79,13 @@ def test_a_real_measurement(tiny_mha: Path, tiny_gqa: Path) -> None:
     got, samples = values(result.metrics), result.evidence.samples
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert {name: len(numbers) for name, numbers in samples.items()} == {
-        "prefill": 4, "decode": 4, "cpu": 4, "dense_prefill": 4, "dense_decode": 4, "dense_cpu": 4, "step": 12
+        "prefill": 4,
+        "decode": 4,
+        "cpu": 4,
+        "dense_prefill": 4,
+        "dense_decode": 4,
+        "dense_cpu": 4,
+        "step": 12,
     }
     assert all(min(numbers) > 0 for numbers in samples.values())
     ratios = sorted(

@@ -14,9 +14,11 @@ def session(random: np.random.Generator, drift: str, ratio: float = 1.0) -> tupl
     """Seconds of the dense and the measured model, A-B-B-A, on a machine that drifts and now and then has a hiccup."""
     turns = np.arange(2 * ROUNDS)
     slower = {
-        "none": 0 * turns, "trend": random.normal(0, 0.02) * turns, "walk": random.normal(0, 0.01, 2 * ROUNDS).cumsum(),
+        "none": 0 * turns,
+        "trend": random.normal(0, 0.02) * turns,
+        "walk": random.normal(0, 0.01, 2 * ROUNDS).cumsum(),
         "waves": 0.1 * np.sin(turns / random.uniform(2, 10) + random.uniform(0, 6)),
-    }[drift]  # fmt: skip
+    }[drift]
     hiccups = (random.random(2 * ROUNDS) < 0.05) * random.exponential(0.2, 2 * ROUNDS)
     seconds = np.exp(slower + random.normal(0, 0.02, 2 * ROUNDS) + hiccups).reshape(ROUNDS, 2)
     seconds[1::2] = seconds[1::2, ::-1]
