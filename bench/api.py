@@ -85,17 +85,9 @@ def compress(
         fetch([PASSAGES.data], offline=offline())
     texts = Texts(ids=_checked(calibration)) if calibration is not None else Texts(None, PASSAGES, PASSAGES)
     text = PASSAGES.model_dump(mode="json") if calibration is None else {"token_ids": _digest(calibration)}
-    ingredients = artifact_ingredients(
-        ref,
-        entry,
-        resolved.model_dump(mode="json"),
-        after,
-        wanted,
-        seed,
-        "float32",
-        text if "calibration" in reads else None,
-        text if "training" in reads else None,
-    )
+    read = [text if kind in reads else None for kind in ("calibration", "training")]
+    settings = resolved.model_dump(mode="json")
+    ingredients = artifact_ingredients(ref, entry, settings, after, wanted, seed, "float32", *read)
     order = Order(
         weights=ref.path,
         method=entry.cls(resolved),

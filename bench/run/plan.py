@@ -106,6 +106,7 @@ def make_plan(
     if not random_weights:
         _ensure_texts(entries, suite, offline, say)
     device, accelerator = _device(suite.device)
+    common = {"results": results, "plugins": list(plugins), "command": list(command), "accelerator": accelerator}
     jobs = []
     for ref, plan_entry in product(refs, entries):
         for target, seed in plan_entry.points(suite):
@@ -113,17 +114,7 @@ def make_plan(
             if _fits(artifact, only):
                 mine = {task.id: task for task in [*tasks, *plan_entry.own_tasks]}.values()
                 cells = [_measure_cell(artifact, task, accelerator) for task in mine if _asked(task, only)]
-                jobs.append(
-                    Job(
-                        artifact=artifact,
-                        cells=cells,
-                        results=results,
-                        plugins=list(plugins),
-                        command=list(command),
-                        accelerator=accelerator,
-                        remote_code=ref.remote_code,
-                    )
-                )
+                jobs.append(Job(artifact=artifact, cells=cells, remote_code=ref.remote_code, **common))
     if not any(job.cells for job in jobs):
         raise UsageError(f"--only {' '.join(f'{k}={v}' for k, v in only.items())}: no cell of the suite fits")
     plan = Plan(jobs, set(), left_out + notes, recipes)
