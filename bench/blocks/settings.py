@@ -13,7 +13,6 @@ Norm = Literal["l1", "l2"]
 Importance = Gradient | Norm
 Reduction = Literal["sum", "mean", "max", "prod", "first", "last"]
 GqaFold = Literal["contiguous", "strided"]
-MaskKind = Literal["unstructured", "nm", "complementary"]
 
 FACTORS = "factors"
 KEPT_SHARE, KEPT_LEAST = 0.08, 176 * 2**20

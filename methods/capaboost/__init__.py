@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from bench.blocks.settings import LoraTuning, MaskKind
+from bench.blocks.settings import LoraTuning
 from bench.method import Context, Method, Traits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+MaskKind = Literal["unstructured", "nm", "complementary"]
 
 
 class CapaBoostConfig(LoraTuning):

@@ -2,13 +2,12 @@
 
 from transformers import PreTrainedModel
 
-from bench.blocks import bottleneck
-from bench.blocks.branches import Masks, share, unshare
 from bench.blocks.lora import attach, merge, refuse_target
 from bench.blocks.train import train
 from bench.errors import MethodError
 from bench.method import Context
-from methods.capaboost import CapaBoostConfig
+from methods.capaboost import CapaBoostConfig, bottleneck
+from methods.capaboost.branches import Masks, share, unshare
 
 
 def compress(model: PreTrainedModel, ctx: Context, config: CapaBoostConfig) -> PreTrainedModel:

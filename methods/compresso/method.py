@@ -9,13 +9,13 @@ import torch
 from transformers import PreTrainedModel
 
 from bench.blocks.groups import Kept, shape_of
-from bench.blocks.l0 import HardConcrete, Lagrangian, Masks
 from bench.blocks.lora import attach, merge
-from bench.blocks.masks import Values, fold, masked
 from bench.blocks.ranking import to_target
 from bench.blocks.train import Hooks, steps_of, train
 from bench.method import Context, Example, Target
 from methods.compresso import CompressoConfig
+from methods.compresso.l0 import HardConcrete, Lagrangian, Masks
+from methods.compresso.masks import Values, fold, masked
 
 
 def compress(model: PreTrainedModel, ctx: Context, config: CompressoConfig) -> PreTrainedModel:

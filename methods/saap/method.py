@@ -7,11 +7,11 @@ from transformers import PreTrainedModel
 
 from bench.blocks.groups import Scores, pruned_layers, shape_of
 from bench.blocks.ranking import Choose, Ranking
-from bench.blocks.sampled import Sampled, sample_groups
 from bench.blocks.structured import prune_stepwise
 from bench.method import Context, Target
 from methods.saap import SAAPConfig
 from methods.saap.fusion import Line, fuse
+from methods.saap.sampled import Sampled, sample_groups
 from methods.saap.search import Budget, order_scores
 
 

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from bench.blocks import gradients
-from bench.blocks.gates import gate_importance
 from bench.blocks.gradients import NO_LABEL, MeanLoss, backward, parts, recomputed, taking
-from bench.blocks.sampled import sample_groups
 from bench.blocks.taylor import members_of, score_groups, score_hidden
+from methods.pruning_adapter.gates import gate_importance
+from methods.saap.sampled import sample_groups
 from tests.blocks.context import make_context, token_ids
 from tests.tiny import make_model
 
@@ -130,6 +130,6 @@ def test_turns_change_no_sample(monkeypatch, element):
 def test_the_importance_of_gates_is_that_without_making_anything_again(monkeypatch):
     examples = make_context().examples(12)[:3]
     found = gate_importance(make(), examples, channels=True)
-    monkeypatch.setattr("bench.blocks.gates.recomputed", lambda model: torch.enable_grad())
+    monkeypatch.setattr("methods.pruning_adapter.gates.recomputed", lambda model: torch.enable_grad())
     plain = gate_importance(make(), examples, channels=True)
     assert all(torch.equal(a, b) for a, b in zip(found.tensors(), plain.tensors(), strict=True))

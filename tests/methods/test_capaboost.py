@@ -4,9 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from bench.blocks.bottleneck import attach as attach_bottlenecks
-from bench.blocks.bottleneck import fuse
-from bench.blocks.branches import Masks, share
 from bench.blocks.groups import blocks_of, shape_of
 from bench.blocks.lora import attach
 from bench.blocks.train import causal_loss, collate
@@ -15,6 +12,9 @@ from bench.method import Example, Preset
 from bench.model.adapter import adapter_of
 from bench.registry import load_registry
 from methods.capaboost import CapaBoostConfig
+from methods.capaboost.bottleneck import attach as attach_bottlenecks
+from methods.capaboost.bottleneck import fuse
+from methods.capaboost.branches import Masks, share
 from tests.blocks.context import make_context, token_ids
 from tests.methods.test_lora_method import compress
 from tests.tiny import make_model

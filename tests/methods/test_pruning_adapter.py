@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 
-from bench.blocks.gates import Gates, gated
 from bench.blocks.groups import blocks_of, keep_groups, kept_of, prune, shape_of
 from bench.blocks.lora import merge
 from bench.blocks.train import causal_loss, mean_loss
@@ -10,6 +9,7 @@ from bench.data.glue import TEMPLATES, labelled_examples
 from bench.errors import MethodError
 from bench.method import IGNORED, Example, Target
 from methods.pruning_adapter import PruningAdapter, PruningAdapterConfig
+from methods.pruning_adapter.gates import Gates, gated
 from methods.pruning_adapter.method import attach, norms_of, parameter_groups, score
 from methods.pruning_adapter.ranking import Queue, adapter_ranks, group_scores, normalised, ranks_of, select
 from tests.blocks.context import make_context, token_ids

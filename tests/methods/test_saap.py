@@ -8,13 +8,13 @@ import torch
 
 from bench.blocks.groups import BlockShape, Scores, Shape, kept_of, shape_of
 from bench.blocks.ranking import Ranking, to_target
-from bench.blocks.sampled import sample_groups
 from bench.blocks.taylor import random_scores as scores_by_lot
 from bench.errors import MethodError
 from bench.method import Target
 from methods.saap import SAAP, SAAPConfig
 from methods.saap.fusion import Line, fuse, means, variance
 from methods.saap.method import removal_scores
+from methods.saap.sampled import sample_groups
 from methods.saap.search import Budget, fluctuation, order_scores, standardise
 from tests.blocks.context import make_context, token_ids
 from tests.tiny import make_model

@@ -9,13 +9,13 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
-from bench.blocks.branches import Masks
 from bench.blocks.groups import kept_of
 from bench.blocks.lora import recover
 from bench.blocks.settings import LoraRecovery
 from bench.model.adapter import adapter_of
 from bench.model.checkpoint import load_checkpoint, save_checkpoint
 from bench.registry import load_registry
+from methods.capaboost.branches import Masks
 from tests.blocks.context import make_context, token_ids
 from tests.tiny import make_model
 

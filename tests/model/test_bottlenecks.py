@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from bench.blocks.bottleneck import attach, fuse
-from bench.blocks.branches import Masks
+from bench.blocks.bottleneck import attach
 from bench.errors import MethodError
 from bench.measure import size
 from bench.model.checkpoint import load_checkpoint, save_checkpoint
@@ -20,7 +19,7 @@ GQA = {"heads": 6, "kv_heads": 2, "hidden": 96, "tied": True}
 
 
 def widened(**shape):
-    return fuse(attach(make_model(**shape), make_context(), 5, Masks(2, 0.5, "unstructured", 0)))
+    return attach(make_model(**shape), make_context(), 10).requires_grad_(False).eval()
 
 
 @torch.no_grad()

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from bench.blocks.groups import Member, attention_members, blocks_of, mlp_members
-from bench.blocks.sampled import sample_groups
 from bench.blocks.taylor import saliency, score_groups
 from bench.errors import MethodError
+from methods.saap.sampled import sample_groups
 from tests.blocks.context import token_ids
 from tests.tiny import make_model
 

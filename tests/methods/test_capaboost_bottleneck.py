@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from bench.blocks.bottleneck import attach, fuse
-from bench.blocks.branches import Masks
 from bench.blocks.settings import TrainingConfig
 from bench.blocks.train import causal_loss, mean_loss, train
 from bench.model.layers import bottlenecks_of
+from methods.capaboost.bottleneck import attach, fuse
+from methods.capaboost.branches import Masks
 from tests.blocks.context import make_context, token_ids
 from tests.tiny import make_model
 

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from bench.blocks.groups import BlockKept, BlockShape, Kept, Shape, query_heads
-from bench.blocks.masks import Values
 from bench.method import Basis
+from methods.compresso.masks import Values
 
 Family = Literal["heads", "channels", "hidden"]
 Ramp = Literal["linear", "cubic"]

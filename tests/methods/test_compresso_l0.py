@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from bench.blocks.groups import BlockKept, BlockShape, Kept, Shape
-from bench.blocks.l0 import HardConcrete, Lagrangian, Masks
 from bench.blocks.settings import TrainingConfig
 from bench.blocks.train import Hooks, train
 from bench.method import Example
+from methods.compresso.l0 import HardConcrete, Lagrangian, Masks
 from tests.blocks.context import make_context
 
 CPU = torch.device("cpu")

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from bench.blocks.gates import Gates, gate_importance, gated
 from bench.blocks.groups import blocks_of, keep_groups, prune, shape_of
 from bench.errors import MethodError
 from bench.method import Example
+from methods.pruning_adapter.gates import Gates, gate_importance, gated
 from tests.blocks.context import token_ids
 from tests.tiny import make_model
 

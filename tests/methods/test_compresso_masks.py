@@ -7,8 +7,8 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 import bench.model  # noqa: F401  (registers lean_llama)
 from bench.blocks.groups import keep_groups, kept_of, prune, shape_of
-from bench.blocks.masks import Values, fold, masked
 from bench.errors import MethodError
+from methods.compresso.masks import Values, fold, masked
 from tests.blocks.context import token_ids
 from tests.tiny import make_model
 

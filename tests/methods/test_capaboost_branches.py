@@ -6,10 +6,10 @@ import hashlib
 import pytest
 import torch
 
-from bench.blocks.branches import MaskedCopies, Masks, share, unshare
 from bench.blocks.lora import attach, merge
 from bench.blocks.settings import LoraTuning
 from bench.errors import MethodError
+from methods.capaboost.branches import MaskedCopies, Masks, share, unshare
 from tests.blocks.context import make_context, token_ids
 from tests.tiny import make_model
 

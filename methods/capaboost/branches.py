@@ -18,8 +18,8 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 from torch.nn.utils import parametrize
 
-from bench.blocks.settings import MaskKind
 from bench.errors import MethodError
+from methods.capaboost import MaskKind
 
 GROUP, KEPT = 4, 2
 
