@@ -106,7 +106,7 @@ class Context:
     target: Target | None
     tokenizer: PreTrainedTokenizerBase | None
     sample: Callable[[int, int, int], torch.Tensor]
-    examples_source: Callable[[int, bool], Sequence[Example]]
+    examples_source: Callable[[int, str], Sequence[Example]]
     max_steps: int | None = None
     workspace: Path | None = None
     on_progress: Progress = lambda what, done, total: None
@@ -133,13 +133,12 @@ class Context:
         self.meter.calibration_tokens += ids.numel()
         return ids.to(self.device)
 
-    def examples(self, max_length: int, *, notice: bool = False) -> Sequence[Example]:
+    def examples(self, max_length: int, *, prefix: str = "") -> Sequence[Example]:
         """Training examples of at most `max_length` tokens: instructions, other text, or the caller's own token ids.
 
-        With `notice`, Compresso's notice comes before each (on top of `max_length`); the caller's own ids stay as they
-        are.
+        The text `prefix` comes before each, on top of `max_length` and without a loss; none before token ids.
         """
-        return self.examples_source(max_length, notice)
+        return self.examples_source(max_length, prefix)
 
     def count_step(self) -> None:
         """To be called before every optimiser step.

@@ -20,7 +20,7 @@ TASK_ID = re.compile(
     r"^(?P<name>[a-z0-9_]+)(?:\.(?P<metric>[a-z0-9_]+))?(?:@(?P<protocol>[a-z0-9_/+-]+?))?(?:/limit(?P<limit>[1-9]\d*))?$"
 )
 ACCURACY = ("0shot", "0shot+notice")
-"""Zero-shot, and the same with Compresso's notice (`bench.data.notice`) before each context."""
+"""Zero-shot, and the same with the notice that the model is pruned (`bench.blocks.notice`) before each context."""
 BACKENDS = ("hf", "vllm")
 """What generates: modules of `bench.measure.generation`. `hf` is transformers."""
 GENERATION = re.compile(

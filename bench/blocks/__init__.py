@@ -1,4 +1,4 @@
-"""What methods are built from. `settings`, `decomposition` and `recoveries` import no torch; the other modules do.
+"""What methods are built from. `settings`, `decomposition`, `notice` and `recoveries` import no torch; the others do.
 
 groups       coupled groups of a decoder, and the model surgery that methods need
 taylor       importance of groups from weights and gradients
@@ -9,5 +9,6 @@ stacks       projections of equal shape as one tensor; `lowrank`: approximating 
 train        the training loop; `resume`: its state on disk
 lora         low-rank adapters, attached, trained, merged; `bottleneck`: adapters behind the MLPs, which stay
 grouped      adapters on weights that are quantised group by group; `quant`: the quantisation
+notice       a text for the model about what is done to it
 recoveries   the recoveries by name
 """

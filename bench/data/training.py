@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from bench.data.glue import labelled_examples, template_of
 from bench.data.instructions import instruction_examples
-from bench.data.notice import NOTICE
 from bench.data.pack import Pack
 from bench.errors import UsageError
 from bench.method import IGNORED, Example
@@ -24,13 +23,12 @@ Row = TypeVar("Row")
 
 
 def training_examples(
-    source: TextSource, tokenizer: PreTrainedTokenizerBase, max_length: int, *, notice: bool = False
+    source: TextSource, tokenizer: PreTrainedTokenizerBase, max_length: int, prefix: str = ""
 ) -> list[Example]:
     """Rows of `source` as training examples of at most `max_length` tokens.
 
     Instructions (columns instruction, input, output) and GLUE's labelled rows train the answer alone, any other text
-    each of its tokens. With `notice`, Compresso's notice stands before each example, on top of `max_length` and without
-    a loss.
+    each of its tokens. The text `prefix` stands before each example, on top of `max_length` and without a loss.
 
     Raises:
         UsageError: no row is long enough, or leaves room for an answer.
@@ -49,7 +47,7 @@ def training_examples(
         examples = [Example(ids, list(ids)) for ids in encoded if len(ids) > 1]
     if not examples:
         raise UsageError(f"training text: {source.data}: no row of '{source.column}' has two tokens or more")
-    return _after_notice(examples, tokenizer) if notice else examples
+    return _after(prefix, examples, tokenizer) if prefix else examples
 
 
 def token_examples(ids: torch.Tensor, max_length: int) -> list[Example]:
@@ -61,8 +59,8 @@ def _within(rows: Sequence[Row], source: TextSource) -> Sequence[Row]:
     return rows[slice(*source.rows)] if source.rows else rows
 
 
-def _after_notice(examples: list[Example], tokenizer: PreTrainedTokenizerBase) -> list[Example]:
-    ids: list[int] = tokenizer(NOTICE, verbose=False)["input_ids"]
+def _after(prefix: str, examples: list[Example], tokenizer: PreTrainedTokenizerBase) -> list[Example]:
+    ids: list[int] = tokenizer(prefix, verbose=False)["input_ids"]
     return [
         replace(example, input_ids=ids + example.input_ids, labels=[IGNORED] * len(ids) + example.labels)
         for example in examples

@@ -22,7 +22,7 @@ from lm_eval.api.model import LM
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 
-from bench.data.notice import with_notice
+from bench.blocks.notice import NOTICE
 from bench.data.pack import Pack
 from bench.errors import DataError, UsageError
 from bench.measure import Measurement, Progress
@@ -62,12 +62,12 @@ def measure(
 def score(task: ConfigurableTask, lm: LM, limit: int | None, notice: bool = False) -> dict[str, str]:
     """The bits (1 correct, 0 wrong) of the first `limit` items for each metric of the stock task, in data order.
 
-    With `notice`, Compresso's notice stands before every context; what is scored stays the same.
+    With `notice`, that text stands before every context; what is scored stays the same.
     """
     requests = build_requests(task, limit)
     for request in requests if notice else []:
         context, continuation = request.args
-        request.arguments = (with_notice(context), continuation)
+        request.arguments = (NOTICE + context, continuation)
     for request, answer in zip(requests, lm.loglikelihood(requests), strict=True):
         request.resps.append(answer)
     task.apply_filters()

@@ -65,12 +65,10 @@ class Texts:
 
         return sample
 
-    def examples(
-        self, tokenizer: PreTrainedTokenizerBase | None, seed: int
-    ) -> Callable[[int, bool], Sequence[Example]]:
-        """Training examples by maximal length, with or without Compresso's notice."""
+    def examples(self, tokenizer: PreTrainedTokenizerBase | None, seed: int) -> Callable[[int, str], Sequence[Example]]:
+        """Training examples by maximal length and the text before each."""
 
-        def examples(max_length: int, notice: bool) -> Sequence[Example]:
+        def examples(max_length: int, prefix: str) -> Sequence[Example]:
             if self.ids is not None:
                 return token_examples(self.ids, max_length)
             if self.training is None:
@@ -78,7 +76,7 @@ class Texts:
             if isinstance(self.training, RandomTokens):
                 ids = random_windows(self.training.random_tokens, RANDOM_EXAMPLES, max_length, seed)
                 return token_examples(ids, max_length)
-            return training_examples(self.training, _needed(tokenizer), max_length, notice=notice)
+            return training_examples(self.training, _needed(tokenizer), max_length, prefix)
 
         return examples
 

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from bench.blocks.groups import Kept, shape_of
 from bench.blocks.lora import attach, merge
+from bench.blocks.notice import NOTICE
 from bench.blocks.ranking import to_target
 from bench.blocks.train import Hooks, steps_of, train
 from bench.method import Context, Example, Target
@@ -25,7 +26,7 @@ def compress(model: PreTrainedModel, ctx: Context, config: CompressoConfig) -> P
         MethodError: the target cannot be reached, too few examples, or a loss that is not finite.
     """
     target = ctx.target or Target(basis="group_ratio", value=config.target_sparsity)
-    examples = ctx.examples(config.max_length, notice=config.notice)
+    examples = ctx.examples(config.max_length, prefix=NOTICE if config.notice else "")
     config = config.model_copy(update={"steps": steps_of(config, max(1, len(examples) - config.holdout))})
     adapted = attach(model, ctx, config, "compresso")
     masks = masks_for(model, ctx, config)

@@ -32,7 +32,7 @@ def make_context(
         target=target,
         tokenizer=None,
         sample=lambda n, length, draw: ids if ids is not None else token_ids(n, length, seed + 1000 * draw),
-        examples_source=lambda max_length, notice: given,
+        examples_source=lambda max_length, prefix: given,
         max_steps=max_steps,
         workspace=workspace,
     )

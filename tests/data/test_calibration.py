@@ -81,7 +81,7 @@ def test_random_windows_are_those_of_their_seed_over_the_whole_vocabulary() -> N
     assert torch.equal(drawn, again(64, 32, 0))
     assert not torch.equal(drawn, sample(64, 32, 1))
     assert not torch.equal(drawn, texts.sampler(None, 1)(64, 32, 0))
-    one, other, same = (texts.examples(None, seed)(8, notice) for seed, notice in ((0, False), (1, False), (0, True)))
+    one, other, same = (texts.examples(None, seed)(8, prefix) for seed, prefix in ((0, ""), (1, ""), (0, "the dog")))
     assert {len(example.input_ids) for example in one} == {8}
     assert one[0].input_ids == one[0].labels
     assert one == same

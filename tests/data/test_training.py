@@ -7,7 +7,6 @@ import pytest
 
 from bench.data.glue import TEMPLATES
 from bench.data.instructions import instruction_examples
-from bench.data.notice import NOTICE
 from bench.data.training import training_examples
 from bench.errors import DataError, UsageError
 from bench.method import Example
@@ -18,6 +17,7 @@ from tests.tiny import make_tokenizer
 tokenizer = cache(make_tokenizer)
 INSTRUCTIONS = [{"instruction": f"Name {n} birds.", "input": "", "output": "the dog"} for n in range(3)]
 SENTENCES = [{"sentence": f"the {word} fox", "label": i % 2, "idx": i} for i, word in enumerate(["old", "new", "red"])]
+PREFIX = "Read this before you read on.\n\n"
 TEXTS = [{"text": "The quick brown fox jumps over the lazy dog."}, {"text": ""}, {"text": "what is kept?"}]
 
 
@@ -27,8 +27,8 @@ def _pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEANBOARD_DATA", str(make_pack(tmp_path, rows)))
 
 
-def examples(ref: str, max_length: int = 256, *, notice: bool = False, **source: object) -> list[Example]:
-    return training_examples(TextSource(data=ref, **source), tokenizer(), max_length, notice=notice)
+def examples(ref: str, max_length: int = 256, prefix: str = "", **source: object) -> list[Example]:
+    return training_examples(TextSource(data=ref, **source), tokenizer(), max_length, prefix)
 
 
 def test_instructions_train_the_answer() -> None:
@@ -51,10 +51,10 @@ def test_other_text_trains_every_token() -> None:
 
 
 @pytest.mark.parametrize("ref", ["alpaca/train", "glue_sst2/train", "prose/train"])
-def test_the_notice_stands_before_each_example_without_a_loss(ref: str) -> None:
-    before = tokenizer()(NOTICE, verbose=False)["input_ids"]
-    plain, noticed = examples(ref), examples(ref, notice=True)
-    assert noticed == [Example(before + example.input_ids, [-100] * len(before) + example.labels) for example in plain]
+def test_a_prefix_stands_before_each_example_without_a_loss(ref: str) -> None:
+    before = tokenizer()(PREFIX, verbose=False)["input_ids"]
+    plain, longer = examples(ref), examples(ref, prefix=PREFIX)
+    assert longer == [Example(before + example.input_ids, [-100] * len(before) + example.labels) for example in plain]
 
 
 @pytest.mark.parametrize("ref", ["alpaca/train", "glue_sst2/train", "prose/train"])

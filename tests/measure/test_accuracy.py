@@ -5,7 +5,7 @@ import pytest
 import yaml
 from lm_eval.models.huggingface import HFLM
 
-from bench.data.notice import NOTICE
+from bench.blocks.notice import NOTICE
 from bench.data.pack import Pack
 from bench.errors import DataError, UsageError
 from bench.measure import accuracy, measure, scorer

@@ -6,8 +6,8 @@ import yaml
 
 from bench.blocks import resume
 from bench.blocks.groups import kept_of, shape_of
+from bench.blocks.notice import NOTICE
 from bench.blocks.train import Hooks
-from bench.data.notice import with_notice
 from bench.errors import Cancelled, UsageError
 from bench.method import Example, Preset, Target
 from bench.registry import load_registry
@@ -188,18 +188,18 @@ def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(stop, tmp_path, monke
 
 def test_the_notice_is_asked_for_and_changes_the_result():
     tokenizer, models, asked = make_tokenizer(), [], []
-    notice = tokenizer(with_notice(""))["input_ids"]
+    notice = tokenizer(NOTICE)["input_ids"]
 
-    def source(max_length, with_it):
-        asked.append((max_length, with_it))
-        before = notice if with_it else []
+    def source(max_length, prefix):
+        asked.append((max_length, prefix))
+        before = notice if prefix else []
         return [Example(before + row, [-100] * len(before) + row) for row in ROWS]
 
     for wanted in (True, False):
         ctx = make_context(target=Target(value=0.2))
         ctx.examples_source = source
         models.append(compress(ctx=ctx, notice=wanted, steps=2))
-    assert asked == [(16, True), (16, False)]
+    assert asked == [(16, NOTICE), (16, "")]
     assert CompressoConfig().notice
     assert kept_of(models[0]) != kept_of(models[1])
 

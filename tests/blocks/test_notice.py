@@ -1,6 +1,6 @@
-"""The notice says what Compresso's says, and stands before a text as it is."""
+"""The notice says what Compresso's says, and ends where a text can follow."""
 
-from bench.data.notice import NOTICE, with_notice
+from bench.blocks.notice import NOTICE
 
 
 def test_the_notice_says_what_happens_why_and_what_is_asked():
@@ -20,7 +20,5 @@ def test_the_notice_says_what_happens_why_and_what_is_asked():
     assert 120 <= len(NOTICE.split()) <= 250
 
 
-def test_it_stands_before_the_text_and_changes_nothing_of_it():
-    assert with_notice("Question: 1 + 1?\nAnswer:") == NOTICE + "Question: 1 + 1?\nAnswer:"
-    assert NOTICE.endswith("\n\n")
+def test_it_is_a_paragraph_of_its_own():
     assert NOTICE.strip() + "\n\n" == NOTICE

@@ -1,7 +1,9 @@
-"""Compresso's collaborative prompt: a notice that tells the model it is being pruned, put before training examples and,
-where a task's protocol says so, before the contexts of a zero-shot task.
+"""A notice that tells the model it is being pruned.
 
-Source: Compresso (arXiv 2310.05015), §3.3, whose prompt says this much; the wording is our own.
+It stands before training examples where a method asks for it, and before the contexts of a task whose protocol is
+`0shot+notice`.
+
+Source: the collaborative prompt of Compresso (arXiv 2310.05015), §3.3, which says this much; the wording is our own.
 """
 
 NOTICE = (
@@ -13,8 +15,3 @@ NOTICE = (
     "that remain, make up for those that are gone, and keep your answers as accurate, clear and useful as they were "
     "before. Take this notice into account, think about the task with care, and then respond to what follows.\n\n"
 )
-
-
-def with_notice(text: str) -> str:
-    """`text` with the notice before it."""
-    return NOTICE + text
