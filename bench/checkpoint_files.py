@@ -10,8 +10,9 @@ from typing import Any
 from bench.data.files import read_json
 from bench.data.store import file_sha256
 from bench.errors import DataError, UsageError
+from bench.family import of_type
+from bench.shape import Shape
 
-FAMILIES = ("llama", "lean_llama")
 TOKENIZER_FILES = ("special_tokens_map.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 BOOKKEEPING = {
     "_model_name_or_path",
@@ -28,19 +29,19 @@ CODE_REFUSED = "the model would run code of its own, which is refused without --
 
 
 def check_checkpoint(folder: Path) -> tuple[dict[str, Any], list[Path]]:
-    """The config and the weight files of a LLaMA-family checkpoint, without reading the weights.
+    """The config and the weight files of a checkpoint, without reading the weights.
 
     Raises:
         DataError: no or a broken config.json, no safetensors, a missing or truncated shard.
-        UsageError: another family, or a model that would need code of its own.
+        UsageError: of no known family, what its table cannot describe, or a model that would need code of its own.
     """
     config = read_json(folder / "config.json")
-    family = config.get("model_type")
-    if family not in FAMILIES:
-        needs = "would run code of its own (auto_map)" if "auto_map" in config else "is not of the LLaMA family"
-        raise UsageError(f"{folder / 'config.json'}: model_type '{family}' {needs}; known are {', '.join(FAMILIES)}")
-    if family != "lean_llama" and "auto_map" in config:
-        raise UsageError(f"{folder / 'config.json'}: auto_map: {CODE_REFUSED}")
+    file = folder / "config.json"
+    if "auto_map" in config and of_type(str(config.get("model_type"))) is None:
+        raise UsageError(f"{file}: model_type: '{config.get('model_type')}' would run code of its own (auto_map)")
+    family = Shape.of(config, file).family
+    if config.get("model_type") != family.lean_type and "auto_map" in config:
+        raise UsageError(f"{file}: auto_map: {CODE_REFUSED}")
     weights = _weight_files(folder)
     for path in weights:
         _check_safetensors(path)

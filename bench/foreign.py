@@ -1,7 +1,8 @@
 """Models that bring code of their own, where the user trusts it: `--trust-remote-code`.
 
 That code runs once, in a process of its own, and only to be compared: where it gives the logits and token ids that
-LLaMA's own classes give, a twin of the checkpoint without the code takes its place, and all that follows reads that.
+transformers' own classes give, a twin of the checkpoint without the code takes its place, and all that follows reads
+that.
 Code that computes something else is refused, as pruning could not keep it.
 """
 
@@ -16,6 +17,7 @@ from bench.catalogue import run_apart
 from bench.data.files import locked, read_json, replacing
 from bench.data.store import file_sha256
 from bench.errors import UsageError
+from bench.family import of_type
 from bench.paths import cache_dir
 
 READ = (".safetensors", ".json", ".model")
@@ -27,24 +29,25 @@ def plain_twin(folder: Path, on_progress: Callable[[str], None]) -> tuple[Path, 
 
     Raises:
         DataError: a file is damaged.
-        UsageError: the code fails, or computes something else than LLaMA does.
+        UsageError: the code fails, or computes something else than transformers' own.
     """
     config = read_json(folder / "config.json")
-    if "auto_map" not in config or config.get("model_type") != "llama":
+    family = of_type(str(config.get("model_type")))
+    if "auto_map" not in config or family is None or config["model_type"] == family.lean_type:
         return folder, None
     code = _digest({path.name: file_sha256(path) for path in sorted(folder.glob("*.py"))})
     files = [path for path in sorted(folder.iterdir()) if path.suffix in READ and path.is_file()]
     twin = cache_dir() / "models" / f"plain-{_digest([code, {p.name: file_sha256(p) for p in files}])[:16]}"
     with locked(twin):
         if not twin.is_dir():
-            on_progress(f"{folder}: running its own code, to compare it with LLaMA's")
+            on_progress(f"{folder}: running its own code, to compare it with that of {family.title}")
             with replacing(twin) as new:
                 new.mkdir()
                 for path in files:
                     _copy_plain(path, new / path.name)
                 problem = run_apart("bench.model.compare_foreign", str(folder), str(new))
                 if problem is not None:
-                    raise UsageError(f"{folder}: its own code cannot stand for LLaMA's: {problem}")
+                    raise UsageError(f"{folder}: its own code cannot stand for that of {family.title}: {problem}")
     return twin, code
 
 

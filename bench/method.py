@@ -46,7 +46,6 @@ class Traits(BaseModel):
     )
     changes: frozenset[Literal["shapes", "values", "adds_parameters"]] = frozenset()
     deterministic: bool = Field(True, description="the same weights for every seed")
-    families: tuple[str, ...] = ("llama",)
     paper: str = Field("", description="citation: authors, title, venue, arXiv number")
     licence: str = "Apache-2.0"
 

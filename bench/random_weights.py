@@ -15,9 +15,11 @@ from typing import Any
 
 from bench.catalogue import CATALOGUE, ModelRef, run_apart
 from bench.data.files import locked, read_json, replacing
-from bench.errors import DataError, LeanboardError, UsageError, unknown
+from bench.errors import LeanboardError, UsageError, unknown
+from bench.families import DEFAULT
 from bench.paths import cache_dir
 from bench.registry import tasks_named
+from bench.shape import Shape
 from bench.suite import FirstOf, Suite
 
 VERSION = 1
@@ -43,7 +45,10 @@ SHAPE = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a checkpoint of random weights is made: fields of a `LlamaConfig`, the dtype, and a seed that is fixed."""
+    """How a checkpoint of random weights is made: fields of its config.json, the dtype, and a seed that is fixed.
+
+    Where `config` has no `model_type`, it is the default family's.
+    """
 
     id: str
     config: Mapping[str, Any]
@@ -67,7 +72,7 @@ class Recipe:
         """Write the checkpoint unless it is there; it is whole or not there.
 
         Raises:
-            LeanboardError: the config is no LLaMA's, or the disk refuses.
+            LeanboardError: the config is not one of its family, or the disk refuses.
         """
         with locked(self.folder):
             if self.folder.is_dir():
@@ -126,9 +131,9 @@ def without_quality(suite: Suite) -> tuple[Suite, list[str]]:
 
 def _shape_in(file: Path) -> dict[str, Any]:
     config = read_json(file)
-    if config.get("model_type") != "llama":
-        raise UsageError(f"{file}: model_type '{config.get('model_type')}': random weights are made for 'llama' alone")
-    for name in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size"):
-        if not isinstance(config.get(name), int):
-            raise DataError(f"{file}: {name}: missing or not a number")
-    return {name: config[name] for name in sorted(SHAPE & config.keys())}
+    family = Shape.of(config, file).family
+    if config.get("model_type", DEFAULT) != family.model_type:
+        raise UsageError(f"{file}: model_type: '{config['model_type']}' is not a stock model; random weights need one")
+    fields = {name for name in config if name in SHAPE | family.defaults.keys() | set(family.biases.values())}
+    named = {} if family.model_type == DEFAULT else {"model_type": family.model_type}
+    return named | {name: config[name] for name in sorted(fields)}

@@ -1,18 +1,23 @@
-"""The shape of a LLaMA-family model, and what is kept of it: plain integers, no torch.
+"""The shape of a model, and what is kept of it: plain integers, no torch.
 
-`Shape` counts parameters and multiply-accumulates in closed form; `Kept` names, in indices of the dense model, what
-survives a structured pruning; `FactorShape` says which projections are the slices of shared low-rank factors.
+`Shape` counts parameters and multiply-accumulates in closed form, over the table of the model's family; `Kept` names,
+in indices of the dense model, what survives a structured pruning.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from math import prod
+from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
-from bench.errors import MethodError
+from bench.errors import DataError, MethodError, UsageError
+from bench.factor_shape import FactorShape, factors_in
+from bench.families import ProjectionName
+from bench.family import Axis, Family, default, of_config
+
+LAYERS, HEADS, KV_HEADS = "num_hidden_layers", "num_attention_heads", "num_key_value_heads"
 
 
 @dataclass(frozen=True)
@@ -44,31 +49,8 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Slice:
-    """A projection as a slice of a stack: its weight [out, in], or `transposed`, [in, out]."""
-
-    layer: int
-    projection: str
-    transposed: bool = False
-
-
-@dataclass(frozen=True)
-class FactorShape:
-    """Low-rank factors that `slices` share: inner [rows, rank[0]], outer [columns, rank[-1]] and a core for each slice.
-
-    A core has the numbers of a diagonal where `rank` is one number, of a matrix where it is two. A projection with n
-    times as many rows as the factors is n slices: the j-th takes the j-th of every n heads.
-    """
-
-    rows: int
-    columns: int
-    rank: tuple[int, ...]
-    slices: tuple[Slice, ...]
-
-
-@dataclass(frozen=True)
 class Shape:
-    """Widths of a LLaMA-family model without biases, and the projections of it that are factored.
+    """Widths of a decoder, which of its projections have a bias, and which are factored.
 
     `bottleneck` is the width of an adapter (two matrices, two biases) behind the MLP of every block; 0 where there is
     none.
@@ -81,65 +63,64 @@ class Shape:
     blocks: tuple[BlockShape, ...]
     factors: tuple[FactorShape, ...] = ()
     bottleneck: int = 0
+    family: Family = field(default_factory=default)
+    biased: tuple[ProjectionName, ...] = ()
 
     @classmethod
-    def from_config(cls, config: Any) -> Shape:
-        """Of a transformers `LlamaConfig` or `LeanLlamaConfig` (which may differ from layer to layer)."""
-        layers = [config.per_layer_config[i] for i in range(config.num_hidden_layers)]
-        return cls(
-            hidden=config.hidden_size,
-            head_dim=layers[0].head_dim,
-            vocab=config.vocab_size,
-            tied=config.tie_word_embeddings,
-            blocks=tuple(BlockShape(c.num_attention_heads, c.num_key_value_heads, c.intermediate_size) for c in layers),
-            factors=_factors(getattr(config, "factors", None)),
-            bottleneck=getattr(config, "bottleneck", None) or 0,
-        )
+    def of(cls, config: Mapping[str, Any], where: object = "config.json") -> Shape:
+        """Of what a config.json holds.
 
-    @classmethod
-    def from_json(cls, config: Mapping[str, Any]) -> Shape:
-        """The same of what a config.json holds."""
-        own = config.get("per_layer_config") or {}
-        layers = [{**config, **own.get(str(i), {})} for i in range(config["num_hidden_layers"])]
-        heads = config["num_attention_heads"]
+        Raises:
+            UsageError: no known family's, a width that is missing or no number, or heads that cannot be shared out;
+                the sentence begins with `where`.
+        """
+        family = of_config(config, where)
+        own = {int(i): changes for i, changes in (config.get("per_layer_config") or {}).items()}
+        widths = [_widths_in({**config, **own.get(i, {})}, family, where) for i in range(_count(config, LAYERS, where))]
+        hidden = _count(config, "hidden_size", where)
         return cls(
-            hidden=config["hidden_size"],
-            head_dim=config.get("head_dim") or config["hidden_size"] // heads,
-            vocab=config["vocab_size"],
+            hidden=hidden,
+            head_dim=family.value(config, "head_dim") or hidden // _count(config, HEADS, where),
+            vocab=_count(config, "vocab_size", where),
             tied=config.get("tie_word_embeddings", False),
-            blocks=tuple(
-                BlockShape(
-                    c["num_attention_heads"],
-                    c.get("num_key_value_heads") or c["num_attention_heads"],
-                    c["intermediate_size"],
-                )
-                for c in layers
-            ),
-            factors=_factors(config.get("factors")),
+            blocks=tuple(widths),
+            factors=factors_in(config.get("factors")),
             bottleneck=config.get("bottleneck") or 0,
+            family=family,
+            biased=family.biased(config),
         )
+
+    def width(self, block: BlockShape, axis: Axis) -> int:
+        """How many rows or columns of a block's matrices `axis` stands for."""
+        if axis is Axis.HIDDEN:
+            return self.hidden
+        if axis is Axis.CHANNELS:
+            return block.channels
+        return self.head_dim * (block.heads if axis is Axis.QUERY else block.kv_heads)
 
     def size(self, layer: int, projection: str) -> tuple[int, int]:
-        """Rows and columns (out, in) of a projection's dense weight."""
-        block, d = self.blocks[layer], self.hidden
-        q, kv, channels = block.heads * self.head_dim, block.kv_heads * self.head_dim, block.channels
-        return {
-            "q_proj": (q, d),
-            "k_proj": (kv, d),
-            "v_proj": (kv, d),
-            "o_proj": (d, q),
-            "gate_proj": (channels, d),
-            "up_proj": (channels, d),
-            "down_proj": (d, channels),
-        }[projection]
-
-    def count(self, factors: FactorShape, piece: Slice) -> int:
-        """How many slices of `factors` the projection of `piece` is."""
-        return self.size(piece.layer, piece.projection)[piece.transposed] // factors.rows
+        """Rows and columns (out, in) of one projection's dense weight."""
+        table = self.family.projection(projection)
+        return self.width(self.blocks[layer], table.rows), self.width(self.blocks[layer], table.columns)
 
     def block_params(self) -> int:
-        """Parameters of the decoder blocks, norms and shared factors included."""
-        return sum(self._block_params(b) for b in self.blocks) + sum(self._factor_params(f) for f in self.factors)
+        """Parameters of the decoder blocks: matrices, biases, norms, bottlenecks and shared factors.
+
+        Linear in every width, so that scalars with gradients may stand for widths.
+        """
+        bottleneck = (2 * self.hidden + 1) * self.bottleneck + (self.hidden if self.bottleneck else 0)
+        own = sum(self._matrices(block) + self._vectors(block) + bottleneck for block in self.blocks)
+        return own + sum(f.params(self.size) for f in self.factors)
+
+    def vector_params(self) -> int:
+        """What of the blocks' parameters is norms and biases."""
+        vectors = 2 * len(self.blocks) * self.hidden
+        return vectors + sum(self._vectors(block) - 2 * self.hidden for block in self.blocks)
+
+    def channel_params(self) -> int:
+        """What one MLP channel has: its row or column of each projection, and its biases."""
+        biases = sum(self.family.projection(name).rows is Axis.CHANNELS for name in self.biased)
+        return _other_sides(self.family)[Axis.CHANNELS] * self.hidden + biases
 
     def params(self) -> int:
         """All parameters: blocks, embedding, head (once where tied) and the final norm."""
@@ -148,28 +129,29 @@ class Shape:
     def macs(self, seq_len: int = 64) -> int:
         """Multiply-accumulates of one sequence of `seq_len` tokens.
 
-        Source: the closed form behind Table 3 of LLM-Pruner (arXiv 2305.11627; ptflops counts): projections, attention
-        with softmax, rotary embedding, norms, SiLU, head. Key/value heads are counted as they are (GQA).
+        Source: the closed form behind Table 3 of LLM-Pruner (arXiv 2305.11627; ptflops counts): projections with their
+        biases, attention with softmax, rotary embedding, norms, SiLU, head. Key/value heads are counted as they are
+        (GQA).
         """
         t, d, h = seq_len, self.hidden, self.head_dim
         total = t * d * self.vocab + 2 * t * d
+        normed = {self.family.projection(name).rows for name in self.family.head_norms}
         for b in self.blocks:
-            projections = 2 * t * d * h * (b.heads + b.kv_heads) + 3 * t * d * b.channels
-            attention = b.heads * (2 * t * t * h + t * t)
-            rotary = 2 * t * h * (b.heads + b.kv_heads)
-            adapter = 2 * t * d * self.bottleneck + t * self.bottleneck
-            total += projections + attention + rotary + 4 * t * d + t * b.channels + adapter
-        return total + t * sum(self._factor_products(f) + self._factor_scalings(f) for f in self.factors)
+            biases = sum(self.width(b, self.family.projection(name).rows) for name in self.biased)
+            attention = b.heads * (2 * t * t * h + t * t) + 2 * t * h * (b.heads + b.kv_heads)
+            norms = 2 * t * (2 * d + sum(self.width(b, axis) for axis in normed))
+            bottleneck = 2 * t * d * self.bottleneck + t * self.bottleneck
+            total += t * (self._matrices(b) + biases + b.channels) + attention + norms + bottleneck
+        return total + t * sum(f.products(self.size) + f.scalings(self.size) for f in self.factors)
 
     def matmul_macs(self, seq_len: int = 64) -> int:
         """The part of `macs` that is matrix products: what torch's FlopCounterMode counts, halved."""
-        t, d, h = seq_len, self.hidden, self.head_dim
-        blocks = sum(
-            2 * t * d * h * (b.heads + b.kv_heads) + 3 * t * d * b.channels + 2 * t * t * h * b.heads
-            for b in self.blocks
-        )
-        blocks += 2 * t * d * self.bottleneck * len(self.blocks)
-        return blocks + t * d * self.vocab + t * sum(self._factor_products(f) for f in self.factors)
+        t, d = seq_len, self.hidden
+        attention = 2 * t * t * self.head_dim * sum(block.heads for block in self.blocks)
+        bottlenecks = 2 * t * d * self.bottleneck * len(self.blocks)
+        factors = t * sum(f.products(self.size) for f in self.factors)
+        matrices = t * sum(self._matrices(block) for block in self.blocks)
+        return matrices + attention + bottlenecks + t * d * self.vocab + factors
 
     def factored(self, factors: Iterable[FactorShape]) -> Shape:
         """The shape with low-rank factors in place of the projections that they name.
@@ -183,7 +165,12 @@ class Shape:
             if min(f.rank) < 1 or not f.slices:
                 raise MethodError(f"factors of rank {f.rank} for {len(f.slices)} projections: both must be at least 1")
             for piece in f.slices:
-                self._check_slice(f, piece, times[piece.layer, piece.projection])
+                if not 0 <= piece.layer < len(self.blocks):
+                    raise MethodError(f"{piece}: the model has {len(self.blocks)} blocks")
+                if (n := times[piece.layer, piece.projection]) > 1:
+                    raise MethodError(f"{piece}: factored {n} times; a projection has one place in one set of factors")
+                writes = self.family.projection(piece.projection).writes
+                f.check(piece, self.size(piece.layer, piece.projection), self.head_dim, writes)
         return after
 
     def keep_all(self) -> Kept:
@@ -226,50 +213,16 @@ class Shape:
             "macs": 1 - after.macs() / self.macs(),
         }
 
-    def _block_params(self, block: BlockShape) -> int:
-        attention = 2 * self.hidden * self.head_dim * (block.heads + block.kv_heads)
-        adapter = (2 * self.hidden + 1) * self.bottleneck + (self.hidden if self.bottleneck else 0)
-        return attention + 3 * self.hidden * block.channels + 2 * self.hidden + adapter
+    def _matrices(self, block: BlockShape) -> int:
+        """Numbers in the dense projections of a block, each of which has the hidden dimensions on one side."""
+        sides = _other_sides(self.family)
+        heads = sides[Axis.QUERY] * block.heads + sides[Axis.KV] * block.kv_heads
+        return self.hidden * self.head_dim * heads + sides[Axis.CHANNELS] * self.hidden * block.channels
 
-    def _factor_params(self, f: FactorShape) -> int:
-        """What `f` stores, less the dense weights in its place (TRAWL, arXiv 2406.17261: CP has R·(n + p + q))."""
-        shared = f.rows * f.rank[0] + f.columns * f.rank[-1]
-        return shared + sum(
-            self.count(f, piece) * prod(f.rank) - prod(self.size(piece.layer, piece.projection)) for piece in f.slices
-        )
-
-    def _factor_products(self, f: FactorShape) -> int:
-        """Multiply-accumulates of one token in the matrix products of `f`, less those of the dense weights.
-
-        The gate and up projections of a block that share factors share the product with `outer`.
-        """
-        total = 0
-        for piece in f.slices:
-            n = self.count(f, piece)
-            cores = n * prod(f.rank) if len(f.rank) == 2 else 0
-            total += f.columns * f.rank[-1] + cores + n * f.rows * f.rank[0]
-            total -= prod(self.size(piece.layer, piece.projection))
-        read = {(piece.layer, piece.projection) for piece in f.slices}
-        shared = sum(projection == "gate_proj" and (layer, "up_proj") in read for layer, projection in read)
-        return total - shared * f.columns * f.rank[-1]
-
-    def _factor_scalings(self, f: FactorShape) -> int:
-        """Multiplications of one token by diagonal cores."""
-        return sum(self.count(f, piece) * f.rank[0] for piece in f.slices) if len(f.rank) == 1 else 0
-
-    def _check_slice(self, f: FactorShape, piece: Slice, times: int) -> None:
-        where = f"layer {piece.layer}, {piece.projection}"
-        if not 0 <= piece.layer < len(self.blocks):
-            raise MethodError(f"{where}: the model has {len(self.blocks)} blocks")
-        if times > 1:
-            raise MethodError(f"{where}: factored {times} times; a projection has one place in one set of factors")
-        if piece.transposed and piece.projection not in ("o_proj", "down_proj"):
-            raise MethodError(f"{where}: transposed, which only what writes to the hidden state can be")
-        out_in = self.size(piece.layer, piece.projection)
-        rows, columns = out_in[::-1] if piece.transposed else out_in
-        whole = rows == f.rows or (rows % f.rows == 0 and f.rows % self.head_dim == 0)
-        if not whole or columns != f.columns:
-            raise MethodError(f"{where}: [{rows}, {columns}] are no slices of factors for [{f.rows}, {f.columns}]")
+    def _vectors(self, block: BlockShape) -> int:
+        """Numbers in the norms and biases of a block."""
+        biases = sum(self.width(block, self.family.projection(name).rows) for name in self.biased)
+        return 2 * self.hidden + len(self.family.head_norms) * self.head_dim + biases
 
     def _block_after(self, layer: int, kept: BlockKept) -> BlockShape:
         dense = self.blocks[layer]
@@ -285,11 +238,10 @@ class Shape:
         return BlockShape(len(kept.heads), len(used), len(kept.channels))
 
 
-def _factors(entries: Iterable[Mapping[str, Any]] | None) -> tuple[FactorShape, ...]:
-    return tuple(
-        FactorShape(f["rows"], f["columns"], tuple(f["rank"]), tuple(Slice(*s) for s in f["slices"]))
-        for f in entries or ()
-    )
+@cache
+def _other_sides(family: Family) -> Counter[Axis]:
+    """How often each axis stands across from the hidden dimensions in a block."""
+    return Counter(p.columns if p.writes else p.rows for p in family.projections)
 
 
 def _check_indices(kept: tuple[int, ...], size: int, what: str) -> None:
@@ -297,3 +249,18 @@ def _check_indices(kept: tuple[int, ...], size: int, what: str) -> None:
         raise MethodError(f"none of the {what} is kept; at least one must be")
     if list(kept) != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= size:
         raise MethodError(f"kept {what} must be ascending, distinct and within 0..{size - 1}")
+
+
+def _widths_in(layer: Mapping[str, Any], family: Family, where: object) -> BlockShape:
+    heads = _count(layer, HEADS, where)
+    kv_heads = heads if family.value(layer, KV_HEADS) is None else _count(layer, KV_HEADS, where, family)
+    if heads % kv_heads:
+        raise UsageError(f"{where}: {KV_HEADS}: {heads} query heads are not a multiple of {kv_heads} key/value heads")
+    return BlockShape(heads, kv_heads, _count(layer, "intermediate_size", where))
+
+
+def _count(config: Mapping[str, Any], name: str, where: object, family: Family | None = None) -> int:
+    value = config.get(name) if family is None else family.value(config, name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise DataError(f"{where}: {name}: missing or not a positive number")
+    return value

@@ -12,7 +12,7 @@ from bench.blocks.stacks import single_stack, stack, stacks_of
 from bench.model.checkpoint import save_checkpoint
 from bench.model.factors import Factors
 from bench.model.layers import shape_of
-from bench.model.lean_llama import Bottleneck
+from bench.model.lean import Bottleneck
 from bench.model.surgery import add_bottlenecks, factorize, kept_of, prune
 from bench.shape import BlockKept, Kept
 from tests.tiny import make_checkpoint, make_model, make_tokenizer

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from bench.blocks.train import seeded
 from bench.method import Context
 from bench.model.layers import bottlenecks_of, shape_of
-from bench.model.lean_llama import Bottleneck
+from bench.model.lean import Bottleneck
 from bench.model.surgery import add_bottlenecks
 
 __all__ = ["attach", "bottlenecks_of"]

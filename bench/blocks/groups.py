@@ -1,4 +1,4 @@
-"""Coupled groups: what must be removed together for a LLaMA-family model to stay whole (LLM-Pruner, §3.1).
+"""Coupled groups: what must be removed together for a decoder to stay whole (LLM-Pruner, §3.1).
 
 An attention group is a key/value head with the query heads that read it (one in plain multi-head attention), an MLP
 group is one channel, a hidden group is one dimension of the residual stream. Each has members: slices of weights with
@@ -15,6 +15,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from bench.errors import MethodError
+from bench.families import ATTENTION, MLP, PROJECTIONS
+from bench.family import Axis
 from bench.model.layers import Block, blocks_of, embedding_of, final_norm_of, head_of, shape_of
 from bench.model.surgery import kept_of, prune
 from bench.shape import BlockKept, BlockShape, Kept, Shape
@@ -61,26 +63,33 @@ class Scores:
 
 def attention_members(block: Block) -> list[Member]:
     """The members of a block's attention groups, in the order of execution: rows of q, k, v, columns of o."""
-    return [Member(block.q.weight, 1), Member(block.k.weight, 1), Member(block.v.weight, 1), Member(block.o.weight, 0)]
+    return _members(block, (Axis.QUERY, Axis.KV))
 
 
 def mlp_members(block: Block) -> list[Member]:
     """The members of a block's MLP groups, in the order of execution: rows of gate and up, columns of down."""
-    return [Member(block.gate.weight, 1), Member(block.up.weight, 1), Member(block.down.weight, 0)]
+    return _members(block, (Axis.CHANNELS,))
 
 
 def hidden_members(model: PreTrainedModel) -> list[Member]:
     """The members of the hidden groups through the whole network; a tied head is the embedding and counts once."""
     members = [Member(embedding_of(model).weight, 0)]
     for block in blocks_of(model):
-        members.append(Member(block.attention_norm.weight, 1))
-        members += [Member(linear.weight, 0) for linear in (block.q, block.k, block.v)]
-        members += [Member(block.o.weight, 1), Member(block.mlp_norm.weight, 1)]
-        members += [Member(block.gate.weight, 0), Member(block.up.weight, 0), Member(block.down.weight, 1)]
+        attention, mlp = _members(block, (Axis.HIDDEN,), ATTENTION), _members(block, (Axis.HIDDEN,), MLP)
+        members += [Member(block.attention_norm.weight, 1), *attention, Member(block.mlp_norm.weight, 1), *mlp]
     members.append(Member(final_norm_of(model).weight, 1))
     if head_of(model).weight is not embedding_of(model).weight:
         members.append(Member(head_of(model).weight, 0))
     return members
+
+
+def _members(block: Block, axes: Sequence[Axis], names: Sequence[str] = PROJECTIONS) -> list[Member]:
+    """Those of the projections `names` whose rows or columns stand for one of `axes`."""
+    return [
+        Member(block.linear(table.name).weight, 1 if table.rows in axes else 0)
+        for table in block.family.projections
+        if table.name in names and {table.rows, table.columns} & set(axes)
+    ]
 
 
 def query_heads(block: BlockShape, groups: Iterable[int]) -> tuple[int, ...]:

@@ -13,9 +13,9 @@ from bench.blocks import lora_on_factors
 from bench.blocks.settings import FACTORS, LoraRecovery, LoraSettings
 from bench.blocks.train import seeded, train
 from bench.errors import MethodError
+from bench.families import PROJECTIONS
 from bench.method import Context
 from bench.model.adapter import Adapter
-from bench.model.layers import PROJECTIONS
 
 
 def recover(model: PreTrainedModel, ctx: Context, config: LoraRecovery) -> PreTrainedModel:

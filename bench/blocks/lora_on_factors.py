@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from bench.model.lean_llama import SharedFactors
+from bench.model.lean import SharedFactors
 
 NAMES = ("inner", "outer")
 

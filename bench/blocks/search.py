@@ -18,10 +18,11 @@ from bench.blocks.groups import shape_of
 from bench.blocks.stacks import Stack, dims, matrices, stack, unstack
 from bench.blocks.train import causal_loss
 from bench.errors import MethodError
+from bench.factor_shape import FactorShape
 from bench.method import TARGET_TOLERANCE, Context, Target
 from bench.model.factors import Factors
 from bench.model.surgery import factorize
-from bench.shape import FactorShape, Shape
+from bench.shape import Shape
 
 Rank = tuple[int, ...]
 Unit = tuple[Stack, ...]

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from bench.families import PROJECTIONS, Q, V
 from bench.method import MethodConfig
 
 Gradient = Literal["vectorize", "param_first", "param_second", "param_mix"]
@@ -62,11 +63,7 @@ class LoraSettings(TrainingConfig):
     r: int = Field(8, ge=1, description="rank of the adapters")
     alpha: float = Field(16.0, gt=0, description="scale of the adapters, divided by r")
     dropout: float = Field(0.05, ge=0, lt=1, description="dropout before the adapters")
-    targets: tuple[str, ...] = Field(
-        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
-        min_length=1,
-        description="projections that get an adapter",
-    )
+    targets: tuple[str, ...] = Field(PROJECTIONS, min_length=1, description="projections that get an adapter")
 
 
 class LoraRecovery(LoraSettings):
@@ -92,7 +89,7 @@ class LoraTuning(LoraSettings):
     lr: float = Field(3e-4, gt=0, description="peak learning rate of AdamW")
     holdout: int = Field(0, ge=0, description="examples set aside to choose the best step by; 0 keeps the last step")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the adapters")
-    targets: tuple[str, ...] = Field(("q_proj", "v_proj"), min_length=1, description="projections that get an adapter")
+    targets: tuple[str, ...] = Field((Q, V), min_length=1, description="projections that get an adapter")
 
 
 class GroupedRecovery(TrainingConfig):

@@ -17,14 +17,11 @@ from transformers import PreTrainedModel
 from bench.blocks.decomposition import AttentionSet, MlpSet, StackMode
 from bench.blocks.groups import blocks_of, shape_of
 from bench.errors import MethodError
-from bench.shape import Shape, Slice
+from bench.factor_shape import Slice
+from bench.families import ATTENTION, DOWN, GATE, UP, K, O, Q, V
+from bench.shape import Shape
 
-MLP_SETS: dict[MlpSet, tuple[str, ...]] = {
-    "gud": ("gate_proj", "up_proj", "down_proj"),
-    "ud": ("up_proj", "down_proj"),
-    "gu": ("gate_proj", "up_proj"),
-}
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+MLP_SETS: dict[MlpSet, tuple[str, ...]] = {"gud": (GATE, UP, DOWN), "ud": (UP, DOWN), "gu": (GATE, UP)}
 
 
 @dataclass(frozen=True)
@@ -121,8 +118,8 @@ def _attention_stacks(shape: Shape, unit: Sequence[int], attention_set: Attentio
     keys = _equal(shape, unit, "kv_heads") * shape.head_dim
     if attention_set == "split":
         return (
-            _stack(shape, "query and output", unit, ("q_proj", "o_proj"), queries),
-            _stack(shape, "key and value", unit, ("k_proj", "v_proj"), keys),
+            _stack(shape, "query and output", unit, (Q, O), queries),
+            _stack(shape, "key and value", unit, (K, V), keys),
         )
     if attention_set == "faithful" and not queries == keys == shape.hidden:
         raise MethodError(
@@ -130,7 +127,7 @@ def _attention_stacks(shape: Shape, unit: Sequence[int], attention_set: Attentio
             "columns; use split, kv_group or repeat"
         )
     rows = keys if attention_set == "kv_group" else queries
-    transposed = () if attention_set == "faithful" else ("o_proj",)
+    transposed = () if attention_set == "faithful" else (O,)
     return (_stack(shape, "attention", unit, ATTENTION, rows, transposed),)
 
 
@@ -140,7 +137,7 @@ def _stack(
     unit: Sequence[int],
     projections: Iterable[str],
     rows: int,
-    transposed: Iterable[str] = ("o_proj", "down_proj"),
+    transposed: Iterable[str] = (O, DOWN),
 ) -> Stack:
     slices = tuple(Slice(layer, projection, projection in transposed) for layer in unit for projection in projections)
     where = f"block {unit[0]}" if len(unit) == 1 else f"blocks {unit[0]} to {unit[-1]}"

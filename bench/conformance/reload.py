@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-import bench.model  # noqa: F401  registers lean_llama
+import bench.model  # noqa: F401  registers the lean classes
 
 
 def probe_ids(vocab: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Tiny random LLaMAs, made on the spot: real architecture, real tokenizer, a CPU second each."""
+"""Tiny random models, made on the spot: real architectures, a real tokenizer, a CPU second each."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from bench.model.layers import shape_of
+from bench.families import DEFAULT
+from bench.family import known
+from bench.model.classes import stock_class
+from bench.model.layers import family_of, shape_of
 from bench.model.surgery import prune
 from bench.shape import BlockKept, Kept
 
@@ -38,6 +42,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 def make_model(
     *,
+    family: str = DEFAULT,
     heads: int = 4,
     kv_heads: int = 4,
     layers: int = 4,
@@ -46,28 +51,46 @@ def make_model(
     tied: bool = False,
     vocab: int = 300,
     seed: int = 0,
-) -> LlamaForCausalLM:
-    """A LLaMA with weights drawn from `seed` (the global generator is left seeded)."""
+    **fields: Any,
+) -> PreTrainedModel:
+    """A model with weights drawn from `seed` (the global generator is left seeded); `fields` of its config."""
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=vocab,
-        hidden_size=hidden,
-        intermediate_size=channels,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-        max_position_embeddings=512,
-        tie_word_embeddings=tied,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-        initializer_range=0.15,
+    stock = stock_class(known()[family])
+    config = stock.config_class(
+        **{
+            "vocab_size": vocab,
+            "hidden_size": hidden,
+            "intermediate_size": channels,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "num_key_value_heads": kv_heads,
+            "head_dim": hidden // heads,
+            "max_position_embeddings": 512,
+            "tie_word_embeddings": tied,
+            "pad_token_id": 0,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "initializer_range": 0.15,
+            **fields,
+        }
     )
-    return LlamaForCausalLM(config).eval()
+    model = stock(config).eval()
+    _draw_vectors(model)
+    return model
+
+
+def _draw_vectors(model: PreTrainedModel) -> None:
+    """Biases start at 0 and norms of heads at 1, where a mistake in their slicing would not show."""
+    family = family_of(model)
+    for name, parameter in model.named_parameters():
+        if name.endswith(".bias"):
+            nn.init.normal_(parameter, std=0.1)
+        elif name.removesuffix(".weight").endswith(tuple(family.head_norms.values())):
+            nn.init.uniform_(parameter, 0.5, 1.5)
 
 
 def make_checkpoint(folder: Path, **shape: Any) -> Path:
-    """Save a tiny random LLaMA and its tokenizer in `folder`, as a user's checkpoint would lie there."""
+    """Save a tiny random model and its tokenizer in `folder`, as a user's checkpoint would lie there."""
     make_model(**shape).save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)
     return folder

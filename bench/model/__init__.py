@@ -1,14 +1,12 @@
-"""LLaMA-family models: loading, slicing, saving.
+"""Decoders of the known families: loading, slicing, saving.
 
-Importing this package registers `lean_llama` with transformers' Auto classes, so that
+Importing this package registers the lean classes of every family with transformers' Auto classes, so that
 `AutoModelForCausalLM.from_pretrained` loads a pruned checkpoint without remote code. It imports torch; what must stay
 cheap (`bench.catalogue`) keeps out of here.
 """
 
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+from bench.family import known
+from bench.model.classes import lean_class
 
-from bench.model.lean_llama import LeanLlamaConfig, LeanLlamaForCausalLM, LeanLlamaModel
-
-AutoConfig.register("lean_llama", LeanLlamaConfig, exist_ok=True)
-AutoModel.register(LeanLlamaConfig, LeanLlamaModel, exist_ok=True)
-AutoModelForCausalLM.register(LeanLlamaConfig, LeanLlamaForCausalLM, exist_ok=True)
+for _family in known().values():
+    lean_class(_family)

@@ -17,18 +17,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bench.errors import DataError, LeanboardError
-from bench.model import lean_llama
+from bench.model import lean
 from bench.model.adapter import FOLDER, adapter_of
+from bench.model.classes import LEAN_FILE, auto_map
+from bench.model.layers import family_of
 from bench.model.load import dtype_of, load_folder
 from bench.shape import Kept
 
 MANIFEST = "leanboard.json"
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
-AUTO_MAP = {
-    "AutoConfig": "lean_llama.LeanLlamaConfig",
-    "AutoModel": "lean_llama.LeanLlamaModel",
-    "AutoModelForCausalLM": "lean_llama.LeanLlamaForCausalLM",
-}
 
 
 class Probe(BaseModel):
@@ -90,9 +87,9 @@ def save_checkpoint(
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
-        if model.config.model_type == "lean_llama":
-            model.config.auto_map = AUTO_MAP
-            shutil.copyfile(lean_llama.__file__, partial / "lean_llama.py")
+        if model.config.model_type == family_of(model).lean_type:
+            model.config.auto_map = auto_map(family_of(model))
+            shutil.copyfile(lean.__file__, partial / LEAN_FILE)
         model.save_pretrained(partial, max_shard_size="4GB")
         if tokenizer is not None:
             tokenizer.save_pretrained(partial)

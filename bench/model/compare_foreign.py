@@ -1,7 +1,7 @@
 """`python -m bench.model.compare_foreign FOLDER TWIN`: the one place where a model's own code is ever run.
 
 Only `bench.foreign` starts it, for a user who said `--trust-remote-code`. It fails, with the reason on its last line,
-where the code's logits or token ids are not those of the twin, which is loaded as LLaMA.
+where the code's logits or token ids are not those of the twin, which is loaded by transformers' own classes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _difference(folder: Path, twin: Path) -> str | None:
     got, expected = take_probe(theirs), take_probe(ours)
     worst = max(abs(a - b) / max(1.0, abs(b)) for a, b in zip(got.logits, expected.logits, strict=True))
     if not worst <= TOLERANCE:
-        return f"its logits differ by {worst:.2g} from LLaMA's (limit {TOLERANCE:g})"
+        return f"its logits differ by {worst:.2g} from those of transformers' own classes (limit {TOLERANCE:g})"
     if tokenizer is not None:
         own = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=True)
         if own(TEXT)["input_ids"] != tokenizer(TEXT)["input_ids"]:

@@ -1,18 +1,17 @@
-"""The LLaMA-family adapter: the one place that knows what the modules of a decoder are called."""
+"""The modules of a decoder, found by the table of its family."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench.errors import MethodError
+from bench.errors import MethodError, UsageError
+from bench.family import Family, of_type
 from bench.shape import Shape
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
-
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 @dataclass(frozen=True)
@@ -20,6 +19,7 @@ class Block:
     """The seven projections (`nn.Linear`, weight [out, in]) and two norms of one decoder block."""
 
     index: int
+    family: Family
     q: nn.Linear
     k: nn.Linear
     v: nn.Linear
@@ -30,10 +30,26 @@ class Block:
     attention_norm: nn.Module
     mlp_norm: nn.Module
 
+    def linears(self) -> dict[str, nn.Linear]:
+        """The projections by name, in the order of execution."""
+        modules = (self.q, self.k, self.v, self.o, self.gate, self.up, self.down)
+        return {table.name: module for table, module in zip(self.family.projections, modules, strict=True)}
+
     def linear(self, projection: str) -> nn.Linear:
         """The projection of that name, one of `PROJECTIONS`."""
-        linear: nn.Linear = getattr(self, projection.removesuffix("_proj"))
-        return linear
+        return self.linears()[projection]
+
+
+def family_of(model: PreTrainedModel) -> Family:
+    """The family of a model that was loaded here.
+
+    Raises:
+        UsageError: it is of no known family.
+    """
+    family = of_type(model.config.model_type)
+    if family is None:
+        raise UsageError(f"model_type: '{model.config.model_type}' is of no known family")
+    return family
 
 
 def blocks_of(model: PreTrainedModel) -> list[Block]:
@@ -44,53 +60,43 @@ def blocks_of(model: PreTrainedModel) -> list[Block]:
     """
     if shape_of(model).factors:
         raise MethodError("the model has low-rank factors, and the method needs plain matrices: give it a dense model")
+    family = family_of(model)
+    paths = [*(projection.path for projection in family.projections), family.attention_norm, family.mlp_norm]
     return [
-        Block(
-            i,
-            layer.self_attn.q_proj,
-            layer.self_attn.k_proj,
-            layer.self_attn.v_proj,
-            layer.self_attn.o_proj,
-            layer.mlp.gate_proj,
-            layer.mlp.up_proj,
-            layer.mlp.down_proj,
-            layer.input_layernorm,
-            layer.post_attention_layernorm,
-        )
-        for i, layer in enumerate(model.model.layers)
+        Block(i, family, *(layer.get_submodule(path) for path in paths)) for i, layer in enumerate(layers_of(model))
     ]
 
 
 def layers_of(model: PreTrainedModel) -> list[nn.Module]:
     """The modules of the decoder blocks, first to last."""
-    return list(model.model.layers)
-
-
-def path_of(layer: int, projection: str) -> str:
-    """Where the projection of that name, one of `PROJECTIONS`, lies in the model."""
-    return f"model.layers.{layer}.{'mlp' if projection in PROJECTIONS[4:] else 'self_attn'}.{projection}"
+    return list(model.get_submodule(family_of(model).layers))
 
 
 def bottlenecks_of(model: PreTrainedModel) -> list[nn.Module]:
     """The bottlenecks behind the MLPs of a model that has them, first to last: `down` and `up`, `nn.Linear` both."""
-    return [layer.mlp.bottleneck for layer in model.model.layers]
+    return [layer.get_submodule(bottleneck_path(family_of(model))) for layer in layers_of(model)]
+
+
+def bottleneck_path(family: Family) -> str:
+    """Where the bottleneck of a decoder block lies within it: in the module of the MLP."""
+    return f"{family.projections[-1].path.rpartition('.')[0]}.bottleneck"
 
 
 def embedding_of(model: PreTrainedModel) -> nn.Embedding:
     """The token embedding, weight [vocab, hidden]."""
-    return model.model.embed_tokens
+    return model.get_submodule(family_of(model).embedding)
 
 
 def head_of(model: PreTrainedModel) -> nn.Linear:
     """The language-model head, weight [vocab, hidden]; the same parameter as the embedding where they are tied."""
-    return model.lm_head
+    return model.get_submodule(family_of(model).head)
 
 
 def final_norm_of(model: PreTrainedModel) -> nn.Module:
     """The norm before the head."""
-    return model.model.norm
+    return model.get_submodule(family_of(model).final_norm)
 
 
 def shape_of(model: PreTrainedModel) -> Shape:
     """The widths of `model`, read from its config."""
-    return Shape.from_config(model.config)
+    return Shape.of(model.config.to_dict())

@@ -1,4 +1,4 @@
-"""Loading LLaMA-family checkpoints: safetensors only, no remote code."""
+"""Loading checkpoints of the known families: safetensors only, no remote code."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoTokenizer, GenerationConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from bench.catalogue import resolve
 from bench.checkpoint_files import check_checkpoint
 from bench.errors import DataError, UsageError
-from bench.model.lean_llama import LeanLlamaConfig, LeanLlamaForCausalLM
+from bench.family import Family, of_config
+from bench.model.classes import class_of
 from bench.paths import offline
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -59,15 +60,16 @@ def load_folder(
     where a matrix lies in a file decides how fast a CPU reads it (8 % on one machine), which is no property of it.
 
     Raises:
-        UsageError: not a LLaMA-family model, or an unknown dtype.
+        UsageError: of no known family, or an unknown dtype.
         DataError: a file is missing or damaged, or weights are missing, too many or of another size.
     """
     found, files = check_checkpoint(folder)
     wanted = dtype_of(dtype)
     _check_counts(found, files, folder)
     try:
-        model = _empty(_class_of(found["model_type"]), folder, wanted)
-        _fill(model, {name: weight for file in files for name, weight in _weights(file, wanted, device)})
+        family = of_config(found)
+        model = _empty(class_of(family, found["model_type"]), family, folder, wanted)
+        _fill(model, family, {name: weight for file in files for name, weight in _weights(file, wanted, device)})
     except Exception as error:  # a config can be wrong in any way
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise DataError(f"{folder}: the model cannot be loaded ({reason})") from error
@@ -94,13 +96,13 @@ def _check_counts(config: Mapping[str, Any], files: Sequence[Path], folder: Path
             raise DataError(f"{folder / 'config.json'}: {field}: {value} is more than the weights hold")
 
 
-def _empty(cls: type[PreTrainedModel], folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+def _empty(cls: type[PreTrainedModel], family: Family, folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     """The model of a folder's config.json, without weights."""
     config = cls.config_class.from_pretrained(folder, local_files_only=True)
     config.dtype = dtype
     with torch.device("meta"):
         model = cls(config)
-    model.model.rotary_emb = type(model.model.rotary_emb)(config=config)
+    model.set_submodule(family.rotary, type(model.get_submodule(family.rotary))(config=config))
     if (folder / GENERATION_CONFIG_NAME).exists():
         model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
     return model
@@ -115,15 +117,16 @@ def _weights(file: Path, dtype: torch.dtype, device: str) -> Iterator[tuple[str,
             yield name, opened.get_tensor(name).to(device, dtype, copy=True)
 
 
-def _fill(model: PreTrainedModel, state: dict[str, torch.Tensor]) -> None:
+def _fill(model: PreTrainedModel, family: Family, state: dict[str, torch.Tensor]) -> None:
     """Give `model` its weights; a tied head is the embedding, and old checkpoints'
     tables of the rotary embedding are left out.
 
     Raises:
         ValueError: weights are missing, too many or of another size.
     """
-    tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
-    state = {name: w for name, w in state.items() if not name.endswith("rotary_emb.inv_freq") and name not in tied}
+    tied = {f"{family.head}.weight"} if model.config.tie_word_embeddings else set()
+    tables = f"{family.rotary.rpartition('.')[2]}.inv_freq"
+    state = {name: w for name, w in state.items() if not name.endswith(tables) and name not in tied}
     expected = {name: tuple(weight.shape) for name, weight in model.state_dict().items() if name not in tied}
     for name in sorted(expected.keys() | state.keys()):
         if name not in state:
@@ -145,7 +148,3 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
     except Exception as error:  # its files can be wrong in any way
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise DataError(f"{folder}: the tokenizer cannot be loaded ({reason})") from error
-
-
-def _class_of(model_type: str) -> type[PreTrainedModel]:
-    return LeanLlamaForCausalLM if model_type == LeanLlamaConfig.model_type else LlamaForCausalLM

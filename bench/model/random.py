@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM
 
+from bench.family import of_config
+from bench.model.classes import config_class, stock_class
 from bench.model.load import dtype_of
 
 STD = 0.02
@@ -27,14 +28,15 @@ Sizes = dict[str, torch.Size]
 
 
 def write(config: Mapping[str, Any], dtype: str, seed: int, folder: Path) -> None:
-    """Write a LLaMA of the shape that `config` says, with weights from N(0, 0.02²), norms 1, into `folder`.
+    """Write a model of the shape that `config` says, with weights from N(0, 0.02²), norms 1, biases 0, into `folder`.
 
     Every tensor is drawn in float32 from a generator of its own, seeded from `seed` and its name.
     """
     folder.mkdir(parents=True)
-    llama = LlamaConfig(**config)
+    family = of_config(config)
+    stock = config_class(family)(**{name: value for name, value in config.items() if name != "model_type"})
     with torch.device("meta"):
-        sizes = {name: parameter.shape for name, parameter in LlamaForCausalLM(llama).named_parameters()}
+        sizes = {name: parameter.shape for name, parameter in stock_class(family)(stock).named_parameters()}
     width = dtype_of(dtype).itemsize
     shards = list(_shards(sizes, SHARD_BYTES // width))
     index: dict[str, str] = {}
@@ -46,14 +48,14 @@ def write(config: Mapping[str, Any], dtype: str, seed: int, folder: Path) -> Non
     total = width * sum(size.numel() for size in sizes.values())
     content = {"metadata": {"total_size": total}, "weight_map": index}
     (folder / "model.safetensors.index.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-    llama.architectures, llama.dtype = ["LlamaForCausalLM"], dtype
-    llama.save_pretrained(folder)
+    stock.architectures, stock.dtype = [family.architecture], dtype
+    stock.save_pretrained(folder)
 
 
 def draw(name: str, size: torch.Size, seed: int) -> torch.Tensor:
-    """The weights called `name`, float32: a vector is a norm's and all ones."""
+    """The weights called `name`, float32: a vector is a bias of zeros or a norm of ones."""
     if len(size) == 1:
-        return torch.ones(size)
+        return torch.zeros(size) if name.endswith(".bias") else torch.ones(size)
     digest = hashlib.sha256(f"{seed}|{name}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
     return torch.empty(size).normal_(0.0, STD, generator=generator)

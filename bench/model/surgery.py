@@ -8,13 +8,25 @@ from dataclasses import astuple, replace
 
 import torch
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from bench.errors import MethodError
+from bench.factor_shape import FactorShape, Slice
+from bench.family import Axis
+from bench.model.classes import config_class, lean_class, stock_class
 from bench.model.factors import Factors
-from bench.model.layers import Block, blocks_of, embedding_of, final_norm_of, head_of, path_of, shape_of
-from bench.model.lean_llama import Bottleneck, LeanLlamaConfig, LeanLlamaForCausalLM
-from bench.shape import BlockKept, BlockShape, FactorShape, Kept, Shape, Slice
+from bench.model.layers import (
+    Block,
+    blocks_of,
+    bottleneck_path,
+    embedding_of,
+    family_of,
+    final_norm_of,
+    head_of,
+    shape_of,
+)
+from bench.model.lean import Bottleneck
+from bench.shape import BlockKept, BlockShape, Kept, Shape
 
 NOT_TAKEN_OVER = (
     "model_type",
@@ -31,8 +43,8 @@ PER_LAYER = ("num_attention_heads", "num_key_value_heads", "intermediate_size")
 def prune(model: PreTrainedModel, kept: Kept) -> PreTrainedModel:
     """Remove all but `kept`; indices keep their order, `head_dim` never changes.
 
-    The weights of `model` are sliced in place, one matrix at a time, and handed over: use only what is returned, a
-    `LlamaForCausalLM` where the result is uniform, a `LeanLlamaForCausalLM` elsewhere.
+    The weights of `model` are sliced in place, one matrix at a time, and handed over: use only what is returned, the
+    family's stock class where the result is uniform, its lean class elsewhere.
 
     Raises:
         MethodError: `kept` does not fit the model (see `Shape.after`).
@@ -46,8 +58,9 @@ def prune(model: PreTrainedModel, kept: Kept) -> PreTrainedModel:
                 _slice_block(block, dense, kept)
         if kept.hidden is not None:
             _slice_hidden(model, kept.hidden)
+    layers = model.get_submodule(family_of(model).layers)
     for index in sorted(set(range(len(dense.blocks))) - set(kept.blocks), reverse=True):
-        del model.model.layers[index]
+        del layers[index]
     lean = _rebuild(model, after, model.state_dict())
     lean.leanboard_kept = history
     return lean
@@ -57,23 +70,22 @@ def factorize(model: PreTrainedModel, found: Sequence[tuple[Sequence[Slice], Fac
     """Put low-rank factors in the place of the projections that are their slices, in the model's own precision.
 
     The cores of `Factors` are those of the slices in their order, several for a projection that is several slices.
-    `model` is handed over: use only the `LeanLlamaForCausalLM` that is returned. It stores and multiplies the factors,
-    each set once, and can no longer be pruned.
+    `model` is handed over: use only what is returned, of the family's lean class. It stores and multiplies the factors,
+    each set once, keeps the biases of the projections, and can no longer be pruned.
 
     Raises:
-        MethodError: sizes do not fit (see `Shape.factored`), or a projection has a bias.
+        MethodError: sizes do not fit (see `Shape.factored`).
     """
-    shape, kept = shape_of(model), kept_of(model)
+    shape, kept, family = shape_of(model), kept_of(model), family_of(model)
     pairs = [(FactorShape(f.inner.shape[0], f.outer.shape[0], f.rank, tuple(pieces)), f) for pieces, f in found]
     after = shape.factored(form for form, _ in pairs)
     state = dict(model.state_dict())
     for number, (form, factors) in enumerate(pairs, start=len(shape.factors)):
-        weights = {f"model.factors.{number}.inner": factors.inner, f"model.factors.{number}.outer": factors.outer}
-        counts = [shape.count(form, piece) for piece in form.slices]
+        place = f"{model.base_model_prefix}.factors.{number}"
+        weights = {f"{place}.inner": factors.inner, f"{place}.outer": factors.outer}
+        counts = [form.count(piece, shape.size) for piece in form.slices]
         for piece, core in zip(form.slices, factors.core.split(counts), strict=True):
-            path = path_of(piece.layer, piece.projection)
-            if f"{path}.bias" in state:
-                raise MethodError(f"layer {piece.layer}, {piece.projection}: has a bias, which factors do not carry")
+            path = family.path(piece.layer, piece.projection)
             weights[f"{path}.core"] = core
             del state[f"{path}.weight"]
         state |= {name: weight.to(model.device, model.dtype).contiguous() for name, weight in weights.items()}
@@ -85,7 +97,7 @@ def factorize(model: PreTrainedModel, found: Sequence[tuple[Sequence[Slice], Fac
 def add_bottlenecks(model: PreTrainedModel, bottlenecks: Sequence[Bottleneck]) -> PreTrainedModel:
     """Put `bottlenecks`, one for each block and all of one width, behind the MLPs.
 
-    `model` is handed over: use only the `LeanLlamaForCausalLM` that is returned, which takes the bottlenecks' weights.
+    `model` is handed over: use only what is returned, of the family's lean class, which takes the bottlenecks' weights.
 
     Raises:
         MethodError: the model has bottlenecks, or their number is not that of the blocks.
@@ -98,7 +110,8 @@ def add_bottlenecks(model: PreTrainedModel, bottlenecks: Sequence[Bottleneck]) -
     state = dict(model.state_dict())
     for layer, bottleneck in enumerate(bottlenecks):
         weights = bottleneck.to(model.device, model.dtype).state_dict()
-        state |= {f"model.layers.{layer}.mlp.bottleneck.{name}": weight for name, weight in weights.items()}
+        place = f"{family_of(model).layers}.{layer}.{bottleneck_path(family_of(model))}"
+        state |= {f"{place}.{name}": weight for name, weight in weights.items()}
     lean = _rebuild(model, replace(shape, bottleneck=bottlenecks[0].down.out_features), state)
     lean.leanboard_kept = kept
     return lean
@@ -128,19 +141,19 @@ def _compose(before: Kept, kept: Kept) -> Kept:
 
 def _slice_block(block: Block, dense: Shape, kept: Kept) -> None:
     mine = kept.blocks[block.index]
-    query_rows = _head_rows(mine.heads, dense.head_dim)
-    kv_rows = _head_rows(dense.kept_kv_heads(block.index, mine.heads), dense.head_dim)
-    for linear, rows in ((block.q, query_rows), (block.k, kv_rows), (block.v, kv_rows)):
-        _slice(linear, rows, 0)
-    for linear in (block.gate, block.up):
-        _slice(linear, mine.channels, 0)
-    _slice(block.o, query_rows, 1)
-    _slice(block.down, mine.channels, 1)
+    keep = {
+        Axis.QUERY: _head_rows(mine.heads, dense.head_dim),
+        Axis.KV: _head_rows(dense.kept_kv_heads(block.index, mine.heads), dense.head_dim),
+        Axis.CHANNELS: mine.channels,
+    }
     if kept.hidden is not None:
-        for linear in (block.q, block.k, block.v, block.gate, block.up):
-            _slice(linear, kept.hidden, 1)
-        for module in (block.o, block.down, block.attention_norm, block.mlp_norm):
-            _slice(module, kept.hidden, 0)
+        keep[Axis.HIDDEN] = kept.hidden
+        for norm in (block.attention_norm, block.mlp_norm):
+            _slice(norm, kept.hidden, 0)
+    for projection in block.family.projections:
+        for dim, axis in enumerate((projection.rows, projection.columns)):
+            if axis in keep:
+                _slice(block.linear(projection.name), keep[axis], dim)
 
 
 def _slice_hidden(model: PreTrainedModel, hidden: Sequence[int]) -> None:
@@ -169,10 +182,10 @@ def _head_rows(heads: Sequence[int], head_dim: int) -> list[int]:
 
 def _rebuild(model: PreTrainedModel, shape: Shape, state: Mapping[str, torch.Tensor]) -> PreTrainedModel:
     """The model class that fits `shape`, with the weights `state`, no copy made; new ones require no gradients."""
-    cls, config = _config_for(model.config, shape)
+    config = _config_for(model, shape)
     with torch.device("meta"):
-        lean = cls(config)
-    lean.model.rotary_emb = model.model.rotary_emb
+        lean = (stock_class if config.model_type == shape.family.model_type else lean_class)(shape.family)(config)
+    lean.set_submodule(shape.family.rotary, model.get_submodule(shape.family.rotary))
     lean.load_state_dict(state, assign=True)
     lean.tie_weights()
     lean.generation_config = model.generation_config
@@ -183,23 +196,26 @@ def _rebuild(model: PreTrainedModel, shape: Shape, state: Mapping[str, torch.Ten
     return lean.train(model.training)
 
 
-def _config_for(base: LlamaConfig, shape: Shape) -> tuple[type[PreTrainedModel], LlamaConfig]:
-    fields = base.to_dict()
+def _config_for(model: PreTrainedModel, shape: Shape) -> PreTrainedConfig:
+    """Stock where `shape` is uniform and the stock class takes it, else lean."""
+    stock, lean = config_class(shape.family), lean_class(shape.family).config_class
+    fields = model.config.to_dict()
     for name in NOT_TAKEN_OVER:
         fields.pop(name, None)
-    fields |= {"hidden_size": shape.hidden, "num_hidden_layers": len(shape.blocks), "head_dim": shape.head_dim}
+    layers = len(shape.blocks)
+    fields |= {"hidden_size": shape.hidden, "num_hidden_layers": layers, "head_dim": shape.head_dim}
+    if fields.get("layer_types"):
+        fields["layer_types"] = fields["layer_types"][:layers]  # all alike: others are refused
     first = shape.blocks[0]
     plain = not shape.factors and not shape.bottleneck
     if plain and set(shape.blocks) == {first} and shape.hidden % first.heads == 0:
-        return LlamaForCausalLM, LlamaConfig(**fields | dict(zip(PER_LAYER, _widths(first), strict=True)))
+        return stock(**fields | dict(zip(PER_LAYER, _widths(first), strict=True)))
     per_layer = {i: dict(zip(PER_LAYER, _widths(block), strict=True)) for i, block in enumerate(shape.blocks)}
     factors = [
         {"rows": f.rows, "columns": f.columns, "rank": list(f.rank), "slices": [list(astuple(s)) for s in f.slices]}
         for f in shape.factors
     ]
-    return LeanLlamaForCausalLM, LeanLlamaConfig(
-        **fields, per_layer_config=per_layer, factors=factors, bottleneck=shape.bottleneck or None
-    )
+    return lean(**fields, per_layer_config=per_layer, factors=factors, bottleneck=shape.bottleneck or None)
 
 
 def _widths(block: BlockShape) -> tuple[int, int, int]:

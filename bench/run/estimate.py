@@ -19,7 +19,7 @@ import psutil
 
 from bench.blocks.settings import KEPT_LEAST, KEPT_SHARE, ROWS_BACKWARD, ROWS_FORWARD
 from bench.data.files import read_json
-from bench.errors import DataError, UsageError
+from bench.errors import UsageError
 from bench.method import Target, Traits
 from bench.paths import cache_dir
 from bench.random_weights import Recipe
@@ -84,10 +84,8 @@ def estimates_of(
     found = {}
     for job in jobs:
         weights = job.artifact.weights
-        try:
-            shape = Shape.from_json(configs.get(weights) or read_json(weights / "config.json"))
-        except (KeyError, TypeError) as error:
-            raise DataError(f"{weights / 'config.json'}: a width is missing or not a number ({error})") from error
+        file = weights / "config.json"
+        shape = Shape.of(configs.get(weights) or read_json(file), file)
         found[job.artifact.key] = estimate(job, shape, registry.method(job.artifact.method).cls.traits, seconds)
     return found
 
@@ -138,7 +136,7 @@ def check_fits(jobs: Sequence[Job], estimates: Mapping[str, Estimate], unmade: S
             )
     new = [job.artifact.key for job in jobs if not artifact_path(job.artifact.key).exists()]
     disk = sum(estimates[key].disk for key in new)
-    disk += sum(BYTES[recipe.dtype] * Shape.from_json(recipe.config).params() for recipe in unmade)
+    disk += sum(BYTES[recipe.dtype] * Shape.of(recipe.config).params() for recipe in unmade)
     folder = next(path for path in (cache_dir(), *cache_dir().parents) if path.exists())
     free = shutil.disk_usage(folder).free
     if disk > free:
@@ -188,10 +186,8 @@ def _scoring(cell: ArtifactCell, shape: Shape, traits: Traits) -> float:
 
 def _training(cell: ArtifactCell, settings: Mapping[str, Any], shape: Shape) -> float:
     """What training adapters on every projection takes beside the model."""
-    widths = sum(
-        4 * shape.hidden + 2 * shape.head_dim * (block.heads + block.kv_heads) + 3 * (shape.hidden + block.channels)
-        for block in shape.blocks
-    )
+    layers, projections = range(len(shape.blocks)), shape.family.projections
+    widths = sum(sum(shape.size(layer, projection.name)) for layer in layers for projection in projections)
     trained = _number(settings, "r", 8) * widths
     examples = min(_number(settings, "micro_batch", 4), _number(settings, "batch_size", 64))
     tokens = examples * _number(settings, "max_length", 256)

@@ -84,12 +84,12 @@ def _value(metric: Metric) -> str:
 
 
 def _loading(folder: Path, form: str, dtype: str) -> str:
-    own = (folder / "lean_llama.py").exists()
+    own = (folder / "lean.py").exists()
     return Template(LOADING[form].read_text(encoding="utf-8")).substitute(
         dtype=dtype,
         code=", trust_remote_code=True" if own else "",
         code_flag=",trust_remote_code=True" if own else "",
-        code_note="The model's code lies beside the weights in `lean_llama.py`; with Leanboard installed, "
+        code_note="The model's code lies beside the weights in `lean.py`; with Leanboard installed, "
         "`import bench.model` does in its place.\n\n"
         if own
         else "",

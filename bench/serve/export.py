@@ -71,7 +71,7 @@ def servable(folder: Path) -> list[str]:
         UsageError: a layer's heads are not a multiple of its key/value heads: no server shares them evenly.
     """
     config, _ = check_checkpoint(folder)
-    shape = Shape.from_json(config)
+    shape = Shape.of(config, folder / "config.json")
     for i, block in enumerate(shape.blocks):
         if block.heads % block.kv_heads:
             raise UsageError(

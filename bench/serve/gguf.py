@@ -37,7 +37,7 @@ def why_not(config: dict[str, Any]) -> str | None:
     rope = config.get("rope_parameters") or {}
     if rope.get("rope_type", "default") != "default":
         return f"rotary embeddings of type '{rope['rope_type']}' are not written to GGUF here"
-    if Shape.from_json(config).head_dim % 2:
+    if Shape.of(config).head_dim % 2:
         return "heads of an odd number of dimensions cannot be rotated in pairs"
     return None
 
@@ -53,7 +53,7 @@ def write_gguf(model: PreTrainedModel, tokenizer: Path, file: Path, name: str) -
     config = model.config.to_dict()
     if (why := why_not(config)) is not None:
         raise UsageError(f"{file}: {why}; use --format hf")
-    shape = Shape.from_config(model.config)
+    shape = Shape.of(config)
     is_uniform = len(set(shape.blocks)) == 1
     writer = gguf.GGUFWriter(file, "llama" if is_uniform else "deci")
     _describe(writer, model, shape, name)

@@ -20,8 +20,9 @@ from vllm.model_executor.layers.linear import ReplicatedLinear
 from vllm.model_executor.models.llama import LlamaDecoderLayer, LlamaForCausalLM, LlamaModel
 from vllm.model_executor.models.utils import WeightsMapper, extract_layer_index
 
-from bench.model.lean_llama import Bottleneck, FactoredLinear, SharedFactors
-from bench.shape import FactorShape, Shape, Slice
+from bench.factor_shape import FactorShape, Slice
+from bench.model.lean import Bottleneck, FactoredLinear, SharedFactors
+from bench.shape import Shape
 
 FUSED = {"qkv_proj": ("q", "k", "v"), "gate_up_proj": ("gate", "up")}
 ALONE = ("o_proj", "down_proj")
@@ -98,14 +99,14 @@ def _part(name: str, index: int, mine: Mapping[str, Piece], shape: Shape) -> nn.
 def _factored(
     cls: type[FactoredLinear], factors: SharedFactors, form: FactorShape, piece: Slice, shape: Shape
 ) -> FactoredLinear:
-    return cls(factors, list(form.rank), shape.count(form, piece), piece.transposed, shape.head_dim)
+    return cls(factors, list(form.rank), form.count(piece, shape.size), piece.transposed, shape.head_dim)
 
 
 class LeanLlamaModel(LlamaModel):
     """The decoder, and the low-rank factors that its layers share."""
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
-        shape = Shape.from_config(vllm_config.model_config.hf_config)
+        shape = Shape.of(vllm_config.model_config.hf_config.to_dict())
         if shape.factors and get_tensor_model_parallel_world_size() > 1:
             raise ValueError(
                 "low-rank factors are not split over GPUs: serve this checkpoint with one, tensor_parallel_size=1"

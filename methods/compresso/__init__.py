@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from bench.blocks.settings import LoraSettings
+from bench.families import Q, V
 from bench.method import Context, Method, Traits
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class CompressoConfig(LoraSettings):
 
     alpha: float = Field(8.0, gt=0, description="scale of the adapters, divided by r")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the adapters")
-    targets: tuple[str, ...] = Field(("q_proj", "v_proj"), min_length=1, description="projections that get an adapter")
+    targets: tuple[str, ...] = Field((Q, V), min_length=1, description="projections that get an adapter")
 
     init_heads: float = Field(10.0, description="mean logit of the heads' masks at first")
     init_channels: float = Field(4.59512, description="the channels' (a mask is 0 with probability 0.002 then)")

@@ -195,8 +195,8 @@ class Masks:
 
 
 def _projections(shape: Shape) -> Any:
-    """Weights of the blocks' projections: their parameters without the norms'."""
-    return shape.block_params() - 2 * len(shape.blocks) * shape.hidden
+    """Weights of the blocks' projections: their parameters without norms and biases."""
+    return shape.block_params() - shape.vector_params()
 
 
 def _starts(sizes: list[int]) -> list[int]:

@@ -107,7 +107,7 @@ def without(shape: Shape, ratio: float, order: Order, channels: Mapping[int, lis
     rest = order(count)[count:]
     blocks = {i: shape.keep_all().blocks[i] for i in rest}
     one = replace(shape, blocks=(shape.blocks[rest[0]],))
-    spare = round((wanted - count) * one.block_params() / (3 * shape.hidden))
+    spare = round((wanted - count) * one.block_params() / shape.channel_params())
     for i in rest if channels else []:
         cut = min(spare, len(channels[i]) - 1)
         blocks[i] = replace(blocks[i], channels=tuple(sorted(channels[i][cut:])))

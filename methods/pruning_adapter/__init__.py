@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from bench.blocks.settings import TrainingConfig
+from bench.families import K, ProjectionName, Q, V
 from bench.method import Context, Method, Traits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 class PruningAdapterConfig(TrainingConfig):
@@ -34,9 +33,7 @@ class PruningAdapterConfig(TrainingConfig):
     alpha: float | None = Field(
         None, gt=0, description="scale of the adapters, divided by their rank; by default twice the rank (published: 1)"
     )
-    targets: tuple[Projection, ...] = Field(
-        ("q_proj", "k_proj", "v_proj"), min_length=1, description="projections that get an adapter"
-    )
+    targets: tuple[ProjectionName, ...] = Field((Q, K, V), min_length=1, description="projections that get an adapter")
     train_norms: bool = Field(True, description="train the weights of all norms, too")
     lr: float = Field(5e-4, gt=0, description="peak learning rate of AdamW (published: 2e-5)")
     warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up, within the first half of the steps")

@@ -49,7 +49,7 @@ def test_lora_learns_and_leaves_a_plain_model(shape):
 
 
 def test_a_recovered_model_saves_and_loads(tmp_path):
-    import bench.model  # noqa: F401  (registers lean_llama)
+    import bench.model  # noqa: F401  (registers the lean classes)
 
     model = recover(pruned_model(), make_context(), QUICK)
     ids = token_ids(2, 9)

@@ -11,7 +11,7 @@ from bench.blocks.recoveries import resolve_recovery
 from bench.blocks.settings import FACTORS, LoraRecovery
 from bench.blocks.train import causal_loss, mean_loss
 from bench.errors import UsageError
-from bench.model.lean_llama import SharedFactors
+from bench.model.lean import SharedFactors
 from tests.artefacts import SHAPES, factored
 from tests.blocks.context import make_context, token_ids
 from tests.tiny import make_model

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-import bench.model  # noqa: F401  (registers lean_llama)
+import bench.model  # noqa: F401  (registers the lean classes)
 from bench.blocks.groups import keep_groups, kept_of, prune, shape_of
 from bench.errors import MethodError
 from methods.compresso.masks import Values, fold, masked

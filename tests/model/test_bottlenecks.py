@@ -8,7 +8,7 @@ from bench.errors import MethodError
 from bench.measure import size
 from bench.model.checkpoint import load_checkpoint, save_checkpoint
 from bench.model.layers import bottlenecks_of, shape_of
-from bench.model.lean_llama import Bottleneck
+from bench.model.lean import Bottleneck
 from bench.model.surgery import add_bottlenecks, kept_of, prune
 from bench.shape import BlockKept, Kept
 from tests.blocks.context import make_context

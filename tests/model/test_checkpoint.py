@@ -80,7 +80,7 @@ def test_uniform_results_are_plain_llama(saved: tuple[Path, torch.Tensor]) -> No
     config = json.loads((folder / "config.json").read_text())
     uniform = config["num_attention_heads"] == 2
     assert config["model_type"] == ("llama" if uniform else "lean_llama")
-    assert (folder / "lean_llama.py").exists() != uniform
+    assert (folder / "lean.py").exists() != uniform
     assert set(config.get("auto_map", {})) == (
         set() if uniform else {"AutoConfig", "AutoModel", "AutoModelForCausalLM"}
     )

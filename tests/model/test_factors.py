@@ -11,12 +11,13 @@ from safetensors import safe_open
 from bench.blocks.lowrank import cp, svd, tucker
 from bench.blocks.stacks import Stack, dims, single_stack, stack, stacks_of, unstack
 from bench.errors import MethodError
+from bench.factor_shape import FactorShape, Slice
 from bench.measure import size
 from bench.model.checkpoint import load_checkpoint, save_checkpoint
 from bench.model.factors import Factors
 from bench.model.layers import blocks_of, shape_of
 from bench.model.surgery import factorize, kept_of, prune
-from bench.shape import BlockKept, FactorShape, Kept, Slice
+from bench.shape import BlockKept, Kept
 from tests.model.test_checkpoint import IDS, fresh_process
 from tests.tiny import make_checkpoint, make_model, make_tokenizer
 

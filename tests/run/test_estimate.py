@@ -147,7 +147,7 @@ def test_what_gradients_take_is_what_scoring_allows_itself() -> None:
 
 
 def test_shapes_of_the_catalogue_count_as_published() -> None:
-    counts = {name: Shape.from_json(entry.config).params() for name, entry in CATALOGUE.items()}
+    counts = {name: Shape.of(entry.config).params() for name, entry in CATALOGUE.items()}
     assert counts == {
         "smollm2-135m": 134_515_008,
         "llama-7b": 6_738_415_616,
@@ -168,7 +168,7 @@ def test_a_shape_from_json_is_that_of_the_model(kind: str, tmp_path: Path) -> No
         make_checkpoint(tmp_path)
     else:
         make_checkpoint(tmp_path, kv_heads=2, tied=True)
-    assert Shape.from_json(read_json(tmp_path / "config.json")) == shape_of(load_folder(tmp_path)[0])
+    assert Shape.of(read_json(tmp_path / "config.json")) == shape_of(load_folder(tmp_path)[0])
 
 
 def test_a_config_without_a_width_is_one_sentence(cached: Path) -> None:

@@ -95,9 +95,9 @@ def test_code_that_is_not_what_was_measured_is_noticed(
 
     def spoil(folder: Path, *args: object, **kwargs: object) -> object:
         manifest = save(folder, *args, **kwargs)  # type: ignore[arg-type]
-        code = (folder / "lean_llama.py").read_text()
+        code = (folder / "lean.py").read_text()
         assert before in code
-        (folder / "lean_llama.py").write_text(code.replace(before, after, 1))
+        (folder / "lean.py").write_text(code.replace(before, after, 1))
         return manifest
 
     monkeypatch.setattr(module, "save_checkpoint", spoil)

@@ -38,7 +38,7 @@ def test_ids_are_those_of_transformers_and_the_cache_has_its_size(folder: Path) 
     assert short.ids == [expected.ids[0][:4]]
     assert len(first.stamps) == WORK.new + 1
     assert memory.cache == 3 * BLOCK * KV_HEADS * 2 * 32 * 4
-    assert memory.weights == 4 * Shape.from_json(read_json(folder / "config.json")).params()
+    assert memory.weights == 4 * Shape.of(read_json(folder / "config.json")).params()
 
 
 def test_a_task_is_measured(folder: Path) -> None:

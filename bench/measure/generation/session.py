@@ -35,7 +35,7 @@ class Entrant:
 
     @property
     def shape(self) -> Shape:
-        return Shape.from_json(read_json(self.folder / "config.json"))
+        return Shape.of(read_json(self.folder / "config.json"))
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def load(checkpoint: Checkpoint) -> Vllm:
     from vllm.engine.arg_utils import EngineArgs
     from vllm.v1.engine.llm_engine import LLMEngine
 
-    shape = Shape.from_json(read_json(checkpoint.folder / "config.json"))
+    shape = Shape.of(read_json(checkpoint.folder / "config.json"))
     size = BYTES[checkpoint.dtype]
     most = checkpoint.most
     length = most.prompt + most.new + 1

@@ -95,7 +95,7 @@ def test_a_real_measurement(tiny_mha: Path, tiny_gqa: Path) -> None:
         )
     )
     assert got["speedup"] == pytest.approx((ratios[1] + ratios[2]) / 2)
-    shapes = [Shape.from_json(json.loads((f / "config.json").read_text())) for f in (tiny_mha, tiny_gqa)]
+    shapes = [Shape.of(json.loads((f / "config.json").read_text())) for f in (tiny_mha, tiny_gqa)]
     machine = result.evidence.machine
     tried = Probe(machine["bandwidth"], machine["rate"], 1, 1.0, [])
     least = [least_seconds(shape, WORK, "float32", tried) for shape in shapes]

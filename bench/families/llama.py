@@ -1,0 +1,28 @@
+"""LLaMA 1 to 3.x, and what is built like it: Vicuna, SmolLM2, TinyLlama, Yi."""
+
+from bench.families import DOWN, GATE, UP, K, O, Q, V
+from bench.family import Axis, Family, Projection
+
+LLAMA = Family(
+    model_type="llama",
+    title="LLaMA",
+    architecture="LlamaForCausalLM",
+    projections=(
+        Projection(f"self_attn.{Q}", Axis.QUERY, Axis.HIDDEN),
+        Projection(f"self_attn.{K}", Axis.KV, Axis.HIDDEN),
+        Projection(f"self_attn.{V}", Axis.KV, Axis.HIDDEN),
+        Projection(f"self_attn.{O}", Axis.HIDDEN, Axis.QUERY),
+        Projection(f"mlp.{GATE}", Axis.CHANNELS, Axis.HIDDEN),
+        Projection(f"mlp.{UP}", Axis.CHANNELS, Axis.HIDDEN),
+        Projection(f"mlp.{DOWN}", Axis.HIDDEN, Axis.CHANNELS),
+    ),
+    biases={**dict.fromkeys((Q, K, V, O), "attention_bias"), **dict.fromkeys((GATE, UP, DOWN), "mlp_bias")},
+    attention_norm="input_layernorm",
+    mlp_norm="post_attention_layernorm",
+    epsilon="rms_norm_eps",
+    layers="model.layers",
+    embedding="model.embed_tokens",
+    final_norm="model.norm",
+    head="lm_head",
+    rotary="model.rotary_emb",
+)

@@ -1,0 +1,13 @@
+"""Qwen2 and Qwen2.5, Coder and Math included: LLaMA with biases on queries, keys and values."""
+
+from bench.families import K, Q, V
+from bench.families.llama import LLAMA
+
+QWEN2 = LLAMA.but(
+    model_type="qwen2",
+    title="Qwen2",
+    architecture="Qwen2ForCausalLM",
+    biases=dict.fromkeys((Q, K, V), True),
+    has_window=True,
+    defaults={"num_key_value_heads": 32, "use_sliding_window": False, "sliding_window": 4096, "max_window_layers": 28},
+)

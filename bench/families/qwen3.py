@@ -1,0 +1,13 @@
+"""Qwen3, the dense models: queries and keys are normed head by head, and heads have a width of their own."""
+
+from bench.families import K, O, Q, V
+from bench.families.qwen2 import QWEN2
+
+QWEN3 = QWEN2.but(
+    model_type="qwen3",
+    title="Qwen3",
+    architecture="Qwen3ForCausalLM",
+    biases=dict.fromkeys((Q, K, V, O), "attention_bias"),
+    head_norms={Q: "self_attn.q_norm", K: "self_attn.k_norm"},
+    defaults={**QWEN2.defaults, "head_dim": 128},
+)
