@@ -105,7 +105,7 @@ def test_a_checkpoint_without_tokenizer_says_so(folder: Path) -> None:
 
 def test_other_families_are_refused(folder: Path) -> None:
     edit(folder, model_type="opt")
-    assert "model_type 'opt' is not of the LLaMA family" in refusal(folder)
+    assert "config.json: model_type: 'opt' is of no known family; known are llama, mistral, qwen2" in refusal(folder)
     edit(folder, model_type="mystery", auto_map={"AutoConfig": "code.Config"})
     assert "auto_map" in refusal(folder)
     edit(folder, model_type="llama")

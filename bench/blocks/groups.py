@@ -18,7 +18,7 @@ from bench.errors import MethodError
 from bench.families import ATTENTION, MLP, PROJECTIONS
 from bench.family import Axis
 from bench.model.layers import Block, blocks_of, embedding_of, final_norm_of, head_of, shape_of
-from bench.model.surgery import kept_of, prune
+from bench.model.surgery import average_over_fewer, kept_of, prune
 from bench.shape import BlockKept, BlockShape, Kept, Shape
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Scores",
     "Shape",
     "attention_members",
+    "average_over_fewer",
     "blocks_of",
     "embedding_of",
     "final_norm_of",

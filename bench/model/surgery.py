@@ -66,6 +66,24 @@ def prune(model: PreTrainedModel, kept: Kept) -> PreTrainedModel:
     return lean
 
 
+def average_over_fewer(model: PreTrainedModel, ratio: float) -> None:
+    """Make ready for the removal of hidden dimensions that are 0: all but 1/`ratio` of them, in place.
+
+    The mean that a norm takes over those left is `ratio` times what it was, so the epsilon is multiplied by `ratio` and
+    the norm's weight by √ratio. Norms of heads share that epsilon: what they are given is multiplied by √ratio.
+    """
+    family = family_of(model)
+    with torch.no_grad():
+        for block in blocks_of(model):
+            for norm in (block.attention_norm, block.mlp_norm):
+                norm.weight *= ratio**0.5
+            for name in family.head_norms:
+                for parameter in block.linear(name).parameters():
+                    parameter *= ratio**0.5
+        final_norm_of(model).weight *= ratio**0.5
+    setattr(model.config, family.epsilon, getattr(model.config, family.epsilon) * ratio)
+
+
 def factorize(model: PreTrainedModel, found: Sequence[tuple[Sequence[Slice], Factors]]) -> PreTrainedModel:
     """Put low-rank factors in the place of the projections that are their slices, in the model's own precision.
 

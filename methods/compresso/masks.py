@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from bench.blocks.groups import (
     BlockKept,
     Kept,
+    average_over_fewer,
     blocks_of,
     embedding_of,
     final_norm_of,
@@ -81,10 +82,9 @@ def fold(model: PreTrainedModel, values: Values) -> PreTrainedModel:
     """The model that computes what `model` computes under `values`, without masks: scaled and sliced.
 
     Masks go into the rows that they multiply: heads into v, channels into gate and up, hidden dimensions into the
-    embedding, o and down. Where D' of D hidden dimensions are left, a norm's mean over them is D/D' times what it was,
-    so the epsilon is multiplied by D/D' and every norm's weight by sqrt(D/D'), which is exact. A head tied to the
-    embedding is scaled with it; dividing the final norm's weight by the mask undoes that, exactly too. Compresso's
-    published merge leaves the embedding unmasked, which its training does not.
+    embedding, o and down. Norms are corrected for the hidden dimensions that go, which is exact
+    (`average_over_fewer`). A head tied to the embedding is scaled with it; dividing the final norm's weight by the mask
+    undoes that, exactly too. Compresso's published merge leaves the embedding unmasked, which its training does not.
 
     `model` is used up, as by `prune`.
 
@@ -101,13 +101,10 @@ def fold(model: PreTrainedModel, values: Values) -> PreTrainedModel:
                 _scale(linear, values.channels[block.index])
             for linear in (block.o, block.down):
                 _scale(linear, values.hidden)
-            for norm in (block.attention_norm, block.mlp_norm):
-                norm.weight *= ratio**0.5
         embedding_of(model).weight *= values.hidden.to(model.dtype)
-        final_norm_of(model).weight *= ratio**0.5
+        average_over_fewer(model, ratio)
         if tied:
             final_norm_of(model).weight /= torch.where(values.hidden > 0, values.hidden, 1).to(model.dtype)
-    model.config.rms_norm_eps *= ratio
     return prune(model, kept)
 
 

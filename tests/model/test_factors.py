@@ -16,6 +16,7 @@ from bench.measure import size
 from bench.model.checkpoint import load_checkpoint, save_checkpoint
 from bench.model.factors import Factors
 from bench.model.layers import blocks_of, shape_of
+from bench.model.load import load_folder
 from bench.model.surgery import factorize, kept_of, prune
 from bench.shape import BlockKept, Kept
 from tests.model.test_checkpoint import IDS, fresh_process
@@ -238,9 +239,13 @@ def test_what_does_not_fit_is_refused(form: FactorShape, sentence: str) -> None:
         shape_of(make_model()).factored([form])
 
 
-def test_biases_are_refused() -> None:
-    model = make_model()
-    gate = blocks_of(model)[0].gate
-    gate.bias = torch.nn.Parameter(torch.zeros(96))
-    with pytest.raises(MethodError, match="layer 0, gate_proj: has a bias"):
-        factorize(model, [((GATE,), svd(gate.weight.detach()[None], 3).factors)])
+@pytest.mark.parametrize("kind", ["cp", "tucker"])
+@pytest.mark.parametrize(("mode", "attention_set"), [(2, "split"), (2, "kv_group"), (5, "split")])
+def test_factors_keep_the_biases(mode: int, attention_set: str, kind: str, tmp_path: Path) -> None:
+    shape = GQA | {"attention_bias": True, "mlp_bias": True}
+    dense, model, _ = factored(shape, mode, attention_set, kind)
+    assert sum(p.numel() for p in model.parameters()) == shape_of(model).params()
+    ids = torch.tensor([IDS])
+    torch.testing.assert_close(model(ids).logits, dense(ids).logits, rtol=1e-4, atol=1e-4)
+    model.save_pretrained(tmp_path)
+    torch.testing.assert_close(load_folder(tmp_path)[0](ids).logits, model(ids).logits)
