@@ -57,7 +57,7 @@ def compress(
     """Compress `model` with `method` and save the checkpoint in folder `out`.
 
     Args:
-        model: catalogue id or folder of a LLaMA-family checkpoint.
+        model: catalogue id or folder of a checkpoint.
         method: a registered method's name (`leanboard methods` lists them).
         config: fields of the method's config; the rest keep their defaults.
         target: how much to remove, as a `Target` or its fields; without it the config decides.
@@ -122,6 +122,7 @@ def evaluate(
 
     if limit is not None and limit < 1:
         raise UsageError(f"limit: must be at least 1, not {limit}")
+    load_registry()  # the families of plug-ins
     tasks = {task.id: task for name in task_ids for task in tasks_named(name, limit)}.values()
     fetch(sorted({ref for task in tasks for ref in task.spec.data()}), offline=offline())
     where = path_or_model.path if isinstance(path_or_model, Artifact) else path_or_model

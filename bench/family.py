@@ -148,7 +148,12 @@ def register(family: Family) -> None:
 
 def known() -> dict[str, Family]:
     """All families by `model_type`."""
-    return _found() | _plugged_in
+    return _found() | _packaged()[0] | _plugged_in
+
+
+def broken() -> dict[str, str]:
+    """The families of installed packages that could not be loaded, each with the reason."""
+    return _packaged()[1]
 
 
 def families_in(module: object) -> Iterator[Family]:
@@ -160,10 +165,21 @@ def families_in(module: object) -> Iterator[Family]:
 def _found() -> dict[str, Family]:
     folder = bench.families
     names = sorted(module.name for module in pkgutil.iter_modules(folder.__path__))
-    built_in = [importlib.import_module(f"{folder.__name__}.{name}") for name in names]
-    found = [family for module in built_in for family in families_in(module)]
-    found += [point.load() for point in entry_points(group="leanboard.families")]
-    return {family.model_type: family for family in found}
+    modules = [importlib.import_module(f"{folder.__name__}.{name}") for name in names]
+    return {family.model_type: family for module in modules for family in families_in(module)}
+
+
+@cache
+def _packaged() -> tuple[dict[str, Family], dict[str, str]]:
+    """What entry points of the group `leanboard.families` give: families, and reasons why others could not be had."""
+    families, problems = {}, {}
+    for point in entry_points(group="leanboard.families"):
+        try:
+            family = point.load()
+            families[family.model_type] = family
+        except Exception as error:  # a plug-in may fail in any way; it is listed, and the others go on
+            problems[point.name] = f"{type(error).__name__}: {error}"
+    return families, problems
 
 
 def default() -> Family:
@@ -188,7 +204,9 @@ def of_config(config: Mapping[str, Any], where: object = "config.json") -> Famil
     model_type = str(config.get("model_type", DEFAULT))
     family = of_type(model_type)
     if family is None:
-        raise UsageError(f"{where}: model_type: '{model_type}' is of no known family; known are {', '.join(known())}")
+        lost = "".join(f"; family {name} could not be loaded ({why})" for name, why in broken().items())
+        names = ", ".join(known())
+        raise UsageError(f"{where}: model_type: '{model_type}' is of no known family; known are {names}{lost}")
     try:
         family.window(config)
     except UsageError as error:

@@ -1,4 +1,4 @@
-"""Finds methods and tasks: nothing is listed by hand.
+"""Finds methods and tasks, and the model families of plug-ins: nothing is listed by hand.
 
 Methods come from the `methods` package, from the folders and files that `--plugins` or `LEANBOARD_PLUGINS` names, and
 from installed packages with an entry point in the group `leanboard.methods`. A plug-in that cannot be imported is
@@ -25,6 +25,7 @@ from pydantic import TypeAdapter
 import methods
 import tasks
 from bench.errors import UsageError, unknown
+from bench.family import broken, families_in, register
 from bench.method import Method, MethodConfig, Preset, Traits
 from bench.task import TASK_FILE, TASK_ID, GenerationTask, Task, TaskGroup, TaskSpec
 from bench.yamlfile import read_yaml, validated
@@ -100,11 +101,15 @@ class Registry:
         raise unknown("method", name, self.methods, where)
 
     def add(self, source: str, origin: str, load: Callable[[], Any]) -> None:
-        """Import a plug-in and take up its methods; one that fails is listed as broken."""
+        """Import a plug-in and take up its methods and families; one that fails is listed as broken."""
         try:
-            found = list(_methods_in(load()))
-            if not found:
-                raise TypeError("it defines no subclass of bench.method.Method")
+            loaded = load()
+            found = list(_methods_in(loaded))
+            families = [] if isinstance(loaded, type) else list(families_in(loaded))
+            if not found and not families:
+                raise TypeError("it defines no subclass of bench.method.Method and no bench.family.Family")
+            for family in families:
+                register(family)
             for cls in found:
                 _check(cls)
                 if cls.name in self.methods:
@@ -131,6 +136,7 @@ def load_registry(plugins: Sequence[Path] = ()) -> Registry:
             registry.add(path.stem, str(path), partial(_load_file, path))
     for point in entry_points(group="leanboard.methods"):
         registry.add(point.name, f"package {point.dist.name if point.dist else point.value}", point.load)
+    registry.broken |= {name: f"family, {why}" for name, why in broken().items()}
     return registry
 
 

@@ -25,7 +25,7 @@ from bench.errors import LeanboardError
 from bench.measure import CPU_TOKENS, GPU_TOKENS, Progress
 from bench.measure.answers import Answer, Answers
 from bench.measure.tries import Batch, batches, build_tries
-from bench.model.layers import head_of
+from bench.model.layers import head_of, window_of
 
 Request = tuple[tuple[str, str], list[int], list[int]]
 """lm-eval's encoded request: its texts, the ids of the context, the ids of the continuation."""
@@ -144,7 +144,7 @@ class PackedLM(HFLM):  # type: ignore[misc]
 
     def _hidden(self, batch: Batch) -> torch.Tensor:
         """The decoder's last states, [tries, nodes, hidden]."""
-        arguments = batch.attention(self.model.dtype)
+        arguments = batch.attention(self.model.dtype, window_of(self.model))
         hidden: torch.Tensor = self.model.base_model(batch.tokens, use_cache=False, **arguments).last_hidden_state
         return hidden
 

@@ -82,15 +82,18 @@ class Batch:
         """The numbers of the sequences in the tries."""
         return [owner for trie in self.tries for owner in trie.paths]
 
-    def attention(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    def attention(self, dtype: torch.dtype, window: int | None = None) -> dict[str, torch.Tensor]:
         """What tells a decoder how tokens attend and where they stand; nothing where no trie branches.
 
-        The mask, [tries, 1, nodes, nodes], is added to attention scores: 0 for a token's ancestors and for itself.
+        The mask, [tries, 1, nodes, nodes], is added to attention scores: 0 for a token's ancestors and for itself, of
+        which a `window` lets a token see so many, itself included.
         """
         if not any(trie.branches for trie in self.tries):
             return {}
         node = torch.arange(self.end.shape[1], device=self.end.device)
         ancestor = (node <= node[:, None]) & (node[:, None] < self.end[:, None, :])
+        if window is not None:
+            ancestor &= self.depth[:, :, None] - self.depth[:, None, :] < window
         mask = torch.full(ancestor.shape, torch.finfo(dtype).min, dtype=dtype, device=ancestor.device)
         return {"attention_mask": mask.masked_fill_(ancestor, 0)[:, None], "position_ids": self.depth}
 

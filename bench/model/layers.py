@@ -100,3 +100,8 @@ def final_norm_of(model: PreTrainedModel) -> nn.Module:
 def shape_of(model: PreTrainedModel) -> Shape:
     """The widths of `model`, read from its config."""
     return Shape.of(model.config.to_dict())
+
+
+def window_of(model: PreTrainedModel) -> int | None:
+    """How many tokens back attention reaches, the token itself included; None where it reaches all."""
+    return family_of(model).window(model.config.to_dict())

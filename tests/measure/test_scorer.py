@@ -33,6 +33,8 @@ MODELS: dict[str, Callable[[], torch.nn.Module]] = {
     "gqa": lambda: make_model(kv_heads=2, tied=True),
     "lean_llama": lean,
     "factored": lambda: factored({"kv_heads": 2})[0],
+    "window": lambda: make_model(family="mistral", kv_heads=2, sliding_window=16),
+    "head norms": lambda: make_model(family="qwen3", kv_heads=2, head_dim=24),
 }
 
 
