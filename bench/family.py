@@ -211,6 +211,8 @@ def of_config(config: Mapping[str, Any], where: object = "config.json") -> Famil
         family.window(config)
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from None
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"{where}: layer_types, sliding_window, max_window_layers: {error}") from error
     return family
 
 

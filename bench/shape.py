@@ -7,16 +7,19 @@ in indices of the dense model, what survives a structured pruning.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from bench.errors import DataError, MethodError, UsageError
 from bench.factor_shape import FactorShape, factors_in
 from bench.families import ProjectionName
 from bench.family import Axis, Family, default, of_config
 
+T = TypeVar("T")
+
+MOST_LAYERS = 10_000
 LAYERS, HEADS, KV_HEADS = "num_hidden_layers", "num_attention_heads", "num_key_value_heads"
 
 
@@ -75,16 +78,16 @@ class Shape:
                 the sentence begins with `where`.
         """
         family = of_config(config, where)
-        own = {int(i): changes for i, changes in (config.get("per_layer_config") or {}).items()}
-        widths = [_widths_in({**config, **own.get(i, {})}, family, where) for i in range(_count(config, LAYERS, where))]
         hidden = _count(config, "hidden_size", where)
+        heads = _count(config, HEADS, where)
+        given = family.value(config, "head_dim") is not None
         return cls(
             hidden=hidden,
-            head_dim=family.value(config, "head_dim") or hidden // _count(config, HEADS, where),
+            head_dim=_count(config, "head_dim", where, family) if given else hidden // heads,
             vocab=_count(config, "vocab_size", where),
-            tied=config.get("tie_word_embeddings", False),
-            blocks=tuple(widths),
-            factors=factors_in(config.get("factors")),
+            tied=bool(config.get("tie_word_embeddings", False)),
+            blocks=tuple(_widths_in(layer, family, where) for layer in _layers_in(config, where)),
+            factors=_parsed(factors_in, config, "factors", where),
             bottleneck=config.get("bottleneck") or 0,
             family=family,
             biased=family.biased(config),
@@ -249,6 +252,26 @@ def _check_indices(kept: tuple[int, ...], size: int, what: str) -> None:
         raise MethodError(f"none of the {what} is kept; at least one must be")
     if list(kept) != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= size:
         raise MethodError(f"kept {what} must be ascending, distinct and within 0..{size - 1}")
+
+
+def _layers_in(config: Mapping[str, Any], where: object) -> list[Mapping[str, Any]]:
+    """The fields of each layer."""
+    count = _count(config, LAYERS, where)
+    if count > MOST_LAYERS:
+        raise DataError(f"{where}: {LAYERS}: {count} is more than {MOST_LAYERS}")
+    own = _parsed(_by_layer, config, "per_layer_config", where)
+    return [{**config, **own.get(i, {})} for i in range(count)]
+
+
+def _by_layer(entries: Mapping[str, Mapping[str, Any]] | None) -> dict[int, dict[str, Any]]:
+    return {int(i): dict(changes) for i, changes in (entries or {}).items()}
+
+
+def _parsed(parse: Callable[[Any], T], config: Mapping[str, Any], name: str, where: object) -> T:
+    try:
+        return parse(config.get(name))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{where}: {name}: not as Leanboard writes it ({error})") from error
 
 
 def _widths_in(layer: Mapping[str, Any], family: Family, where: object) -> BlockShape:

@@ -174,7 +174,7 @@ def test_a_shape_from_json_is_that_of_the_model(kind: str, tmp_path: Path) -> No
 def test_a_config_without_a_width_is_one_sentence(cached: Path) -> None:
     file = cached / "tiny" / "config.json"
     file.write_text(json.dumps({k: v for k, v in read_json(file).items() if k != "hidden_size"}))
-    with pytest.raises(UsageError, match=r"config\.json: a width is missing or not a number \('hidden_size'\)"):
+    with pytest.raises(UsageError, match=r"config\.json: hidden_size: missing or not a positive number"):
         planned(cached)
 
 

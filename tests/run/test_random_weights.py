@@ -103,8 +103,8 @@ def test_shapes_of_folders_are_read_and_others_refused(tiny_gqa: Path, tmp_path:
     with pytest.raises(UsageError, match="unknown model 'lama-7b'; did you mean llama-7b"):
         recipe_of("lama-7b", {}, "float32")
     for content, sentence in (
-        ({"model_type": "opt"}, "config.json: model_type 'opt': random weights"),
-        ({"model_type": "llama", "hidden_size": 8}, "config.json: intermediate_size: missing"),
+        ({"model_type": "opt"}, "config.json: model_type: 'opt' is of no known family"),
+        ({"model_type": "llama", "num_hidden_layers": 1}, "config.json: hidden_size: missing"),
     ):
         (tmp_path / "config.json").write_text(json.dumps(content))
         with pytest.raises(UsageError, match=sentence):
