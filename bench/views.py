@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
 from bench.registry import MethodEntry, Registry, load_tasks
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
     from bench.run.plan import Plan
 
 Rows = list[dict[str, Any]]
@@ -161,6 +160,9 @@ def all_data() -> list[str]:
 
 def renderable(content: Any) -> RenderableType:
     """`content` for a terminal: rows as a table, a mapping as its fields with the card last."""
+    from rich.console import Group
+    from rich.text import Text
+
     if isinstance(content, Mapping):
         parts: list[RenderableType] = []
         for name, value in content.items():
@@ -177,6 +179,9 @@ def renderable(content: Any) -> RenderableType:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in rows[0]:
         table.add_column(name, overflow="fold")
