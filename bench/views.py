@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.registry import MethodEntry, Registry, load_tasks
@@ -147,11 +146,11 @@ def status_lines(notices: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def all_data() -> list[str]:
     """Every file of the data pack that some task or suite reads."""
-    import tasks
+    from bench.paths import SUITES
     from bench.suite import load_suite
 
     refs = {ref for spec in load_tasks().values() for ref in spec.data()}
-    for file in (Path(tasks.__file__).parent / "suites").glob("*.yaml"):
+    for file in SUITES.glob("*.yaml"):
         suite = load_suite(str(file))
         texts = [suite.calibration, suite.training, *(method.training for method in suite.methods)]
         refs |= {source.data for source in texts if source is not None}
