@@ -53,7 +53,7 @@ class Traits(BaseModel):
 class MethodConfig(BaseModel):
     """Base of every method's `Config`: frozen, no unknown keys; each field has a default and a description."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Target(BaseModel):

@@ -3,11 +3,18 @@
 import os
 from pathlib import Path
 
-import platformdirs
+ROOT = Path(__file__).resolve().parents[1]
+"""The folder that `bench`, `methods` and `tasks` lie in: the checkout, or where a wheel was installed.
+
+What comes with Leanboard is found from here and not by import: a user's `methods.py` or `tasks.py` cannot hide it.
+"""
+METHODS, TASKS, SUITES = ROOT / "methods", ROOT / "tasks", ROOT / "tasks" / "suites"
 
 
 def cache_dir() -> Path:
     """Folder for downloads, converted models and checkpoints: `LEANBOARD_CACHE`, else the user's cache folder."""
+    import platformdirs
+
     return Path(os.environ.get("LEANBOARD_CACHE") or platformdirs.user_cache_dir("leanboard")).expanduser()
 
 

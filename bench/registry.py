@@ -1,8 +1,8 @@
 """Finds methods and tasks, and the model families of plug-ins: nothing is listed by hand.
 
-Methods come from the `methods` package, from the folders and files that `--plugins` or `LEANBOARD_PLUGINS` names, and
-from installed packages with an entry point in the group `leanboard.methods`. A plug-in that cannot be imported is
-listed with its reason instead of being lost. Nothing here imports torch.
+Methods come from the folder `methods` beside `bench`, from the folders and files that `--plugins` or
+`LEANBOARD_PLUGINS` names, and from installed packages with an entry point in the group `leanboard.methods`. A plug-in
+that cannot be imported is listed with its reason instead of being lost. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-import methods
-import tasks
 from bench.errors import UsageError, unknown
 from bench.family import broken, families_in, register
 from bench.method import Method, MethodConfig, Preset, Traits
+from bench.paths import METHODS, TASKS
 from bench.task import TASK_FILE, TASK_ID, GenerationTask, Task, TaskGroup, TaskSpec
 from bench.yamlfile import read_yaml, validated
 
 BUILT_IN = "built in"
+PACKAGE = "leanboard_methods"
 PRESETS: TypeAdapter[dict[str, Preset]] = TypeAdapter(dict[str, Preset])
 
 
@@ -128,8 +128,8 @@ def load_registry(plugins: Sequence[Path] = ()) -> Registry:
         UsageError: there is nothing at a plug-in path.
     """
     registry = Registry()
-    for path in _children(Path(methods.__file__).parent):
-        registry.add(path.stem, BUILT_IN, partial(importlib.import_module, f"methods.{path.stem}"))
+    for path in _children(METHODS):
+        registry.add(path.stem, BUILT_IN, partial(_load_built_in, path.stem))
     named = [Path(p) for p in os.environ.get("LEANBOARD_PLUGINS", "").split(os.pathsep) if p]
     for root in [*plugins, *named]:
         for path in _plugins_at(root):
@@ -144,7 +144,7 @@ def load_registry(plugins: Sequence[Path] = ()) -> Registry:
 def load_tasks() -> dict[str, TaskSpec | TaskGroup]:
     """Every task and group of `tasks/*.yaml`, by name."""
     found: dict[str, TaskSpec | TaskGroup] = {}
-    for file in sorted(Path(tasks.__file__).parent.glob("*.yaml")):
+    for file in sorted(TASKS.glob("*.yaml")):
         spec = validated(TASK_FILE, read_yaml(file), file)
         if spec.name != file.stem:
             raise UsageError(f"{file}: name: '{spec.name}' is not the file's name")
@@ -199,6 +199,14 @@ def _children(root: Path) -> list[Path]:
         for p in root.iterdir()
         if not p.name.startswith(("_", ".")) and ((p / "__init__.py").exists() or p.suffix == ".py")
     )
+
+
+def _load_built_in(name: str) -> ModuleType:
+    """Import a method of ours within a package of our own, so that what the user calls `methods` is another."""
+    package = ModuleType(PACKAGE)
+    package.__path__ = [str(METHODS)]
+    sys.modules.setdefault(PACKAGE, package)
+    return importlib.import_module(f"{PACKAGE}.{name}")
 
 
 def _load_file(path: Path) -> ModuleType:

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-import tasks
 from bench.errors import UsageError, unknown
 from bench.method import Target
+from bench.paths import SUITES
 from bench.task import DataRef
 from bench.yamlfile import read_yaml, validated
 
@@ -87,7 +87,7 @@ def load_suite(name_or_file: str) -> Suite:
     """
     file = Path(name_or_file)
     if not file.is_file():
-        known = {f.stem: f for f in (Path(tasks.__file__).parent / "suites").glob("*.yaml")}
+        known = {f.stem: f for f in SUITES.glob("*.yaml")}
         if file.suffix in (".yaml", ".yml") or file.parent != Path("."):
             stem = file.stem if file.stem in known else ""
             hint = f"; the suite '{stem}' comes with Leanboard under that name" if stem else ""

@@ -39,7 +39,7 @@ def why_not_here(backend: str) -> str | None:
 
 
 class BaseTask(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     name: str = Field(pattern=r"^[a-z0-9_]+$")
     version: int = 1
@@ -151,7 +151,9 @@ class TaskGroup(BaseTask):
 
 
 TaskSpec = AccuracyTask | PerplexityTask | GenerationTask | SizeTask | ContinuationTask
-TASK_FILE: TypeAdapter[TaskSpec | TaskGroup] = TypeAdapter(Annotated[TaskSpec | TaskGroup, Field(discriminator="kind")])
+TASK_FILE: TypeAdapter[TaskSpec | TaskGroup] = TypeAdapter(
+    Annotated[TaskSpec | TaskGroup, Field(discriminator="kind")], config=ConfigDict(defer_build=True)
+)
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from bench.registry import MethodEntry, Registry, load_tasks
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
     from bench.run.plan import Plan
 
 Rows = list[dict[str, Any]]
@@ -148,11 +146,11 @@ def status_lines(notices: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def all_data() -> list[str]:
     """Every file of the data pack that some task or suite reads."""
-    import tasks
+    from bench.paths import SUITES
     from bench.suite import load_suite
 
     refs = {ref for spec in load_tasks().values() for ref in spec.data()}
-    for file in (Path(tasks.__file__).parent / "suites").glob("*.yaml"):
+    for file in SUITES.glob("*.yaml"):
         suite = load_suite(str(file))
         texts = [suite.calibration, suite.training, *(method.training for method in suite.methods)]
         refs |= {source.data for source in texts if source is not None}
@@ -161,6 +159,9 @@ def all_data() -> list[str]:
 
 def renderable(content: Any) -> RenderableType:
     """`content` for a terminal: rows as a table, a mapping as its fields with the card last."""
+    from rich.console import Group
+    from rich.text import Text
+
     if isinstance(content, Mapping):
         parts: list[RenderableType] = []
         for name, value in content.items():
@@ -177,6 +178,9 @@ def renderable(content: Any) -> RenderableType:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in rows[0]:
         table.add_column(name, overflow="fold")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.suites import leanboard, make_suite, user_seconds
+from tests.suites import leanboard, make_suite
 
 OLD_RECORDS = Path(__file__).parent / "data" / "old_records"
 VERBS = [
@@ -64,9 +64,29 @@ print("HEAVY", heavy)
     assert "HEAVY []" in python(code)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["methods"]])
-def test_help_and_methods_take_less_than_a_third_of_a_second(arguments: list[str], tmp_path: Path) -> None:
-    assert user_seconds(tmp_path, *arguments, times=5) < 0.3
+@pytest.mark.parametrize(
+    ("arguments", "most", "without"),
+    [(["--help"], 200, {"pydantic", "rich", "yaml"}), (["methods", "--json"], 330, {"rich", "pandas", "numpy"})],
+)
+def test_help_and_methods_import_little(arguments: list[str], most: int, without: set[str]) -> None:
+    """What they wait for is imports and schemas, so these are counted; the seconds are in `tests/benchmarks`."""
+    code = f"""
+import sys
+sys.argv = ["leanboard", *{arguments!r}]
+from bench.cli import main
+try:
+    main()
+except SystemExit:
+    pass
+print(len(sys.modules), *sys.modules)
+from bench.method import MethodConfig
+print(*(cls.__name__ for cls in MethodConfig.__subclasses__() if cls.__pydantic_complete__))
+"""
+    modules, built = python(code).splitlines()[-2:]
+    count, *names = modules.split()
+    assert int(count) <= most
+    assert not without & set(names)
+    assert built == "", "the config of a method is built when it is first used"
 
 
 def test_importing_bench_is_cheap() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.errors import UsageError
-from bench.registry import load_registry
+from bench.registry import load_registry, load_tasks
 from bench.scaffold import new_method
 from tests.suites import environment, leanboard, make_suite
 
@@ -110,3 +110,24 @@ def test_a_failed_check_ends_with_exit_code_1(tmp_path: Path) -> None:
     assert outcomes["runs"]["status"] == "failed"
     assert outcomes["runs"]["reason"] == "mha: compress() returned NoneType, not the model"
     assert outcomes["presets and card"]["status"] == "ok"
+
+
+def test_a_users_methods_and_tasks_hide_none_of_ours(tmp_path: Path) -> None:
+    """Neither from a script beside them nor from a run and its workers."""
+    make_suite(tmp_path, methods=["random"], tasks=["size"])
+    (tmp_path / "methods.py").write_text("MINE = 1\n")
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "__init__.py").write_text("MINE = 2\n")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import methods, tasks\n"
+        "from bench.registry import load_registry, load_tasks\n"
+        "from bench.suite import load_suite\n"
+        "print(methods.MINE, tasks.MINE, len(load_registry().methods), len(load_tasks()), load_suite('smollm').name)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["1", "2", str(len(load_registry().methods)), str(len(load_tasks())), "smollm"]
+    run = leanboard(tmp_path, "run", "suite.yaml")
+    assert run.returncode == 0, run.stderr

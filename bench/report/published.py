@@ -1,4 +1,4 @@
-"""Published numbers: `results/published/*.yaml`, each with its source and the protocol that it was measured under."""
+"""Published numbers: `bench/published/*.yaml`, each with its source and the protocol that it was measured under."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from bench.errors import UsageError
 from bench.report.stats import rounded
 from bench.yamlfile import read_yaml, validated
 
-HERE = Path(__file__).resolve().parents[2] / "results" / "published"
-"""Those of this checkout, which serve results folders that have none of their own."""
+HERE = Path(__file__).resolve().parents[1] / "published"
+"""Those that come with Leanboard, which serve every results folder."""
 
 
 class Strict(BaseModel):
@@ -99,7 +99,7 @@ class PublishedFile(Strict):
 class Published:
     """One published number. `value` is as printed, `number` in our unit, `metric_id` that of our measurement of it."""
 
-    file: str
+    file: Path
     row: PublishedRow
     metric: str
     value: float
@@ -127,27 +127,25 @@ class Published:
 
 
 def load_published(results: Path) -> list[Published]:
-    """Every published number under `results/published`, or else of this checkout, file by file.
+    """Every published number that comes with Leanboard, and those under `results/published`, file by file.
 
     Raises:
         UsageError: a file is not as the schema says; the sentence names it and the field.
     """
-    folder = results / "published"
-    folder = folder if folder.is_dir() else HERE
     found: list[Published] = []
-    for path in sorted(folder.glob("*.yaml")):
+    for path in [*sorted(HERE.glob("*.yaml")), *sorted((results / "published").glob("*.yaml"))]:
         content = validated(PublishedFile, read_yaml(path), path)
         found += [
-            Published(path.stem, row, metric, value, content.metrics[metric], table.source)
+            Published(path, row, metric, value, content.metrics[metric], table.source)
             for table in content.tables
             for row in table.rows
             for metric, value in row.values.items()
         ]
-    _no_contradiction(found, folder)
+    _no_contradiction(found)
     return found
 
 
-def _no_contradiction(found: Sequence[Published], folder: Path) -> None:
+def _no_contradiction(found: Sequence[Published]) -> None:
     """A dense score may be known once only."""
     seen: dict[tuple[str, str], Published] = {}
     for score in known_dense(found):
@@ -155,8 +153,8 @@ def _no_contradiction(found: Sequence[Published], folder: Path) -> None:
         other = seen.setdefault(key, score)
         if other.number != score.number:
             raise UsageError(
-                f"{folder / score.file}.yaml: known: {key[1]} of {key[0]} is {score.value} here and {other.value} in "
-                f"{other.file}.yaml"
+                f"{score.file}: known: {key[1]} of {key[0]} is {score.value} here and {other.value} in "
+                f"{other.file.name}"
             )
 
 

@@ -73,6 +73,6 @@ class CapaBoost(Method):
     config: CapaBoostConfig
 
     def compress(self, model: PreTrainedModel, ctx: Context) -> PreTrainedModel:
-        from methods.capaboost.method import compress
+        from .method import compress
 
         return compress(model, ctx, self.config)

@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 from bench.blocks import bottleneck as plain
 from bench.blocks.bottleneck import bottlenecks_of
 from bench.method import Context
-from methods.capaboost.branches import Masks, concatenate, side_by_side
+
+from .branches import Masks, concatenate, side_by_side
 
 
 def attach(model: PreTrainedModel, ctx: Context, width: int, masks: Masks) -> PreTrainedModel:

@@ -19,7 +19,8 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from bench.errors import MethodError
-from methods.capaboost import MaskKind
+
+from . import MaskKind
 
 GROUP, KEPT = 4, 2
 

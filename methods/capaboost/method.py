@@ -6,8 +6,9 @@ from bench.blocks.lora import attach, merge, refuse_target
 from bench.blocks.train import train
 from bench.errors import MethodError
 from bench.method import Context
-from methods.capaboost import CapaBoostConfig, bottleneck
-from methods.capaboost.branches import Masks, share, unshare
+
+from . import CapaBoostConfig, bottleneck
+from .branches import Masks, share, unshare
 
 
 def compress(model: PreTrainedModel, ctx: Context, config: CapaBoostConfig) -> PreTrainedModel:

@@ -97,6 +97,6 @@ class Compresso(Method):
     config: CompressoConfig
 
     def compress(self, model: PreTrainedModel, ctx: Context) -> PreTrainedModel:
-        from methods.compresso.method import compress
+        from .method import compress
 
         return compress(model, ctx, self.config)

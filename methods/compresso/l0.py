@@ -16,7 +16,8 @@ from torch import nn
 
 from bench.blocks.groups import BlockKept, BlockShape, Kept, Shape, query_heads
 from bench.method import Basis
-from methods.compresso.masks import Values
+
+from .masks import Values
 
 Family = Literal["heads", "channels", "hidden"]
 Ramp = Literal["linear", "cubic"]

@@ -14,9 +14,10 @@ from bench.blocks.notice import NOTICE
 from bench.blocks.ranking import to_target
 from bench.blocks.train import Hooks, steps_of, train
 from bench.method import Context, Example, Target
-from methods.compresso import CompressoConfig
-from methods.compresso.l0 import HardConcrete, Lagrangian, Masks
-from methods.compresso.masks import Values, fold, masked
+
+from . import CompressoConfig
+from .l0 import HardConcrete, Lagrangian, Masks
+from .masks import Values, fold, masked
 
 
 def compress(model: PreTrainedModel, ctx: Context, config: CompressoConfig) -> PreTrainedModel:

@@ -54,6 +54,6 @@ class Laser(Method):
     config: LaserConfig
 
     def compress(self, model: PreTrainedModel, ctx: Context) -> PreTrainedModel:
-        from methods.laser.method import compress
+        from .method import compress
 
         return compress(model, ctx, self.config)

@@ -8,7 +8,8 @@ from bench.blocks.lowrank import Factors, svd
 from bench.blocks.search import Approximator, Rank, decompose, tried_layers
 from bench.blocks.stacks import Stack, single_stack
 from bench.method import Context
-from methods.laser import LaserConfig
+
+from . import LaserConfig
 
 
 def compress(model: PreTrainedModel, ctx: Context, config: LaserConfig) -> PreTrainedModel:

@@ -47,6 +47,6 @@ class LayerDrop(Method):
     config: LayerDropConfig
 
     def compress(self, model: PreTrainedModel, ctx: Context) -> PreTrainedModel:
-        from methods.layer_drop.method import compress
+        from .method import compress
 
         return compress(model, ctx, self.config)

@@ -15,7 +15,8 @@ from bench.blocks.groups import Kept, Shape, blocks_of, final_norm_of, prune, sh
 from bench.blocks.ranking import to_target
 from bench.errors import MethodError
 from bench.method import Context, Target
-from methods.layer_drop import LayerDropConfig
+
+from . import LayerDropConfig
 
 Order = Callable[[int], list[int]]
 

@@ -59,6 +59,6 @@ class LLMPruner(Method):
     config: LLMPrunerConfig
 
     def compress(self, model: PreTrainedModel, ctx: Context) -> PreTrainedModel:
-        from methods.llm_pruner.method import compress
+        from .method import compress
 
         return compress(model, ctx, self.config)

@@ -8,7 +8,8 @@ from bench.blocks.ranking import Choose
 from bench.blocks.structured import prune_groups, prune_stepwise
 from bench.blocks.taylor import score_groups, score_hidden
 from bench.method import Context
-from methods.llm_pruner import LLMPrunerConfig
+
+from . import LLMPrunerConfig
 
 
 def compress(model: PreTrainedModel, ctx: Context, config: LLMPrunerConfig) -> PreTrainedModel:

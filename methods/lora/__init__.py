@@ -28,6 +28,6 @@ class Lora(Method):
     config: LoraTuning
 
     def compress(self, model: PreTrainedModel, ctx: Context) -> PreTrainedModel:
-        from methods.lora.method import compress
+        from .method import compress
 
         return compress(model, ctx, self.config)

@@ -33,6 +33,6 @@ class Magnitude(Method):
     config: MagnitudeConfig
 
     def compress(self, model: PreTrainedModel, ctx: Context) -> PreTrainedModel:
-        from methods.magnitude.method import compress
+        from .method import compress
 
         return compress(model, ctx, self.config)

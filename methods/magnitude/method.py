@@ -6,7 +6,8 @@ from bench.blocks.groups import Scores
 from bench.blocks.structured import prune_groups
 from bench.blocks.taylor import score_groups
 from bench.method import Context
-from methods.magnitude import MagnitudeConfig
+
+from . import MagnitudeConfig
 
 
 def compress(model: PreTrainedModel, ctx: Context, config: MagnitudeConfig) -> PreTrainedModel:

@@ -60,6 +60,6 @@ class PruningAdapter(Method):
     config: PruningAdapterConfig
 
     def compress(self, model: PreTrainedModel, ctx: Context) -> PreTrainedModel:
-        from methods.pruning_adapter.method import compress
+        from .method import compress
 
         return compress(model, ctx, self.config)

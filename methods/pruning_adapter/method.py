@@ -15,9 +15,10 @@ from bench.blocks.groups import blocks_of, final_norm_of, prune, shape_of
 from bench.blocks.lora import merge
 from bench.blocks.train import Hooks, seeded, train
 from bench.method import Context, Example
-from methods.pruning_adapter import PruningAdapterConfig
-from methods.pruning_adapter.gates import Gates, gate_importance
-from methods.pruning_adapter.ranking import adapter_ranks, normalised, select
+
+from . import PruningAdapterConfig
+from .gates import Gates, gate_importance
+from .ranking import adapter_ranks, normalised, select
 
 NAME = "pruning_adapter"
 INIT_STD = 0.01

@@ -10,8 +10,9 @@ from bench.blocks.groups import Kept, Shape, keep_groups
 from bench.blocks.ranking import to_target
 from bench.errors import MethodError
 from bench.method import TARGET_TOLERANCE, Target
-from methods.pruning_adapter import PruningAdapterConfig
-from methods.pruning_adapter.gates import Gates
+
+from . import PruningAdapterConfig
+from .gates import Gates
 
 TINY = 1e-20
 ByLayer = Mapping[int, torch.Tensor]

@@ -27,6 +27,6 @@ class Random(Method):
     config: SelectionConfig
 
     def compress(self, model: PreTrainedModel, ctx: Context) -> PreTrainedModel:
-        from methods.random.method import compress
+        from .method import compress
 
         return compress(model, ctx, self.config)

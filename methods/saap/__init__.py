@@ -77,6 +77,6 @@ class SAAP(Method):
     config: SAAPConfig
 
     def compress(self, model: PreTrainedModel, ctx: Context) -> PreTrainedModel:
-        from methods.saap.method import compress
+        from .method import compress
 
         return compress(model, ctx, self.config)

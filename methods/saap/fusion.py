@@ -17,7 +17,8 @@ import torch
 
 from bench.blocks.groups import Scores
 from bench.errors import MethodError
-from methods.saap import Fit, Scope, Score
+
+from . import Fit, Scope, Score
 
 SMALLEST = 1e-12
 RATE, CLOSE, MOST_STEPS = 0.05, 1e-4, 20_000

@@ -9,10 +9,11 @@ from bench.blocks.groups import Scores, pruned_layers, shape_of
 from bench.blocks.ranking import Choose, Ranking
 from bench.blocks.structured import prune_stepwise
 from bench.method import Context, Target
-from methods.saap import SAAPConfig
-from methods.saap.fusion import Line, fuse
-from methods.saap.sampled import Sampled, sample_groups
-from methods.saap.search import Budget, order_scores
+
+from . import SAAPConfig
+from .fusion import Line, fuse
+from .sampled import Sampled, sample_groups
+from .search import Budget, order_scores
 
 
 def compress(model: PreTrainedModel, ctx: Context, config: SAAPConfig) -> PreTrainedModel:

@@ -14,8 +14,9 @@ import torch
 from bench.blocks.groups import Kept, keep_groups
 from bench.blocks.ranking import Module, Ranking
 from bench.errors import MethodError
-from methods.saap import SAAPConfig
-from methods.saap.fusion import means
+
+from . import SAAPConfig
+from .fusion import means
 
 SMALLEST = 1e-12
 LEVEL = 1e-9

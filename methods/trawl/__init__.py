@@ -71,6 +71,6 @@ class Trawl(Method):
     config: TrawlConfig
 
     def compress(self, model: PreTrainedModel, ctx: Context) -> PreTrainedModel:
-        from methods.trawl.method import compress
+        from .method import compress
 
         return compress(model, ctx, self.config)

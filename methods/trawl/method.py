@@ -10,7 +10,8 @@ from bench.blocks.lowrank import Factors, cp, tucker
 from bench.blocks.search import Approximator, Rank, decompose, tried_layers
 from bench.blocks.stacks import Stack, stacks_of
 from bench.method import Context
-from methods.trawl import TrawlConfig
+
+from . import TrawlConfig
 
 
 def compress(model: PreTrainedModel, ctx: Context, config: TrawlConfig) -> PreTrainedModel:

@@ -37,6 +37,6 @@ class WandaSp(Method):
     config: WandaSpConfig
 
     def compress(self, model: PreTrainedModel, ctx: Context) -> PreTrainedModel:
-        from methods.wanda_sp.method import compress
+        from .method import compress
 
         return compress(model, ctx, self.config)

@@ -6,7 +6,8 @@ from bench.blocks.activations import wanda_scores
 from bench.blocks.groups import Scores
 from bench.blocks.structured import prune_groups
 from bench.method import Context
-from methods.wanda_sp import WandaSpConfig
+
+from . import WandaSpConfig
 
 
 def compress(model: PreTrainedModel, ctx: Context, config: WandaSpConfig) -> PreTrainedModel:

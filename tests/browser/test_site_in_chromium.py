@@ -210,11 +210,16 @@ def luminance(colour: str) -> float:
     return sum(float(part) for part in colour[colour.index("(") + 1 : -1].split(",")[:3])
 
 
+@pytest.mark.perf
 def test_a_filter_of_five_hundred_records_answers_within_a_tenth_of_a_second(folder: Any, visit: Open) -> None:
     page = visit(folder("five_hundred", five_hundred) / "index.html")
-    assert page.locator("#count").inner_text() == "56 rows"
     took = [page.evaluate(FILTERS, ["saap", "", "0.4", "trawl 0.3", ""]) for _ in range(3)]
     assert max(min(times) for times in zip(*took, strict=True)) < 100
+
+
+def test_a_filter_of_five_hundred_records_leaves_what_fits(folder: Any, visit: Open) -> None:
+    page = visit(folder("five_hundred", five_hundred) / "index.html")
+    assert page.locator("#count").inner_text() == "56 rows"
     page.fill("#find", "saap")
     assert page.locator("#count").inner_text() == "6 of 56 rows"
 

@@ -152,7 +152,7 @@ def known(scores: dict[str, float], model: str = "tiny") -> list[Published]:
             values={metric: value},
         )
         how = Protocol(task=task, metric=kind, protocol=protocol)
-        found.append(Published("file", row, metric, value, how, "a page"))
+        found.append(Published(Path("file.yaml"), row, metric, value, how, "a page"))
     return found
 
 

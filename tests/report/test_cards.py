@@ -1,5 +1,7 @@
 """Report cards are ticked from records alone."""
 
+from pathlib import Path
+
 from bench.record.store import AnyRecord
 from bench.report.board import Board
 from bench.report.build import build
@@ -29,7 +31,7 @@ def published(value: float) -> list[Published]:
     ours = Counterpart(model="tiny", method="saap", target="params=0.2")
     line = PublishedRow(method="SAAP", model="Tiny", of="saap", ours=ours, values={"ppl": value})
     how = Protocol(task="wikitext2", metric="ppl_token", protocol="128/limit64")
-    return [Published("file", line, "ppl", value, how, "Table 1")]
+    return [Published(Path("file.yaml"), line, "ppl", value, how, "Table 1")]
 
 
 def test_a_card_with_everything_is_all_ticks() -> None:

@@ -8,7 +8,7 @@ from bench.errors import UsageError
 from bench.record.store import AnyRecord
 from bench.report.build import build
 from bench.report.markdown import markdown
-from bench.report.published import HERE, known_dense, load_published
+from bench.report.published import HERE, Published, known_dense, load_published
 from bench.report.reproduction import Comparison, differing
 from bench.report.tables import reproduction_csv
 from bench.report.verdicts import reproduction
@@ -38,9 +38,14 @@ def written(results: Path, text: str) -> Path:
     return path
 
 
+def mine(results: Path) -> list[Published]:
+    """The numbers of `results` alone."""
+    return [number for number in load_published(results) if number.file.parent == results / "published"]
+
+
 def one(tmp_path: Path, values: str, board_rows: list[AnyRecord], change: tuple[str, str] = ("", "")) -> Comparison:
     written(tmp_path, FILE.replace("VALUES", values).replace(*change))
-    [found] = build(board_rows, [], load_published(tmp_path)).published
+    [found] = build(board_rows, [], mine(tmp_path)).published
     return found
 
 
@@ -103,7 +108,7 @@ def test_the_cell_names_the_field_that_differs(tmp_path: Path) -> None:
     made = artifact("saap")
     records = [made, perplexity(made, 30.0, "wikitext2@128")]
     written(tmp_path, FILE.replace("VALUES", "{ppl_2048: 30.0}"))
-    board = build(records, [], load_published(tmp_path))
+    board = build(records, [], mine(tmp_path))
     [found] = board.published
     assert (found.state, found.why, found.delta) == ("not comparable", "window 2048 ≠ 128", None)
     assert "not comparable: window 2048 ≠ 128" in markdown(board)
@@ -129,8 +134,8 @@ def test_what_cannot_be_compared_says_why(
     ("text", "sentence"),
     [
         (
-            "about: x\nmetrics: {}\ntables: [{source: T, rows: [{method: a, model: b, why: c, values: {ppl: 1}}]}]",
-            "metric 'ppl' of 'a' has no protocol under metrics",
+            "about: x\nmetrics: {}\ntables: [{source: Table 1, rows: [{method: a, model: b, why: c, values: {p: 1}}]}]",
+            "metric 'p' of 'a' has no protocol under metrics",
         ),
         (
             "about: x\nmetrics: {}\ntables: [{source: Table 1, rows: [{method: a, model: b, values: {ppl: 1}}]}]",
@@ -161,7 +166,13 @@ def test_a_dense_score_is_known_once(tmp_path: Path) -> None:
     assert len(known_dense(load_published(tmp_path), "tiny")) == 2
 
 
-COMMITTED = load_published(HERE.parent)
+COMMITTED = load_published(HERE)
+
+
+def test_those_of_a_results_folder_stand_with_ours(tmp_path: Path) -> None:
+    written(tmp_path, FILE.replace("VALUES", "{ppl: 30.0}"))
+    [added] = mine(tmp_path)
+    assert load_published(tmp_path) == [*COMMITTED, added]
 
 
 def test_the_committed_numbers_keep_their_sources_and_say_what_they_are() -> None:
