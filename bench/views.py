@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.registry import MethodEntry, Registry, load_tasks
+from bench.task import TaskGroup
 
 if TYPE_CHECKING:
     from bench.run.plan import Plan
@@ -86,9 +87,8 @@ def task_list() -> Rows:
     rows = []
     for spec in load_tasks().values():
         protocols = [""]
-        if spec.kind != "group":
-            usual = getattr(spec, "windows", None) or getattr(spec, "protocols", None) or [None]
-            protocols = [spec.protocol(None if p is None else str(p)) for p in usual]
+        if not isinstance(spec, TaskGroup):
+            protocols = [spec.protocol(usual) for usual in spec.usual()]
         data = spec.data()
         rows.append(
             {

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from bench.record.kinds import Kind, kind_of, name_of, split
 from bench.report.cards import ReportCard
+from bench.report.cell import Cell
 from bench.report.frame import Identity
 from bench.report.gates import DenseGate, Signal
 from bench.report.paired import Pair
@@ -21,45 +24,30 @@ if TYPE_CHECKING:
 
 WORSE = "worse than random (point estimate)"
 
-FAMILIES = ("removed", "params", "bytes", "macs", "perplexity", "mean", "accuracy", "generate", "other", "cost")
-
 
 @dataclass(frozen=True)
 class Column:
-    """A column of numbers: a metric id with its unit and direction. `family` is one of `FAMILIES`."""
+    """A column of numbers: a metric id with its unit and direction."""
 
     id: str
     unit: str
     direction: str
-    family: str
+
+    @cached_property
+    def kind(self) -> Kind:
+        return kind_of(self.id)
 
     @property
     def name(self) -> str:
-        return self.id.split("@")[0]
+        return name_of(self.id)
+
+    @property
+    def task(self) -> str:
+        return split(self.id)[0]
 
     @property
     def protocol(self) -> str:
-        return self.id.partition("@")[2]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A number of a row, over several seeds the mean.
-
-    `stderr` and `interval` are then the means of the seeds' own (every seed answers the same items, so more seeds do
-    not make the sampling error smaller), `std` is the standard deviation between seeds. `lost` tells the seeds that
-    have no value and why; where none has one, `value` is None. A speed `is_disturbed` where others used the machine: it
-    is shown, and counts for nothing.
-    """
-
-    value: float | None
-    n: int = 0
-    stderr: float | None = None
-    interval: tuple[float, float] | None = None
-    std: float | None = None
-    seeds: int = 0
-    lost: tuple[str, ...] = ()
-    is_disturbed: bool = False
+        return split(self.id)[2]
 
 
 @dataclass(frozen=True)
@@ -150,17 +138,17 @@ class Board:
     def of(self, model: str) -> list[Row]:
         return [row for row in self.rows if row.identity.model == model]
 
-    def columns_of(self, model: str, *families: str) -> list[Column]:
-        """The columns that any row of `model` has something in, of these families (of all, where none is given)."""
+    def columns_of(self, model: str) -> list[Column]:
+        """The columns that any row of `model` has something in."""
         used = {id_ for row in self.of(model) for id_ in (*row.cells, *row.missing)}
-        return [c for c in self.columns if c.id in used and (not families or c.family in families)]
+        return [c for c in self.columns if c.id in used]
 
     def remarks(self, model: str) -> dict[str, list[str]]:
         """What is to be said of single rows, each remark once: troubles, marks, and which tasks a mean lacks."""
         labels = self.labels(model)
         about: dict[str, list[str]] = defaultdict(list)
         for row in self.of(model):
-            lacking = [c.id for c in self.columns_of(model, "mean") if row.has_checkpoint and c.id in row.missing]
+            lacking = [c.id for c in self.columns_of(model) if row.has_checkpoint and c.id in row.missing]
             missing = [f"no {id_}, for want of {', '.join(row.missing[id_])}" for id_ in lacking]
             for note in [*row.notes, *missing]:
                 about[note].append(labels[row.identity])

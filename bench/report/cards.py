@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bench.record.kinds import SPEEDUP, name_of
 from bench.report.frame import Identity, Run
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def _ratio_and_speed(rows: Sequence[Row]) -> Tick:
         row
         for row in rows
         if row.value("removed.params") is not None
-        and any(id_.startswith("generate.speedup@") and cell.value is not None for id_, cell in row.cells.items())
+        and any(name_of(id_) == SPEEDUP and cell.value is not None for id_, cell in row.cells.items())
     ]
     is_whole = bool(rows) and len(have) == len(rows)
     return Tick("ratio and speed-up reported", is_whole, f"{len(have)} of {len(rows)} rows")

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UsageError
+from bench.record.kinds import form_of, kind_of, split
 from bench.record.store import AnyRecord, Store, differences
 from bench.report.board import Board
 from bench.report.build import build
 from bench.report.evidence import evidence_of
-from bench.report.formats import reading
+from bench.report.formats import number
 from bench.report.frame import Identity, Run, current
 from bench.report.headline import means_of
-from bench.report.paired import is_loss
 from bench.report.rank import Basis, Ranking
 from bench.report.stats import ALPHA, Difference, holm, pairwise
 from bench.task import TaskGroup
@@ -48,7 +48,8 @@ class Outcome:
             return self.why
         if self.holm >= ALPHA or not self.difference.value:
             return "no difference found"
-        return "B is better" if (self.difference.value < 0) == is_loss(self.metric) else "A is better"
+        is_lower_better = form_of(self.metric).direction == "lower"
+        return "B is better" if (self.difference.value < 0) == is_lower_better else "A is better"
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,8 @@ def _compared(a: str, b: str, ours: Runs, theirs: Runs, groups: Sequence[TaskGro
     runs = dict(zip(rows, (ours, theirs), strict=True))
     values = [_values(seeds) for seeds in (ours, theirs)]
     shared = sorted(id_ for id_ in values[0].keys() & values[1].keys())
-    bases = [Basis(id_, (id_,), not is_loss(id_)) for id_ in shared if _is_quality(id_)]
-    suffixes = sorted({id_.partition("@")[2] for id_ in shared if ".acc" in id_})
+    bases = [Basis(id_, (id_,), form_of(id_).direction == "higher") for id_ in shared if kind_of(id_).is_quality]
+    suffixes = sorted({split(id_)[2] for id_ in shared if kind_of(id_).is_share})
     means = [mean for mean in means_of(suffixes, groups, {}) if set(mean.parts) <= set(shared)]
     bases += [Basis(mean.id, mean.parts, True) for mean in means]
     ranking = Ranking(runs, evidence_of(runs, sorted({part for basis in bases for part in basis.parts})), {})
@@ -138,11 +139,6 @@ def _values(seeds: Runs) -> dict[str, list[float]]:
             for metric in record.metrics if record.status == "ok" else ():
                 found.setdefault(metric.id, []).append(metric.value)
     return found
-
-
-def _is_quality(metric: str) -> bool:
-    name = metric.split("@")[0].partition(".")[2]
-    return name.startswith(("acc", "ppl"))
 
 
 def _tested(
@@ -184,17 +180,17 @@ def _keys(ours: Runs, theirs: Runs) -> Iterator[tuple[str, Any, Any]]:
 
 
 def table(compared: Compared) -> list[dict[str, str]]:
-    """The tests as lines for reading; perplexities as such, their difference in nats per token, accuracies in %."""
+    """The tests as lines for reading: values in their unit, differences as their kind says."""
     lines = []
     for test in compared.tests:
-        d, (scale, decimals, unit) = test.difference, reading(test.metric)
+        d, gap, unit = test.difference, kind_of(test.metric).gap, form_of(test.metric).unit
         line = {"metric": test.metric, "n": str(test.n or "–")}
         for side, value in (("A", test.a), ("B", test.b)):
-            line[side] = "–" if value is None else f"{scale * value:,.{2 if is_loss(test.metric) else 1}f}"
+            line[side] = number(value, unit)
         if d is not None and test.p is not None and test.holm is not None:
             line |= {
-                "B − A": f"{scale * d.value:+.{decimals}f} {unit}",
-                "95 %": f"{scale * d.low:+.{decimals}f} to {scale * d.high:+.{decimals}f}",
+                "B − A": f"{gap.text(d.value)} {gap.unit}",
+                "95 %": f"{gap.text(d.low)} to {gap.text(d.high)}",
                 "p": f"{test.p:.3g}",
                 "p (Holm)": f"{test.holm:.3g}",
             }

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bench.record.kinds import kind_of, split
 from bench.record.schema import MeasureRecord
 from bench.report.frame import Identity, Run
 from bench.report.stats import Array, Drawn, block_length, resample_items, resample_windows
@@ -16,7 +17,7 @@ from bench.report.stats import Array, Drawn, block_length, resample_items, resam
 
 @dataclass(frozen=True)
 class Scores:
-    """One row, one metric: for each seed the bits of its items (1 right), or the losses of its windows in nats.
+    """One row, one metric: for each seed the bits of its items (1 right), or the sums of its windows.
 
     `values` is [seeds, items]; `targets` are the windows' target counts, None for items. `data` says what
     was read, and by which engine: rows are paired only where it is the same.
@@ -38,17 +39,17 @@ def scores_of(runs: Mapping[int, Run], metric: str) -> Scores | None:
 
     Seeds that were measured on other data than the first are left out.
     """
-    name, _, suffix = metric.partition("@")
-    task, _, kind = name.partition(".")
+    task, name, suffix = split(metric)
+    kept = kind_of(metric).evidence
     found: dict[int, tuple[MeasureRecord, Array, Array | None]] = {}
     for seed, run in sorted(runs.items()):
         record = run.measures.get(f"{task}@{suffix}")
         if record is None or record.status != "ok":
             continue
-        windows, bits = record.evidence.windows, record.evidence.items.get(kind)
-        if windows is not None and kind.startswith("ppl"):
+        windows, bits = record.evidence.windows, record.evidence.items.get(name)
+        if kept == "windows" and windows is not None:
             found[seed] = (record, np.asarray(windows.nll), np.asarray(windows.targets, dtype=float))
-        elif bits:
+        elif kept == "items" and bits:
             found[seed] = (record, bits_of(bits), None)
     if not found:
         return None
@@ -94,8 +95,9 @@ def draw(rows: Mapping[Identity, Scores], metric: str) -> dict[Identity, Drawn]:
         if targets is None:
             values, draws, units = together.mean(axis=1), resample_items(together, metric), n
         else:
-            values, draws = together.sum(axis=1) / targets.sum(), resample_windows(together, targets, metric)
-            units = -(-n // block_length(n))
+            length = block_length(n) if kind_of(metric).has_neighbours else 1
+            values, draws = together.sum(axis=1) / targets.sum(), resample_windows(together, targets, metric, length)
+            units = -(-n // length)
         ends = np.cumsum([len(rows[identity].values) for identity in identities])[:-1]
         for identity, v, d in zip(identities, np.split(values, ends), np.split(draws, ends), strict=True):
             drawn[identity] = Drawn(v, d, units)

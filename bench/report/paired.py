@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
+from bench.record.kinds import form_of
 from bench.report.frame import Identity
 from bench.report.rank import Basis, Ranking
 from bench.report.stats import Difference, pairwise
@@ -24,8 +25,8 @@ class Pair:
     trained parameters. What was recovered is held against itself without recovery (`control` is then `UNRECOVERED`,
     else the control's method).
 
-    `metric` is a perplexity, where the difference is that of the mean losses (nats per token, below 0 is better), or
-    a mean, where it is that of the accuracies (above 0 is better). `n` counts windows or items.
+    The difference is that of the means of the evidence (see `bench.record.kinds`): by a perplexity of the losses in
+    nats per token, where below 0 is better, by a mean of the accuracies, where above 0 is. `n` counts windows or items.
     """
 
     row: Identity
@@ -39,16 +40,11 @@ class Pair:
         """Whether the row is significantly better (True) or worse (False); None where it cannot be told."""
         if self.difference.low <= 0 <= self.difference.high:
             return None
-        return (self.difference.value < 0) == is_loss(self.metric)
-
-
-def is_loss(metric: str) -> bool:
-    """Whether rows are compared by `metric` as mean losses, where less is better; else as accuracies."""
-    return ".ppl" in metric
+        return (self.difference.value < 0) == (form_of(self.metric).direction == "lower")
 
 
 def pairs(ranking: Ranking, bases: Mapping[str, Sequence[Basis]]) -> list[Pair]:
-    """Every comparison with a control that the records allow, by the perplexities and means of each model."""
+    """Every comparison with a control that the records allow, by what `bases` has of each model."""
     rows = sorted(ranking.runs)
     return [
         pair

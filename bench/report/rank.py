@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.method import TARGET_TOLERANCE
+from bench.record.kinds import kind_of
 from bench.record.schema import ArtifactRecord
 from bench.report.evidence import Scores, common, draw
 from bench.report.frame import Identity, Run
@@ -174,7 +175,7 @@ class Ranking:
         """Differences and p-values of all pairs: exact where two checkpoints are compared on one task's items."""
         tests = pairwise(estimates)
         first = [self.evidence[basis.parts[0]][row] for row in rows]
-        if len(basis.parts) > 1 or first[0].targets is not None:
+        if len(basis.parts) > 1 or not kind_of(basis.metric).is_share:
             return tests.values, tests.p
         alone = np.array([row.seeds == 1 for row in estimates])
         exact = mcnemar_all(np.stack([scores.values[0] for scores in first]))
@@ -222,6 +223,6 @@ class Ranking:
         if not common(scores):
             return "no seed has all of it"
         few = min(part.values.shape[1] for part in scores)
-        if scores[0].targets is None and few < SMOKE:
+        if kind_of(basis.parts[0]).is_share and few < SMOKE:
             return f"smoke: {few} items a task"
         return "" if few > 1 else "one window is not enough"

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from bench.report.board import Board, Cell, Column, Row
+from bench.record.kinds import SPEEDUP
+from bench.report.board import Board, Column, Row
+from bench.report.cell import Cell
 from bench.report.formats import NOTHING, cell_text, mean_of, number, title_of
 from bench.report.frame import Identity
 from bench.report.rank import Standing
@@ -201,7 +203,7 @@ def _terminal_parts(board: Board, model: str) -> list[Part]:
     labels = board.labels(model)
     columns = {column.id: column for column in board.columns_of(model)}
     quality, mean = columns.get(board.quality[model] or ""), mean_of(board, model)
-    speed = next((c for c in columns.values() if c.name == "generate.speedup"), None)
+    speed = next((c for c in columns.values() if c.name == SPEEDUP), None)
     parts: list[Part] = [("method", lambda row: labels[row.identity])]
     if any(row.seeds > 1 for row in board.of(model)):
         parts.append(("seeds", lambda row: str(row.seeds)))
@@ -224,7 +226,7 @@ def _short(column: Column, title: str) -> Part:
 
 def _full(board: Board, column: Column) -> Part:
     title, protocol = title_of(column, column.id in board.smoke)
-    if column.family in ("perplexity", "mean"):
+    if column.kind.is_quality:
         title, protocol = title.replace(" ", "\n", 1), protocol.replace(" ", "\n")
     return (
         f"{title}\n{protocol}",

@@ -6,9 +6,10 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from bench.record.kinds import SPEEDUP, kind_of
 from bench.record.schema import ArtifactRecord, BaseRecord
 from bench.report.board import WORSE, Board, Row
-from bench.report.formats import difference, number, reading, title_of, writer
+from bench.report.formats import difference, number, title_of, writer
 from bench.report.frame import Run, status_text
 from bench.report.paired import Pair
 from bench.report.plots.looks import Look, Series, series_of
@@ -17,18 +18,6 @@ from bench.report.site.names import mark_of, method_href, number_of, published_l
 
 STRIP = 56
 """Height of the drawing of what is left of each layer, in units of the picture; a layer is 10 wide."""
-FAMILY_TITLES = {
-    "removed": "Size",
-    "params": "Size",
-    "bytes": "Size",
-    "macs": "Size",
-    "perplexity": "Perplexity",
-    "mean": "Means over tasks",
-    "accuracy": "Accuracy",
-    "generate": "Generation",
-    "other": "Other",
-    "cost": "Cost",
-}
 
 
 Widths = Sequence[tuple[int, int, int]]
@@ -68,7 +57,7 @@ def row_page(
 def _facts(board: Board, row: Row, dense: Row | None) -> Iterator[dict[str, str]]:
     """The few numbers that come first, with the dense model's beside them."""
     headline = board.headlines[row.identity.model].metric
-    wanted = (headline, "removed.params", "generate.speedup", "generate.peak_memory", "cost.seconds")
+    wanted = (headline, "removed.params", SPEEDUP, "generate.peak_memory", "cost.seconds")
     for column in sorted(board.columns_of(row.identity.model), key=lambda column: column.id != headline):
         value = row.value(column.id)
         if (column.id in wanted or column.name in wanted) and value is not None:
@@ -86,7 +75,7 @@ def _facts(board: Board, row: Row, dense: Row | None) -> Iterator[dict[str, str]
 
 
 def _scores(board: Board, row: Row, dense: Row | None, ranks: Mapping[str, str]) -> dict[str, list[dict[str, Any]]]:
-    """All numbers of the row, by family: with protocol, n, interval, the dense model's and the rank."""
+    """All numbers of the row, by section: with protocol, n, interval, the dense model's and the rank."""
     found: dict[str, list[dict[str, Any]]] = {}
     for column in board.columns_of(row.identity.model):
         cell = row.cells.get(column.id)
@@ -98,7 +87,7 @@ def _scores(board: Board, row: Row, dense: Row | None, ranks: Mapping[str, str])
         remark = f"for want of {', '.join(missing)}" if missing else ""
         if signal is not None and signal.has_signal is False:
             remark = signal.reason
-        found.setdefault(FAMILY_TITLES[column.family], []).append(
+        found.setdefault(column.kind.section, []).append(
             {
                 "id": column.id,
                 "title": title_of(column)[0],
@@ -162,12 +151,11 @@ def bars(fractions: Sequence[float]) -> str:
 
 def _pair(pair: Pair) -> dict[str, str]:
     value, interval, p = difference(pair)
-    _, _, unit = reading(pair.metric)
     verdict = {True: "better", False: "worse", None: "no difference found"}[pair.is_better]
     return {
         "control": pair.control,
         "metric": pair.metric,
-        "value": f"{value} {unit}",
+        "value": f"{value} {kind_of(pair.metric).gap.unit}",
         "interval": interval,
         "p": p,
         "n": f"{pair.n:,}",
