@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from bench.record.kinds import Kind, kind_of, name_of, split
+from bench.record.rows import RowName, labels
 from bench.report.cards import ReportCard
 from bench.report.cell import Cell
-from bench.report.frame import Identity
 from bench.report.gates import DenseGate, Signal
 from bench.report.paired import Pair
 from bench.report.rank import Standing
@@ -57,7 +57,7 @@ class Row:
     `missing` names, for the mean of a task group, the members that it lacks.
     """
 
-    identity: Identity
+    identity: RowName
     seeds: int
     status: str
     cells: Mapping[str, Cell]
@@ -108,7 +108,7 @@ class Board:
     headlines: Mapping[str, Headline] = field(default_factory=dict)
     gates: Mapping[str, DenseGate] = field(default_factory=dict)
     signals: Mapping[str, Mapping[str, Signal]] = field(default_factory=dict)
-    standings: Mapping[Identity, Mapping[str, Standing]] = field(default_factory=dict)
+    standings: Mapping[RowName, Mapping[str, Standing]] = field(default_factory=dict)
     published: tuple[Comparison, ...] = ()
     cards: Mapping[str, ReportCard] = field(default_factory=dict)
 
@@ -117,7 +117,7 @@ class Board:
         """The column that orders the rows of each model."""
         return {model: headline.metric for model, headline in self.headlines.items()}
 
-    def standing(self, row: Identity) -> Standing | None:
+    def standing(self, row: RowName) -> Standing | None:
         """Where a row stands by its model's headline metric."""
         return self.standings.get(row, {}).get(self.headlines[row.model].metric or "")
 
@@ -154,14 +154,6 @@ class Board:
                 about[note].append(labels[row.identity])
         return dict(about)
 
-    def labels(self, model: str) -> dict[Identity, str]:
-        """A short name for each row: its method, its recovery, and as much else as tells the method's rows apart."""
-        labels = {}
-        for key in (row.identity for row in self.of(model)):
-            twins = [row.identity for row in self.of(model) if row.identity.method == key.method]
-            parts = [key.method]
-            parts += [key.preset] * (len({twin.preset for twin in twins}) > 1)
-            parts += [f"+ {key.recovery}"] * (key.recovery != "none")
-            parts += [key.target] * (len({twin.target for twin in twins}) > 1)
-            labels[key] = " ".join(parts)
-        return labels
+    def labels(self, model: str) -> dict[RowName, str]:
+        """A short name for each row."""
+        return labels(row.identity for row in self.of(model))

@@ -15,13 +15,14 @@ from statistics import fmean
 
 from bench.errors import ProtocolMismatch
 from bench.record.kinds import SPEEDUP, form_of, kind_of, name_of, place_of, split
+from bench.record.rows import RowName
 from bench.record.schema import BaseRecord, MeasureRecord, Metric
 from bench.record.store import AnyRecord
 from bench.report.board import WORSE, Board, Column, Row
 from bench.report.cards import cards_of
 from bench.report.cell import cell_of
 from bench.report.evidence import evidence_of
-from bench.report.frame import Identity, Run, current, long_frame, metrics_of, status_text, text_notes
+from bench.report.frame import Run, current, long_frame, metrics_of, status_text, text_notes
 from bench.report.gates import SMOKE, Signal, dense_gate, signals_of
 from bench.report.headline import bases_of, headline_of, means_of
 from bench.report.paired import pairs
@@ -83,11 +84,11 @@ def build(
     return replace(board, cards=cards_of(board, runs, deterministic))
 
 
-def _dense(runs: Mapping[Identity, Mapping[int, Run]], model: str) -> Mapping[int, Run]:
+def _dense(runs: Mapping[RowName, Mapping[int, Run]], model: str) -> Mapping[int, Run]:
     return next((seeds for row, seeds in sorted(runs.items()) if (row.model, row.method) == (model, "dense")), {})
 
 
-def _compared(board: Board, runs: Mapping[Identity, Mapping[int, Run]]) -> Board:
+def _compared(board: Board, runs: Mapping[RowName, Mapping[int, Run]]) -> Board:
     """With every row's standing by everything that it may be ranked by, and its comparisons with the controls."""
     bases = {
         model: list(bases_of(board.columns_of(model), board.groups, board.signals[model])) for model in board.models()
@@ -115,7 +116,7 @@ def _metrics_of_tasks(runs: Iterable[Run]) -> dict[str, list[str]]:
 
 
 def _row(
-    identity: Identity,
+    identity: RowName,
     seeds: Mapping[int, Run],
     groups: Sequence[TaskGroup],
     signals: Mapping[str, Mapping[str, Signal]],

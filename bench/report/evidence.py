@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.record.kinds import kind_of, split
+from bench.record.rows import RowName
 from bench.record.schema import MeasureRecord
-from bench.report.frame import Identity, Run
+from bench.report.frame import Run
 from bench.report.stats import Array, Drawn, block_length, resample_items, resample_windows
 
 
@@ -72,23 +73,21 @@ def data_of(record: MeasureRecord) -> str:
     return json.dumps([record.ingredients.get("data"), record.ingredients.get("engine")], sort_keys=True)
 
 
-def evidence_of(
-    runs: Mapping[Identity, Mapping[int, Run]], metrics: Iterable[str]
-) -> dict[str, dict[Identity, Scores]]:
+def evidence_of(runs: Mapping[RowName, Mapping[int, Run]], metrics: Iterable[str]) -> dict[str, dict[RowName, Scores]]:
     """Metric id -> row -> what it has to show."""
-    found: dict[str, dict[Identity, Scores]] = {}
+    found: dict[str, dict[RowName, Scores]] = {}
     for metric in metrics:
         rows = {identity: scores_of(seeds, metric) for identity, seeds in runs.items()}
         found[metric] = {identity: scores for identity, scores in rows.items() if scores is not None}
     return found
 
 
-def draw(rows: Mapping[Identity, Scores], metric: str) -> dict[Identity, Drawn]:
+def draw(rows: Mapping[RowName, Scores], metric: str) -> dict[RowName, Drawn]:
     """All rows of one metric, their items or windows drawn again, the same for all that read the same ones."""
-    alike: dict[tuple[str, int, bytes], list[Identity]] = defaultdict(list)
+    alike: dict[tuple[str, int, bytes], list[RowName]] = defaultdict(list)
     for identity in sorted(rows):
         alike[rows[identity].key].append(identity)
-    drawn: dict[Identity, Drawn] = {}
+    drawn: dict[RowName, Drawn] = {}
     for identities in alike.values():
         together = np.concatenate([rows[identity].values for identity in identities])
         targets, n = rows[identities[0]].targets, together.shape[1]

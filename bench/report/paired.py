@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from bench.record.kinds import form_of
-from bench.report.frame import Identity
+from bench.record.rows import RowName
 from bench.report.rank import Basis, Ranking
 from bench.report.stats import Difference, pairwise
 
@@ -29,7 +29,7 @@ class Pair:
     nats per token, where below 0 is better, by a mean of the accuracies, where above 0 is. `n` counts windows or items.
     """
 
-    row: Identity
+    row: RowName
     control: str
     metric: str
     n: int
@@ -55,10 +55,10 @@ def pairs(ranking: Ranking, bases: Mapping[str, Sequence[Basis]]) -> list[Pair]:
     ]
 
 
-def _controls(row: Identity, rows: Sequence[Identity], ranking: Ranking) -> dict[str, Identity]:
+def _controls(row: RowName, rows: Sequence[RowName], ranking: Ranking) -> dict[str, RowName]:
     """What a row is held against, by the name that it has in `Pair`."""
     others = [other for other in rows if other.model == row.model and other != row]
-    found: dict[str, list[Identity]] = {}
+    found: dict[str, list[RowName]] = {}
     if row.target == "none":
         group = ranking.groups[row][0]
         alike = [other for other in others if other.method == "lora" and ranking.groups[other][0] == group]
@@ -72,7 +72,7 @@ def _controls(row: Identity, rows: Sequence[Identity], ranking: Ranking) -> dict
     return {name: rivals[0] for name, rivals in found.items() if rivals}
 
 
-def _compare(ranking: Ranking, row: Identity, name: str, rival: Identity, bases: Sequence[Basis]) -> Iterator[Pair]:
+def _compare(ranking: Ranking, row: RowName, name: str, rival: RowName, bases: Sequence[Basis]) -> Iterator[Pair]:
     for basis in bases:
         if not all(ranking.has(one, basis) for one in (row, rival)) or ranking.key(row, basis) != ranking.key(
             rival, basis

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bench.record.kinds import kind_of, name_of, split
+from bench.record.rows import RowName
 from bench.report.board import Row
-from bench.report.frame import Identity
 from bench.report.gates import DenseCheck, DenseGate
 from bench.report.published import Counterpart, Published
 from bench.report.stats import rounded
@@ -28,7 +28,7 @@ class Comparison:
 
     published: Published
     state: State
-    row: Identity | None = None
+    row: RowName | None = None
     ours: float | None = None
     low: float | None = None
     high: float | None = None

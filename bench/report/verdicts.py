@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from bench.record.kinds import form_of
+from bench.record.rows import RowName
 from bench.report.board import Board
 from bench.report.formats import NOTHING, escape, grid, number, title_of
-from bench.report.frame import Identity
 from bench.report.gates import DenseGate, Signal
 from bench.report.reproduction import Comparison
 
@@ -43,7 +43,7 @@ def _gate_text(gate: DenseGate) -> str:
     return gate.reason
 
 
-def _why(board: Board, row: Identity) -> str:
+def _why(board: Board, row: RowName) -> str:
     """Why a row has no rank by the headline, as short as it can be said."""
     standing = board.standing(row)
     if standing is None or standing.is_ranked:

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bench.record.rows import RowName
 from bench.report.board import WORSE, Board, Column, Row
 from bench.report.formats import title_of
-from bench.report.frame import Identity
 from bench.report.matrix import KEYS, matrix_of
 from bench.report.plots.looks import Looks, series_of
 from bench.report.rank import Standing
@@ -129,7 +129,7 @@ def _lines(
     board: Board,
     model: str,
     columns: Sequence[Column],
-    numbers: Mapping[Identity, int],
+    numbers: Mapping[RowName, int],
     tracks: Mapping[str, str],
     looks: Looks,
 ) -> list[Line]:

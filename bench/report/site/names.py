@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench.record.kinds import form_of
+from bench.record.rows import RowName
 from bench.record.store import safe_name
 from bench.report.cell import Cell
 from bench.report.formats import number, writer
-from bench.report.frame import Identity
 from bench.report.plots.looks import Look
 from bench.report.plots.style import INK
 from bench.report.reproduction import Comparison
@@ -53,7 +53,7 @@ class Number:
     high: str
 
 
-def row_href(identity: Identity) -> str:
+def row_href(identity: RowName) -> str:
     return f"rows/{safe_name('.'.join(identity))}.html"
 
 
@@ -95,7 +95,7 @@ def number_of(cell: Cell | None, unit: str) -> Number:
     return Number(write(cell.value) + suffix, error, "; ".join(filter(None, parts)), value, *ends)
 
 
-def variant(identity: Identity) -> str:
+def variant(identity: RowName) -> str:
     """What tells a row from others of its method, in small print: preset and recovery."""
     return " · ".join([identity.preset, *[f"+ {identity.recovery}"] * (identity.recovery != "none")])
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bench.record.kinds import SPEEDUP, kind_of
+from bench.record.rows import command
 from bench.record.schema import ArtifactRecord, BaseRecord
 from bench.report.board import WORSE, Board, Row
 from bench.report.formats import difference, number, title_of, writer
@@ -48,7 +49,7 @@ def row_page(
         "published": [published_line(c) for c in board.published if c.row == row.identity and c.state != "not run"],
         "texts": list(_texts(runs)),
         "costs": [_cost(artifact) for artifact in made if artifact.cost],
-        "seeds": [_seed(a, row) for a in made],
+        "seeds": [_seed(a) for a in made],
         "failures": list(_failures(runs)),
         "remarks": row.notes,
     }
@@ -184,7 +185,7 @@ def _cost(artifact: ArtifactRecord) -> dict[str, Any]:
     return {"seed": artifact.seed, "stages": stages, "counts": {name: f"{n:,}" for name, n in counts.items() if n}}
 
 
-def _seed(artifact: ArtifactRecord, row: Row) -> dict[str, Any]:
+def _seed(artifact: ArtifactRecord) -> dict[str, Any]:
     """Where one checkpoint comes from, and the commands that make it again."""
     where = artifact.provenance
     config = artifact.ingredients.get("config")
@@ -197,25 +198,16 @@ def _seed(artifact: ArtifactRecord, row: Row) -> dict[str, Any]:
         "dirty": where.dirty,
         "packages": dict(sorted(where.packages.items())),
         "machine": machine,
-        "command": _command(artifact, row),
+        "command": _command(artifact),
         "config": {k: str(v) for k, v in sorted(config.items())} if isinstance(config, dict) else {},
         "status": status_text(artifact),
     }
 
 
-def _command(artifact: ArtifactRecord, row: Row) -> list[str]:
+def _command(artifact: ArtifactRecord) -> list[str]:
     """Shell lines: the commit, and the command that made the record with this row alone."""
-    given, parts = artifact.provenance.command, []
-    skip = False
-    for word in given:
-        if not skip and word != "--only":
-            parts.append(word)
-        skip = word == "--only"
-    identity = row.identity
-    for key in ("model", "method", "preset", "recovery", "target"):
-        parts += ["--only", f"{key}={getattr(identity, key)}"]
     commit = artifact.provenance.commit
-    return [*[f"git checkout {shlex.quote(commit or '')}"] * (commit is not None), shlex.join(parts)]
+    return [*[f"git checkout {shlex.quote(commit or '')}"] * (commit is not None), command(artifact)]
 
 
 def _failures(runs: Mapping[int, Run]) -> Iterator[dict[str, Any]]:
