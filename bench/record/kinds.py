@@ -41,7 +41,7 @@ class Gap:
         return f"{self.scale * difference:+.{self.decimals}f}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Kind:
     """What metrics of one kind have in common.
 
@@ -253,19 +253,7 @@ COST = Kind(
     footnote="*compressing* is the wall time of compression and recovery, without loading and saving; its peak memory "
     "is what it took beyond the loaded model.",
 )
-KINDS: tuple[Kind, ...] = (
-    REMOVED,
-    PARAMS,
-    BYTES,
-    MACS,
-    PERPLEXITY,
-    ACCURACY,
-    MEAN,
-    GENERATION,
-    CONTINUATION,
-    UNKNOWN,
-    COST,
-)
+KINDS: list[Kind] = [REMOVED, PARAMS, BYTES, MACS, PERPLEXITY, ACCURACY, MEAN, GENERATION, CONTINUATION, UNKNOWN, COST]
 """In the order in which their columns and footnotes stand; a mean stands before what it is made of."""
 
 

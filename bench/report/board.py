@@ -125,10 +125,10 @@ class Board:
         """The accuracies on which the dense model has no signal, and the groups' means that such a one is part of."""
         tasks = {id_ for id_, signal in self.signals[model].items() if signal.has_signal is False}
         means = {
-            f"{group.name}.mean@{id_.partition('@')[2]}"
+            f"{group.name}.mean@{split(id_)[2]}"
             for id_ in tasks
             for group in self.groups
-            if id_.partition("@")[0] in group.members
+            if name_of(id_) in group.members
         }
         return frozenset(tasks | means)
 

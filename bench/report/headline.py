@@ -37,7 +37,7 @@ def means_of(suffixes: Sequence[str], groups: Sequence[TaskGroup], signals: Mapp
             yield Mean(f"{group.name}.mean@{suffix}", parts, True)
             able = tuple(part for part in parts if part in signals and signals[part].has_signal)
             if 1 < len(able) < len(parts):
-                names = "+".join(sorted(part.split(".")[0] for part in able))
+                names = "+".join(sorted(split(part)[0] for part in able))
                 yield Mean(f"{group.name}.{SIGNAL_MEAN}@{suffix}/{names}", able, False)
 
 
