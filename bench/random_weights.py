@@ -21,11 +21,10 @@ from bench.paths import cache_dir
 from bench.registry import tasks_named
 from bench.shape import Shape
 from bench.suite import FirstOf, Suite
+from bench.task import KINDS
 
 VERSION = 1
 SEED = 0
-KINDS = ("size", "generation")
-"""Kinds of tasks that mean something for random weights."""
 SHAPE = {
     "hidden_size",
     "intermediate_size",
@@ -114,7 +113,7 @@ def without_quality(suite: Suite) -> tuple[Suite, list[str]]:
 
     def is_kept(entry: str | FirstOf) -> bool:
         name = entry if isinstance(entry, str) else entry.first_of[0]
-        kept = all(task.spec.kind in KINDS for task in tasks_named(name, where=f"suite {suite.name}: tasks"))
+        kept = not any(task.spec.needs_weights for task in tasks_named(name, where=f"suite {suite.name}: tasks"))
         left_out.update({} if kept else {name: None})
         return kept
 
@@ -123,7 +122,7 @@ def without_quality(suite: Suite) -> tuple[Suite, list[str]]:
     if not kept and not any(method.tasks for method in methods):
         raise UsageError(
             f"suite {suite.name}: tasks: none is left with random weights, on which only tasks of the kinds "
-            f"{' and '.join(KINDS)} are measured"
+            f"{' and '.join(sorted(kind for kind, spec in KINDS.items() if not spec.needs_weights))} are measured"
         )
     note = f"random weights have no quality: {', '.join(left_out)} left out"
     return suite.model_copy(update={"tasks": kept, "methods": methods}), [note] if left_out else []

@@ -26,7 +26,8 @@ from bench.errors import UsageError, unknown
 from bench.family import broken, families_in, register
 from bench.method import Method, MethodConfig, Preset, Traits
 from bench.paths import METHODS, TASKS
-from bench.task import TASK_FILE, TASK_ID, GenerationTask, Task, TaskGroup, TaskSpec
+from bench.record.kinds import kind_of
+from bench.task import TASK_ID, Task, TaskGroup, TaskSpec, spec_of
 from bench.yamlfile import read_yaml, validated
 
 BUILT_IN = "built in"
@@ -145,7 +146,7 @@ def load_tasks() -> dict[str, TaskSpec | TaskGroup]:
     """Every task and group of `tasks/*.yaml`, by name."""
     found: dict[str, TaskSpec | TaskGroup] = {}
     for file in sorted(TASKS.glob("*.yaml")):
-        spec = validated(TASK_FILE, read_yaml(file), file)
+        spec = spec_of(read_yaml(file), file)
         if spec.name != file.stem:
             raise UsageError(f"{file}: name: '{spec.name}' is not the file's name")
         found[spec.name] = spec
@@ -170,18 +171,16 @@ def tasks_named(text: str, limit: int | None = None, where: str = "") -> list[Ta
         raise UsageError(f"{where + ': ' if where else ''}'{text}' is not a task id such as piqa or wikitext2@2048")
     known = load_tasks()
     name, items = match["name"], int(match["limit"]) if match["limit"] else limit
-    if name in ("params", "bytes", "macs") and match["metric"]:
-        name = "size"
+    if match["metric"]:
+        name = kind_of(f"{name}.{match['metric']}").task or name
     if name not in known:
         raise unknown("task", name, known, where)
     spec = known[name]
     if isinstance(spec, TaskGroup):
         protocol = f"@{match['protocol']}" if match["protocol"] else ""
         return [task for member in spec.members for task in tasks_named(member.split(".")[0] + protocol, items, where)]
-    if isinstance(spec, GenerationTask):
-        return [Task(spec, protocol) for protocol in spec.expand(match["protocol"])]
-    limited = items if spec.kind in ("accuracy", "perplexity") else None
-    return [Task(spec, spec.protocol(match["protocol"]), limited)]
+    limited = items if spec.has_limit else None
+    return [Task(spec, protocol, limited) for protocol in spec.protocols_of(match["protocol"])]
 
 
 def _plugins_at(root: Path) -> list[Path]:

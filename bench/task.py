@@ -7,13 +7,17 @@ A task id is `<name>@<protocol>` with `/limit<n>` where only the first n items (
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from bench.errors import UsageError
+from bench.errors import UsageError, unknown
+from bench.record.kinds import kind_of
+from bench.yamlfile import validated
 
 DataRef = Annotated[str, Field(pattern=r"^[a-z0-9_]+/[a-z0-9_]+$", description="<dataset>/<split> of the data pack")]
 TASK_ID = re.compile(
@@ -21,6 +25,8 @@ TASK_ID = re.compile(
 )
 ACCURACY = ("0shot", "0shot+notice")
 """Zero-shot, and the same with the notice that the model is pruned (`bench.blocks.notice`) before each context."""
+CPU_TOKENS, GPU_TOKENS = 1024, 8192
+"""Tokens in one forward pass of the accuracy scorer."""
 BACKENDS = ("hf", "vllm")
 """What generates: modules of `bench.measure.generation`. `hf` is transformers."""
 GENERATION = re.compile(
@@ -29,13 +35,6 @@ GENERATION = re.compile(
 )
 GENERATION_TEXT = f"{'|'.join(BACKENDS)}/b<batch>/p<prompt tokens>/n<new tokens>"
 """`b1-64` is a sweep: batches 1, 2, 4, … until the throughput grows no more, 64 at most."""
-
-
-def why_not_here(backend: str) -> str | None:
-    """Why a backend, one of `BACKENDS`, cannot generate in this environment; None where it can."""
-    if backend == "vllm" and find_spec("vllm") is None:
-        return "vLLM is not installed; on a CPU use the one of `tox -e vllm`, with a GPU install leanboard[vllm]"
-    return None
 
 
 class BaseTask(BaseModel):
@@ -50,8 +49,58 @@ class BaseTask(BaseModel):
         return []
 
 
-class AccuracyTask(BaseTask):
+class TaskSpec(BaseTask, ABC):
+    """A kind of task: the fields of its YAML file, and all that the house has to know of it.
+
+    `module` measures it: its function `measure` takes what `bench.measure.measure` does. `engine` names what measures,
+    with its version; it is part of the key of a measurement, bumped whenever a number may change. `seconds` is a guess
+    of how long it takes, of which only the proportions matter. Memory: `imports` are bytes of what it imports beside
+    torch and transformers, `models` the models in memory at once, `processes` those that it starts, `working` bytes of
+    what it does beside.
+    """
+
+    module: ClassVar[str]
+    engine: ClassVar[str]
+    seconds: ClassVar[float]
+    has_limit: ClassVar[bool] = False
+    """Whether only its first items may be measured."""
+    needs_weights: ClassVar[bool] = True
+    """Whether it says nothing of a model of random weights."""
+    is_timed: ClassVar[bool] = False
+    """Whether it depends on the machine, and is to run alone there."""
+    imports: ClassVar[int] = 0
+    models: ClassVar[int] = 1
+    processes: ClassVar[int] = 0
+    working: ClassVar[int] = 0
+
+    kind: str
+
+    @abstractmethod
+    def protocol(self, given: str | None) -> str:
+        """The protocol that `given` stands for, the usual one where it is None. Raises UsageError for another."""
+
+    def protocols_of(self, given: str | None) -> list[str]:
+        """Several, where `given` may name a set of them."""
+        return [self.protocol(given)]
+
+    def usual(self) -> Sequence[str | None]:
+        """Usual protocols; the first is the default."""
+        return (None,)
+
+    @classmethod
+    def why_not_here(cls, protocol: str) -> str | None:
+        """Why it cannot be measured in this environment; None where it can."""
+        return None
+
+
+class AccuracyTask(TaskSpec):
     """A multiple-choice task: lm-eval's stock task with only its data source replaced."""
+
+    module = "bench.measure.accuracy"
+    engine = f"accuracy/2 lm-eval/0.4 packed/cpu{CPU_TOKENS}/gpu{GPU_TOKENS}"
+    seconds = 7.0
+    has_limit = True
+    imports = 120_000_000  # lm-eval, measured
 
     kind: Literal["accuracy"]
     lm_eval: str = Field(description="name of the stock lm-eval task")
@@ -59,6 +108,11 @@ class AccuracyTask(BaseTask):
     metrics: tuple[str, ...]
     headline: str = Field(description="the metric that stands for the task in a suite's mean")
     chance: float = Field(ge=0, lt=1)
+
+    @field_validator("metrics")
+    @classmethod
+    def _are_shares(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(_share, value))
 
     def data(self) -> list[str]:
         return list(self.splits.values())
@@ -69,8 +123,13 @@ class AccuracyTask(BaseTask):
         return given or ACCURACY[0]
 
 
-class PerplexityTask(BaseTask):
+class PerplexityTask(TaskSpec):
     """Perplexity of one text in windows without overlap (LLM-Pruner's protocol); the protocol is the window length."""
+
+    module = "bench.measure.perplexity"
+    engine = "perplexity/2"
+    seconds = 20.0
+    has_limit = True
 
     kind: Literal["perplexity"]
     text: DataRef
@@ -87,9 +146,21 @@ class PerplexityTask(BaseTask):
             raise UsageError(f"task {self.name}: protocol '{window}' is not a window length of 2 tokens or more")
         return str(int(window))
 
+    def usual(self) -> Sequence[str]:
+        return [str(window) for window in self.windows]
 
-class GenerationTask(BaseTask):
+
+class GenerationTask(TaskSpec):
     """Greedy generation with a fixed number of prompt and new tokens, timed in turn with the dense model."""
+
+    module = "bench.measure.generation"
+    engine = "generation/3"
+    seconds = 40.0
+    needs_weights = False
+    is_timed = True
+    models = 2  # each in a process beside the worker, which lets go of its own
+    processes = 2
+    working = 160_000_000  # trying the machine out
 
     kind: Literal["generation"]
     protocols: tuple[str, ...]
@@ -114,14 +185,29 @@ class GenerationTask(BaseTask):
             raise UsageError(f"task {self.name}: protocol '{protocol}': its second batch must be twice its first")
         return protocol
 
-    def expand(self, given: str | None) -> list[str]:
-        """The protocols that a protocol or the name of a grid (`hf/grid`) stands for."""
+    def protocols_of(self, given: str | None) -> list[str]:
+        """Those that a protocol or the name of a grid (`hf/grid`) stands for."""
         backend, _, name = (given or "").partition("/")
         return [self.protocol(f"{backend}/{work}") for work in self.grids.get(name, ())] or [self.protocol(given)]
 
+    def usual(self) -> Sequence[str]:
+        return self.protocols
 
-class SizeTask(BaseTask):
+    @classmethod
+    def why_not_here(cls, protocol: str) -> str | None:
+        """vLLM may be missing."""
+        if protocol.partition("/")[0] == "vllm" and find_spec("vllm") is None:
+            return "vLLM is not installed; on a CPU use the one of `tox -e vllm`, with a GPU install leanboard[vllm]"
+        return None
+
+
+class SizeTask(TaskSpec):
     """Parameters, bytes and multiply-accumulates of the checkpoint; the protocol is the MACs' sequence length."""
+
+    module = "bench.measure.size"
+    engine = "size/1"
+    seconds = 2.0
+    needs_weights = False
 
     kind: Literal["size"]
 
@@ -131,8 +217,13 @@ class SizeTask(BaseTask):
         return given or "64"
 
 
-class ContinuationTask(BaseTask):
+class ContinuationTask(TaskSpec):
     """Greedy continuations of fixed beginnings; the protocol says how many tokens, `n24`."""
+
+    module = "bench.measure.continuations"
+    engine = "continuation/1"
+    seconds = 4.0
+    models = 2  # the dense one writes too
 
     kind: Literal["continuation"]
     beginnings: tuple[str, ...] = Field(min_length=1)
@@ -149,11 +240,48 @@ class TaskGroup(BaseTask):
     kind: Literal["group"]
     members: tuple[str, ...] = Field(description="<task>.<metric> of each member")
 
+    @field_validator("members")
+    @classmethod
+    def _are_shares(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(_share, value))
 
-TaskSpec = AccuracyTask | PerplexityTask | GenerationTask | SizeTask | ContinuationTask
-TASK_FILE: TypeAdapter[TaskSpec | TaskGroup] = TypeAdapter(
-    Annotated[TaskSpec | TaskGroup, Field(discriminator="kind")], config=ConfigDict(defer_build=True)
-)
+
+KINDS: dict[str, type[TaskSpec]] = {
+    "accuracy": AccuracyTask,
+    "perplexity": PerplexityTask,
+    "generation": GenerationTask,
+    "size": SizeTask,
+    "continuation": ContinuationTask,
+}
+"""A new kind of task is a class here, the module that it names, and a YAML; that of its metrics, if it is new too, an
+entry of `bench.record.kinds`."""
+
+
+def spec_of(content: Any, where: Any) -> TaskSpec | TaskGroup:
+    """A validated task file; `where` is what errors name it by.
+
+    Raises:
+        UsageError: no such kind of task, or a field that does not fit it.
+    """
+    kind = content.get("kind") if isinstance(content, dict) else None
+    if kind == "group":
+        return validated(TaskGroup, content, where)
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise unknown("kind", str(kind), [*KINDS, "group"], str(where))
+    return validated(KINDS[kind], content, where)
+
+
+def kind_of_task(name: str) -> type[TaskSpec]:
+    """Raises UsageError where there is none of that name."""
+    if name not in KINDS:
+        raise unknown("kind of task", name, KINDS)
+    return KINDS[name]
+
+
+def _share(metric: str) -> str:
+    if not kind_of(metric if "." in metric else f"task.{metric}").is_share:
+        raise ValueError(f"'{metric}' is not a share of items that bench.record.kinds knows")
+    return metric
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.registry import MethodEntry, Registry, load_tasks
+from bench.task import TaskGroup
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -84,9 +85,8 @@ def task_list() -> Rows:
     rows = []
     for spec in load_tasks().values():
         protocols = [""]
-        if spec.kind != "group":
-            usual = getattr(spec, "windows", None) or getattr(spec, "protocols", None) or [None]
-            protocols = [spec.protocol(None if p is None else str(p)) for p in usual]
+        if not isinstance(spec, TaskGroup):
+            protocols = [spec.protocol(usual) for usual in spec.usual()]
         data = spec.data()
         rows.append(
             {

@@ -1,6 +1,7 @@
 """The rules of the house (ARCHITECTURE.md), kept by reading the source."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -139,6 +140,26 @@ def test_only_the_adapter_knows_what_the_modules_are_called(path: Path) -> None:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
         assert not used & {*PROJECTIONS, "self_attn", "embed_tokens", "input_layernorm", "post_attention_layernorm"}
+
+
+METRICS = "ppl|acc|bpb|wikitext2|commonsense|generate|speedup|removed|params|macs|bytes|cost|mean|signal_mean"
+GUESS = re.compile(
+    rf"""(startswith|endswith|includes|match|test)\(.?["'/^.]*({METRICS})\b"""
+    rf"""|["'][.@]({METRICS})\w*[.@]?["'] (not )?in\b""",
+    re.IGNORECASE,
+)
+READERS = sorted(path for path in ROOT.glob("bench/**/*") if path.suffix in (".py", ".js", ".html"))
+
+
+@pytest.mark.parametrize("line", ['x.startswith("ppl")', '".ppl" in x', 'x.startsWith("removed.")', '".acc" in x'])
+def test_a_guess_is_seen(line: str) -> None:
+    assert GUESS.search(line)
+
+
+@pytest.mark.parametrize("path", READERS, ids=name)
+def test_one_place_alone_tells_a_metric_by_its_id(path: Path) -> None:
+    if name(path) != "bench/record/kinds.py":
+        assert [line for line in path.read_text(encoding="utf-8").splitlines() if GUESS.search(line)] == []
 
 
 @pytest.mark.parametrize("path", [*SOURCES, *sorted(ROOT.glob("tests/**/*.py"))], ids=name)

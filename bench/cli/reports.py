@@ -48,7 +48,7 @@ def compare(
     a: Annotated[
         str,
         typer.Argument(
-            help="A row's name, MODEL/METHOD/PRESET/RECOVERY/TARGET or parts of it; the start "
+            help="A row's name, MODEL/METHOD/PRESET/RECOVERY/TARGET or words of it; the start "
             "of its checkpoint's key; or a results folder."
         ),
     ],
@@ -61,14 +61,15 @@ def compare(
 
     from bench.registry import task_groups
     from bench.report import compare as comparing
+    from bench.report.find import Rows
 
     groups, folders = task_groups(), [Path(side) for side in (a, b) if (Path(side) / "runs").is_dir()]
     only: dict[str, list[str]] = {}
     if len(folders) == 2:
-        trees = [comparing.Tree(folder, groups) for folder in folders]
-        pairs, only["only in A"], only["only in B"] = comparing.compare_trees(trees[0], trees[1], groups)
+        found = comparing.compare_trees(Rows(folders[0]), Rows(folders[1]), groups)
+        pairs, only["only in A"], only["only in B"] = found
     else:
-        pairs = [comparing.compare_rows(comparing.Tree(results, groups), a, b, groups)]
+        pairs = [comparing.compare_rows(Rows(results), a, b, groups)]
     if as_json:
         tests = [{**asdict(pair), "tests": [{**asdict(t), "verdict": t.verdict} for t in pair.tests]} for pair in pairs]
         show({"rows": tests, **only}, True)
@@ -84,16 +85,17 @@ def compare(
 
 @app.command()
 def why(
-    a: Annotated[str, typer.Argument(help="Key (or the start of one) or file of a record.")],
+    a: Annotated[str, typer.Argument(help="Key (or the start of one) or file of a record, or a row's name.")],
     b: Annotated[str, typer.Argument(help="The same of another.")],
     results: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
     """Say which ingredients of two records differ, and so why one was not reused for the other."""
-    from bench.record.store import Store
+    from bench.report.find import Rows
 
-    store = Store(results)
-    rows = [{"field": f, a: str(left), b: str(right)} for f, left, right in store.why(store.find(a), store.find(b))]
+    known = Rows(results)
+    found = known.store.why(known.record(a), known.record(b))
+    rows = [{"field": field, a: str(left), b: str(right)} for field, left, right in found]
     if not rows and not as_json:
         typer.echo("the two records have the same ingredients")
         return

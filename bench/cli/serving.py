@@ -16,7 +16,7 @@ def export(
     row: Annotated[
         str,
         typer.Argument(
-            metavar="ROW", help="Key (or the start of one), or words of one row alone, such as 'llm_pruner params=0.2'."
+            metavar="ROW", help="A row's name or words of it ('llm_pruner + lora params=0.2'), or the start of a key."
         ),
     ],
     to: Annotated[Path, typer.Option("--to", help="Folder to write, new or empty.")],

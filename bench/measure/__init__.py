@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from bench.errors import LeanboardError
+from bench.record.kinds import form_of
 from bench.record.schema import Evidence, Metric
-from bench.task import AccuracyTask, ContinuationTask, GenerationTask, PerplexityTask, SizeTask, Task
+from bench.task import Task
 
 if TYPE_CHECKING:
     from bench.data.pack import Pack
@@ -16,18 +19,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 
-CPU_TOKENS, GPU_TOKENS = 1024, 8192
-"""Tokens in one forward pass of the accuracy scorer."""
-
-ENGINE: dict[str, str] = {
-    "accuracy": f"accuracy/2 lm-eval/0.4 packed/cpu{CPU_TOKENS}/gpu{GPU_TOKENS}",
-    "perplexity": "perplexity/2",
-    "generation": "generation/3",
-    "size": "size/1",
-    "continuation": "continuation/1",
-}
-"""What measures each kind of task: part of the key of a measurement, bumped whenever a number may change."""
-
 
 @dataclass(frozen=True)
 class Measurement:
@@ -35,6 +26,15 @@ class Measurement:
 
     metrics: list[Metric]
     evidence: Evidence = field(default_factory=Evidence)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What measuring may use: the texts of a data pack, whom to tell how far it is, and where to keep answers."""
+
+    pack: Pack
+    on_progress: Progress
+    answers: Answers | None = None
 
 
 def measure(
@@ -46,30 +46,21 @@ def measure(
 ) -> Measurement:
     """Measure `task` on `subject` with the texts of `pack`; accuracy goes on from `answers` and keeps its own there.
 
+    The module that the task's kind names does it: its function `measure(task, spec, subject, resources)`.
+
     Raises:
         UsageError: the task cannot be measured on this subject (no tokenizer, a text shorter than a window).
         DataError: a file of the pack is missing or damaged.
-        LeanboardError: the model gives values that are not finite, or is not what its config says.
+        LeanboardError: the model gives values that are not finite, or is not what its config says; a metric is not what
+            `bench.record.kinds` says of it.
     """
-    spec = task.spec
-    match spec:
-        case AccuracyTask():
-            from bench.measure import accuracy
-
-            return accuracy.measure(task, spec, subject, pack, on_progress, answers)
-        case PerplexityTask():
-            from bench.measure import perplexity
-
-            return perplexity.measure(task, spec, subject, pack, on_progress)
-        case GenerationTask():
-            from bench.measure import generation
-
-            return generation.measure(task, spec, subject, on_progress)
-        case SizeTask():
-            from bench.measure import size
-
-            return size.measure(task, subject)
-        case ContinuationTask():
-            from bench.measure import continuations
-
-            return continuations.measure(task, spec, subject, on_progress)
+    module = importlib.import_module(task.spec.module)
+    found: Measurement = module.measure(task, task.spec, subject, Resources(pack, on_progress, answers))
+    for metric in found.metrics:
+        form = form_of(metric.id)
+        if (metric.unit, metric.direction) != (form.unit, form.direction):
+            raise LeanboardError(
+                f"{metric.id} is measured in '{metric.unit}' ({metric.direction}), and bench.record.kinds says "
+                f"'{form.unit}' ({form.direction})"
+            )
+    return found

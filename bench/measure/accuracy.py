@@ -25,8 +25,7 @@ from lm_eval.tasks import TaskManager
 from bench.blocks.notice import NOTICE
 from bench.data.pack import Pack
 from bench.errors import DataError, UsageError
-from bench.measure import Measurement, Progress
-from bench.measure.answers import Answers
+from bench.measure import Measurement, Resources
 from bench.measure.scorer import quiet
 from bench.measure.subject import Subject
 from bench.paths import cache_dir
@@ -36,20 +35,18 @@ from bench.task import AccuracyTask, Task
 SPLITS = {"training_split": "train", "validation_split": "validation", "test_split": "test"}
 
 
-def measure(
-    task: Task, spec: AccuracyTask, subject: Subject, pack: Pack, on_progress: Progress, answers: Answers | None
-) -> Measurement:
+def measure(task: Task, spec: AccuracyTask, subject: Subject, resources: Resources) -> Measurement:
     """Accuracy over the first `task.limit` items of the data, or all; one bit per item and metric is kept.
 
-    With `answers`, what an earlier run left there is not computed again.
+    With answers, what an earlier run left there is not computed again.
 
     Raises:
         UsageError: lm-eval has no such task, or the task has no such metric.
         DataError: a file of the pack is missing, damaged or not in the form that the stock task reads.
         LeanboardError: the model's log-probabilities are not finite, or a continuation cannot be scored.
     """
-    stock = build_task(spec, pack)
-    lm = subject.scorer.following(on_progress, answers)
+    stock = build_task(spec, resources.pack)
+    lm = subject.scorer.following(resources.on_progress, resources.answers)
     items = score(stock, lm, task.limit, notice=task.protocol.endswith("+notice"))
     missing = [metric for metric in spec.metrics if metric not in items]
     if missing:

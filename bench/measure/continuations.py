@@ -13,14 +13,14 @@ from statistics import mean
 import torch
 from transformers import GenerationConfig
 
-from bench.measure import Measurement, Progress
+from bench.measure import Measurement, Resources
 from bench.measure.perplexity import token_ids
 from bench.measure.subject import Subject
 from bench.record.schema import Evidence, Metric
 from bench.task import ContinuationTask, Task
 
 
-def measure(task: Task, spec: ContinuationTask, subject: Subject, on_progress: Progress) -> Measurement:
+def measure(task: Task, spec: ContinuationTask, subject: Subject, resources: Resources) -> Measurement:
     """The texts; where the dense model is known also `agreement`, the share of the new tokens before the first that it
     would have chosen otherwise, averaged over the beginnings.
 
@@ -33,7 +33,7 @@ def measure(task: Task, spec: ContinuationTask, subject: Subject, on_progress: P
     if subject.dense is None:
         return Measurement([], Evidence(texts=texts))
     twin = Subject(subject.dense, None, subject.dtype, subject.device)
-    on_progress(1, 2)
+    resources.on_progress(1, 2)
     dense = continued(twin, spec.beginnings, new)
     texts["dense"] = _decoded(twin, dense)
     shares = [common(a, b) / new for a, b in zip(mine, dense, strict=True)]

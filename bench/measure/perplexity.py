@@ -12,9 +12,8 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from bench.data.pack import Pack
 from bench.errors import LeanboardError, UsageError
-from bench.measure import Measurement, Progress
+from bench.measure import Measurement, Resources
 from bench.measure.subject import Subject
 from bench.model.layers import head_of
 from bench.record.schema import Evidence, Metric, Windows
@@ -24,7 +23,7 @@ TOKENS_PER_FORWARD = 2048
 POSITIONS_PER_SLICE = 256
 
 
-def measure(task: Task, spec: PerplexityTask, subject: Subject, pack: Pack, on_progress: Progress) -> Measurement:
+def measure(task: Task, spec: PerplexityTask, subject: Subject, resources: Resources) -> Measurement:
     """Perplexity (`ppl_token`) over the first `task.limit` windows, or all.
 
     `n` counts target tokens: window length - 1 of each window. The standard error comes from the spread of the windows'
@@ -35,7 +34,7 @@ def measure(task: Task, spec: PerplexityTask, subject: Subject, pack: Pack, on_p
         LeanboardError: the model's loss is not finite.
     """
     length = int(task.protocol)
-    ids = token_ids(subject.tokenizer, spec.join.join(pack.column(spec.text, spec.column)))
+    ids = token_ids(subject.tokenizer, spec.join.join(resources.pack.column(spec.text, spec.column)))
     try:
         rows = windows(ids, length)[: task.limit]
     except ValueError as error:
@@ -44,7 +43,7 @@ def measure(task: Task, spec: PerplexityTask, subject: Subject, pack: Pack, on_p
     losses: list[float] = []
     for chunk in rows.split(batch):
         losses += window_losses(subject.model, chunk)
-        on_progress(len(losses), len(rows))
+        resources.on_progress(len(losses), len(rows))
     if not all(math.isfinite(loss) for loss in losses):
         raise LeanboardError(f"task {task.id}: the model's loss is not finite in {_not_finite(losses)} windows")
     targets = length - 1

@@ -9,15 +9,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from bench.errors import LeanboardError
-from bench.measure import Measurement
+from bench.measure import Measurement, Resources
 from bench.measure.subject import Subject
 from bench.model.checkpoint import sizes_of
 from bench.model.layers import embedding_of, head_of, shape_of
 from bench.record.schema import Metric
-from bench.task import Task
+from bench.task import SizeTask, Task
 
 
-def measure(task: Task, subject: Subject) -> Measurement:
+def measure(task: Task, spec: SizeTask, subject: Subject, resources: Resources) -> Measurement:
     """All sizes of `subject`; the task's protocol is the sequence length of the multiply-accumulates.
 
     Raises:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from bench.record.keys import digest
-from bench.record.schema import ArtifactRecord, MeasureRecord, Metric
+from bench.record.kinds import UNKNOWN, Kind, form_of, kind_of, split
+from bench.record.schema import ArtifactRecord, MeasureRecord, Metric, Windows
 from bench.record.store import AnyRecord, Store
 
 TOLERANCE = 1e-9
@@ -68,43 +69,50 @@ def _task(record: MeasureRecord) -> Iterator[str]:
 
 
 def _metrics(record: MeasureRecord) -> Iterator[str]:
-    """Accuracies from their items, perplexities from their windows, and every id under the task's own protocol."""
+    """Every id under the task's own protocol, in the unit of its kind, with the value that its evidence gives."""
     task, _, protocol = record.task.partition("@")
     if record.status == "ok" and not record.metrics:
         yield "field 'metrics' is empty, though the status is ok"
     for metric in record.metrics:
-        name, _, suffix = metric.id.partition("@")
-        kind = name.partition(".")[2]
-        if task != "size" and (name.partition(".")[0] != task or suffix != protocol):
+        kind, form = kind_of(metric.id), form_of(metric.id)
+        whose, name, suffix = split(metric.id)
+        if (kind.task or whose) != task or (not kind.task and suffix != protocol):
             yield f"field 'metrics' has {metric.id}, which is no metric of {record.task}"
-        elif kind.startswith("acc"):
-            yield from _accuracy(metric, record.evidence.items.get(kind))
-        elif kind.startswith("ppl"):
-            windows = record.evidence.windows
-            yield from _perplexity(metric, windows.nll if windows else [], windows.targets if windows else [])
+        elif kind is UNKNOWN:
+            yield f"field 'metrics' has {metric.id}, and no kind of metric has it"
+        elif (metric.unit, metric.direction) != (form.unit, form.direction):
+            yield f"{metric.id} is in {metric.unit} ({metric.direction}), not in {form.unit} ({form.direction})"
+        elif kind.evidence == "items":
+            yield from _items(metric, kind, record.evidence.items.get(name))
+        elif kind.evidence == "windows":
+            yield from _windows(metric, kind, record.evidence.windows)
 
 
-def _accuracy(metric: Metric, bits: str | None) -> Iterator[str]:
+def _items(metric: Metric, kind: Kind, bits: str | None) -> Iterator[str]:
     if not bits:
         yield f"{metric.id} has no items as its evidence"
         return
-    n, value = len(bits), bits.count("1") / len(bits)
+    n, share = len(bits), bits.count("1") / len(bits)
     limit = metric.id.rpartition("/limit")[2]
     if limit.isdecimal() and n > int(limit):
         yield f"{metric.id} has {n} items, over its limit"
-    error = math.sqrt(value * (1 - value) / (n - 1)) if n > 1 else None
-    yield from _same(metric, value, n, error, f"{n} items")
+    error = math.sqrt(share * (1 - share) / (n - 1)) if n > 1 else None
+    yield from _same(metric, kind.value(share), n, error, f"{n} items")
 
 
-def _perplexity(metric: Metric, nll: Sequence[float], targets: Sequence[int]) -> Iterator[str]:
-    if not nll:
+def _windows(metric: Metric, kind: Kind, windows: Windows | None) -> Iterator[str]:
+    if windows is None:
         yield f"{metric.id} has no windows as its evidence"
-    elif min(targets) < 1:
-        yield f"field 'evidence.windows.targets' has a window of {min(targets)} targets"
-    elif (mean := sum(nll) / sum(targets)) > 700:
-        yield f"{metric.id}: the mean loss of its windows is {mean:.0f} nats, beyond any perplexity"
+    elif min(windows.targets) < 1:
+        yield f"field 'evidence.windows.targets' has a window of {min(windows.targets)} targets"
     else:
-        yield from _same(metric, math.exp(mean), sum(targets), None, f"{len(nll)} windows")
+        mean = sum(windows.nll) / sum(windows.targets)
+        try:
+            value = kind.value(mean)
+        except OverflowError:
+            yield f"{metric.id}: the mean of its windows is {mean:.0f}, beyond any {kind.noun}"
+            return
+        yield from _same(metric, value, sum(windows.targets), None, f"{len(windows.nll)} windows")
 
 
 def _same(metric: Metric, value: float, n: int, error: float | None, what: str) -> Iterator[str]:

@@ -72,6 +72,10 @@ class Store:
         record = self.load(key)
         return record is not None and record.status == "ok"
 
+    def has(self, prefix: str) -> bool:
+        """Whether any record's key starts so."""
+        return bool(self._paths(prefix))
+
     def find(self, prefix: str) -> AnyRecord:
         """The one record that a user names by its key, the start of its key, its file or its artifact's folder.
 

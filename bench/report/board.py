@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from bench.record.kinds import Kind, kind_of, name_of, split
+from bench.record.rows import RowName, labels
 from bench.report.cards import ReportCard
-from bench.report.frame import Identity
+from bench.report.cell import Cell
 from bench.report.gates import DenseGate, Signal
 from bench.report.paired import Pair
 from bench.report.rank import Standing
@@ -21,45 +24,30 @@ if TYPE_CHECKING:
 
 WORSE = "worse than random (point estimate)"
 
-FAMILIES = ("removed", "params", "bytes", "macs", "perplexity", "mean", "accuracy", "generate", "other", "cost")
-
 
 @dataclass(frozen=True)
 class Column:
-    """A column of numbers: a metric id with its unit and direction. `family` is one of `FAMILIES`."""
+    """A column of numbers: a metric id with its unit and direction."""
 
     id: str
     unit: str
     direction: str
-    family: str
+
+    @cached_property
+    def kind(self) -> Kind:
+        return kind_of(self.id)
 
     @property
     def name(self) -> str:
-        return self.id.split("@")[0]
+        return name_of(self.id)
+
+    @property
+    def task(self) -> str:
+        return split(self.id)[0]
 
     @property
     def protocol(self) -> str:
-        return self.id.partition("@")[2]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A number of a row, over several seeds the mean.
-
-    `stderr` and `interval` are then the means of the seeds' own (every seed answers the same items, so more seeds do
-    not make the sampling error smaller), `std` is the standard deviation between seeds. `lost` tells the seeds that
-    have no value and why; where none has one, `value` is None. A speed `is_disturbed` where others used the machine: it
-    is shown, and counts for nothing.
-    """
-
-    value: float | None
-    n: int = 0
-    stderr: float | None = None
-    interval: tuple[float, float] | None = None
-    std: float | None = None
-    seeds: int = 0
-    lost: tuple[str, ...] = ()
-    is_disturbed: bool = False
+        return split(self.id)[2]
 
 
 @dataclass(frozen=True)
@@ -69,7 +57,7 @@ class Row:
     `missing` names, for the mean of a task group, the members that it lacks.
     """
 
-    identity: Identity
+    identity: RowName
     seeds: int
     status: str
     cells: Mapping[str, Cell]
@@ -120,7 +108,7 @@ class Board:
     headlines: Mapping[str, Headline] = field(default_factory=dict)
     gates: Mapping[str, DenseGate] = field(default_factory=dict)
     signals: Mapping[str, Mapping[str, Signal]] = field(default_factory=dict)
-    standings: Mapping[Identity, Mapping[str, Standing]] = field(default_factory=dict)
+    standings: Mapping[RowName, Mapping[str, Standing]] = field(default_factory=dict)
     published: tuple[Comparison, ...] = ()
     cards: Mapping[str, ReportCard] = field(default_factory=dict)
 
@@ -129,7 +117,7 @@ class Board:
         """The column that orders the rows of each model."""
         return {model: headline.metric for model, headline in self.headlines.items()}
 
-    def standing(self, row: Identity) -> Standing | None:
+    def standing(self, row: RowName) -> Standing | None:
         """Where a row stands by its model's headline metric."""
         return self.standings.get(row, {}).get(self.headlines[row.model].metric or "")
 
@@ -137,10 +125,10 @@ class Board:
         """The accuracies on which the dense model has no signal, and the groups' means that such a one is part of."""
         tasks = {id_ for id_, signal in self.signals[model].items() if signal.has_signal is False}
         means = {
-            f"{group.name}.mean@{id_.partition('@')[2]}"
+            f"{group.name}.mean@{split(id_)[2]}"
             for id_ in tasks
             for group in self.groups
-            if id_.partition("@")[0] in group.members
+            if name_of(id_) in group.members
         }
         return frozenset(tasks | means)
 
@@ -150,30 +138,22 @@ class Board:
     def of(self, model: str) -> list[Row]:
         return [row for row in self.rows if row.identity.model == model]
 
-    def columns_of(self, model: str, *families: str) -> list[Column]:
-        """The columns that any row of `model` has something in, of these families (of all, where none is given)."""
+    def columns_of(self, model: str) -> list[Column]:
+        """The columns that any row of `model` has something in."""
         used = {id_ for row in self.of(model) for id_ in (*row.cells, *row.missing)}
-        return [c for c in self.columns if c.id in used and (not families or c.family in families)]
+        return [c for c in self.columns if c.id in used]
 
     def remarks(self, model: str) -> dict[str, list[str]]:
         """What is to be said of single rows, each remark once: troubles, marks, and which tasks a mean lacks."""
         labels = self.labels(model)
         about: dict[str, list[str]] = defaultdict(list)
         for row in self.of(model):
-            lacking = [c.id for c in self.columns_of(model, "mean") if row.has_checkpoint and c.id in row.missing]
+            lacking = [c.id for c in self.columns_of(model) if row.has_checkpoint and c.id in row.missing]
             missing = [f"no {id_}, for want of {', '.join(row.missing[id_])}" for id_ in lacking]
             for note in [*row.notes, *missing]:
                 about[note].append(labels[row.identity])
         return dict(about)
 
-    def labels(self, model: str) -> dict[Identity, str]:
-        """A short name for each row: its method, its recovery, and as much else as tells the method's rows apart."""
-        labels = {}
-        for key in (row.identity for row in self.of(model)):
-            twins = [row.identity for row in self.of(model) if row.identity.method == key.method]
-            parts = [key.method]
-            parts += [key.preset] * (len({twin.preset for twin in twins}) > 1)
-            parts += [f"+ {key.recovery}"] * (key.recovery != "none")
-            parts += [key.target] * (len({twin.target for twin in twins}) > 1)
-            labels[key] = " ".join(parts)
-        return labels
+    def labels(self, model: str) -> dict[RowName, str]:
+        """A short name for each row."""
+        return labels(row.identity for row in self.of(model))

@@ -11,15 +11,18 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import sqrt
-from statistics import fmean, stdev
+from statistics import fmean
 
 from bench.errors import ProtocolMismatch
+from bench.record.kinds import SPEEDUP, form_of, kind_of, name_of, place_of, split
+from bench.record.rows import RowName
 from bench.record.schema import BaseRecord, MeasureRecord, Metric
 from bench.record.store import AnyRecord
-from bench.report.board import FAMILIES, WORSE, Board, Cell, Column, Row
+from bench.report.board import WORSE, Board, Column, Row
 from bench.report.cards import cards_of
+from bench.report.cell import cell_of
 from bench.report.evidence import evidence_of
-from bench.report.frame import Identity, Run, current, long_frame, metrics_of, status_text, text_notes
+from bench.report.frame import Run, current, long_frame, metrics_of, status_text, text_notes
 from bench.report.gates import SMOKE, Signal, dense_gate, signals_of
 from bench.report.headline import bases_of, headline_of, means_of
 from bench.report.paired import pairs
@@ -68,7 +71,7 @@ def build(
             id_
             for row in rows
             for id_, cell in row.cells.items()
-            if id_ in columns and columns[id_].family in ("accuracy", "mean") and 0 < cell.n < SMOKE
+            if id_ in columns and (kind_of(id_).over or kind_of(id_)).is_share and 0 < cell.n < SMOKE
         ),
         groups=tuple(groups),
         notes=tuple(notes + text_notes(records)),
@@ -81,11 +84,11 @@ def build(
     return replace(board, cards=cards_of(board, runs, deterministic))
 
 
-def _dense(runs: Mapping[Identity, Mapping[int, Run]], model: str) -> Mapping[int, Run]:
+def _dense(runs: Mapping[RowName, Mapping[int, Run]], model: str) -> Mapping[int, Run]:
     return next((seeds for row, seeds in sorted(runs.items()) if (row.model, row.method) == (model, "dense")), {})
 
 
-def _compared(board: Board, runs: Mapping[Identity, Mapping[int, Run]]) -> Board:
+def _compared(board: Board, runs: Mapping[RowName, Mapping[int, Run]]) -> Board:
     """With every row's standing by everything that it may be ranked by, and its comparisons with the controls."""
     bases = {
         model: list(bases_of(board.columns_of(model), board.groups, board.signals[model])) for model in board.models()
@@ -97,21 +100,10 @@ def _compared(board: Board, runs: Mapping[Identity, Mapping[int, Run]]) -> Board
         for basis, why in listed:
             for identity, standing in ranking.of(model, basis, why).items():
                 standings[identity][basis.metric] = standing
-    families = {column.id: column.family for column in board.columns}
     shown = {
-        model: [basis for basis, _ in listed if families[basis.metric] != "accuracy"] for model, listed in bases.items()
+        model: [basis for basis, _ in listed if not kind_of(basis.metric).is_share] for model, listed in bases.items()
     }
     return replace(board, standings=standings, pairs=tuple(pairs(ranking, shown)))
-
-
-def family_of(metric: Metric) -> str:
-    """The member of `FAMILIES` that a metric is shown with."""
-    task, _, name = metric.id.split("@")[0].partition(".")
-    if task in FAMILIES:
-        return task
-    if name.startswith("ppl"):
-        return "perplexity"
-    return "accuracy" if name.startswith("acc") else "other"
 
 
 def _metrics_of_tasks(runs: Iterable[Run]) -> dict[str, list[str]]:
@@ -124,7 +116,7 @@ def _metrics_of_tasks(runs: Iterable[Run]) -> dict[str, list[str]]:
 
 
 def _row(
-    identity: Identity,
+    identity: RowName,
     seeds: Mapping[int, Run],
     groups: Sequence[TaskGroup],
     signals: Mapping[str, Mapping[str, Signal]],
@@ -141,12 +133,12 @@ def _row(
         missing |= absent
         for metric in [*values.values(), *means]:
             found[metric.id].append(metric)
-            _claim(columns, metric, "mean" if metric in means else family_of(metric))
+            _claim(columns, metric)
         for id_, text in failures.items():
             lost[id_].append(text)
-            columns.setdefault(id_, Column(id_, "", "none", "other"))
+            columns.setdefault(id_, Column(id_, "", "none"))
     for id_ in missing:
-        columns.setdefault(id_, Column(id_, "fraction", "higher", "mean"))
+        columns.setdefault(id_, Column(id_, form_of(id_).unit, form_of(id_).direction))
     made = [run.artifact for _, run in sorted(seeds.items()) if run.artifact is not None]
     measured = [measure for _, run in sorted(seeds.items()) for _, measure in sorted(run.measures.items())]
     disturbed = _disturbed(measured)
@@ -167,13 +159,13 @@ def _disturbed(measured: Iterable[MeasureRecord]) -> set[str]:
     return {m.id for record in measured if record.evidence.disturbed for m in record.metrics if m.unit != "bytes"}
 
 
-def _claim(columns: dict[str, Column], metric: Metric, family: str) -> None:
+def _claim(columns: dict[str, Column], metric: Metric) -> None:
     """The column of a metric.
 
     Raises:
         ProtocolMismatch: the column holds numbers of another unit or direction under the same id.
     """
-    column = Column(metric.id, metric.unit, metric.direction, family)
+    column = Column(metric.id, metric.unit, metric.direction)
     other = columns.get(metric.id, column)
     if other.unit and (other.unit, other.direction) != (column.unit, column.direction):
         raise ProtocolMismatch(
@@ -210,7 +202,7 @@ def _timed(metric: Metric, record: BaseRecord) -> Metric:
         return metric
     samples = record.evidence.samples
     parts = [samples.get(name, []) for name in ("dense_prefill", "dense_decode", "prefill", "decode")]
-    if ".speedup@" not in metric.id or not all(len(part) == metric.n for part in parts):
+    if name_of(metric.id) != SPEEDUP or not all(len(part) == metric.n for part in parts):
         return metric
     ratios = [(a + b) / (c + d) for a, b, c, d in zip(*parts, strict=True)]
     return metric.model_copy(update={"interval": median_interval(ratios)})
@@ -225,7 +217,7 @@ def _group_means(
     """
     found, missing = [], {}
     for group in groups:
-        suffixes = sorted({id_.partition("@")[2] for id_ in values if id_.partition("@")[0] in group.members})
+        suffixes = sorted({split(id_)[2] for id_ in values if name_of(id_) in group.members})
         for mean in means_of(suffixes, [group], signals):
             absent = tuple(part for part in mean.parts if part not in values)
             if absent and mean.is_whole:
@@ -241,44 +233,17 @@ def mean_of_metrics(id_: str, members: Sequence[Metric]) -> Metric:
     Raises:
         ProtocolMismatch: they were measured under several.
     """
-    protocols = sorted({metric.id.partition("@")[2] for metric in members})
+    protocols = sorted({split(metric.id)[2] for metric in members})
     if len(protocols) > 1:
         raise ProtocolMismatch(f"{id_}: a mean over protocols {' and '.join(protocols)} would mix what is not alike")
     errors = [metric.stderr for metric in members if metric.stderr is not None]
     return Metric(
         id=id_,
         value=fmean(metric.value for metric in members),
-        unit="fraction",
-        direction="higher",
+        unit=form_of(id_).unit,
+        direction=form_of(id_).direction,
         n=min(metric.n for metric in members),
         stderr=sqrt(sum(e * e for e in errors)) / len(members) if len(errors) == len(members) else None,
-    )
-
-
-def cell_of(metrics: Sequence[Metric], lost: Sequence[str]) -> Cell:
-    """One number out of those of the seeds.
-
-    Raises:
-        ProtocolMismatch: they are numbers of several metric ids.
-    """
-    ids = sorted({metric.id for metric in metrics})
-    if len(ids) > 1:
-        raise ProtocolMismatch(f"{' and '.join(ids)} are two metrics and cannot share a cell")
-    if not metrics:
-        return Cell(None, lost=tuple(lost))
-    values = [metric.value for metric in metrics]
-    errors = [metric.stderr for metric in metrics if metric.stderr is not None]
-    bounds = [metric.interval for metric in metrics if metric.interval is not None]
-    return Cell(
-        value=fmean(values) if len(values) > 1 else values[0],
-        n=min(metric.n for metric in metrics),
-        stderr=fmean(errors) if len(errors) == len(values) else None,
-        interval=(fmean(low for low, _ in bounds), fmean(high for _, high in bounds))
-        if len(bounds) == len(values)
-        else None,
-        std=stdev(values) if len(values) > 1 else None,
-        seeds=len(values),
-        lost=tuple(lost),
     )
 
 
@@ -314,5 +279,5 @@ def _is_worse_than_random(row: Row, rows: Sequence[Row], column: Column | None) 
 
 def _column_place(column: Column, order: Mapping[str, int]) -> tuple[object, ...]:
     numbers = [part.zfill(12) if part.isdecimal() else part for part in re.split(r"(\d+)", column.id)]
-    first = not column.id.startswith(("wikitext2.", "params.stored", "removed.params"))
-    return (FAMILIES.index(column.family), first, order.get(column.name, len(order)), numbers)
+    is_first = column.name in column.kind.first
+    return (*place_of(column.kind), not is_first, order.get(column.name, len(order)), numbers)

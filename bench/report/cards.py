@@ -6,7 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench.report.frame import Identity, Run
+from bench.record.kinds import SPEEDUP, name_of
+from bench.record.rows import RowName
+from bench.report.frame import Run
 
 if TYPE_CHECKING:
     from bench.report.board import Board, Row
@@ -33,14 +35,14 @@ class ReportCard:
 
 
 def cards_of(
-    board: Board, runs: Mapping[Identity, Mapping[int, Run]], deterministic: Collection[str]
+    board: Board, runs: Mapping[RowName, Mapping[int, Run]], deterministic: Collection[str]
 ) -> dict[str, ReportCard]:
     """The card of every method on the board but the dense model itself."""
     methods = sorted({row.identity.method for row in board.rows} - {"dense"})
     return {method: _card(method, board, runs, method in deterministic) for method in methods}
 
 
-def _card(method: str, board: Board, runs: Mapping[Identity, Mapping[int, Run]], is_deterministic: bool) -> ReportCard:
+def _card(method: str, board: Board, runs: Mapping[RowName, Mapping[int, Run]], is_deterministic: bool) -> ReportCard:
     rows = [row for row in board.rows if row.identity.method == method and row.has_checkpoint]
     mine = {row.identity: runs[row.identity] for row in rows}
     return ReportCard(
@@ -62,7 +64,7 @@ def _points(rows: Sequence[Row]) -> Tick:
     return Tick(f"at least {POINTS} operating points", len(points) >= POINTS, f"{len(points)}")
 
 
-def _seeds(runs: Mapping[Identity, Mapping[int, Run]], is_deterministic: bool) -> Tick:
+def _seeds(runs: Mapping[RowName, Mapping[int, Run]], is_deterministic: bool) -> Tick:
     """Enough seeds in every row, unless they change nothing: by the method's traits, or since several gave the same."""
     title = f"at least {SEEDS} seeds, unless seeds change nothing"
     if not runs:
@@ -111,13 +113,13 @@ def _ratio_and_speed(rows: Sequence[Row]) -> Tick:
         row
         for row in rows
         if row.value("removed.params") is not None
-        and any(id_.startswith("generate.speedup@") and cell.value is not None for id_, cell in row.cells.items())
+        and any(name_of(id_) == SPEEDUP and cell.value is not None for id_, cell in row.cells.items())
     ]
     is_whole = bool(rows) and len(have) == len(rows)
     return Tick("ratio and speed-up reported", is_whole, f"{len(have)} of {len(rows)} rows")
 
 
-def _reloaded(runs: Mapping[Identity, Mapping[int, Run]]) -> Tick:
+def _reloaded(runs: Mapping[RowName, Mapping[int, Run]]) -> Tick:
     """A checkpoint that did not give the saved logits back after its reload would not have ended as ok."""
     made = [run.artifact for seeds in runs.values() for run in seeds.values() if run.artifact is not None]
     good = [artifact for artifact in made if artifact.cost is not None and "reload" in artifact.cost.seconds]

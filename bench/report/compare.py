@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from bench.errors import UsageError
-from bench.record.store import AnyRecord, Store, differences
-from bench.report.board import Board
-from bench.report.build import build
+from bench.record.kinds import form_of, kind_of, split
+from bench.record.rows import RowName
+from bench.record.store import differences
 from bench.report.evidence import evidence_of
-from bench.report.formats import reading
-from bench.report.frame import Identity, Run, current
+from bench.report.find import Rows
+from bench.report.formats import number
+from bench.report.frame import Run
 from bench.report.headline import means_of
-from bench.report.paired import is_loss
 from bench.report.rank import Basis, Ranking
 from bench.report.stats import ALPHA, Difference, holm, pairwise
 from bench.task import TaskGroup
@@ -48,7 +45,8 @@ class Outcome:
             return self.why
         if self.holm >= ALPHA or not self.difference.value:
             return "no difference found"
-        return "B is better" if (self.difference.value < 0) == is_loss(self.metric) else "A is better"
+        is_lower_better = form_of(self.metric).direction == "lower"
+        return "B is better" if (self.difference.value < 0) == is_lower_better else "A is better"
 
 
 @dataclass(frozen=True)
@@ -61,62 +59,33 @@ class Compared:
     keys: tuple[tuple[str, Any, Any], ...]
 
 
-class Tree:
-    """The records under one results folder, and their board."""
-
-    def __init__(self, results: Path, groups: Sequence[TaskGroup]) -> None:
-        self.records: list[AnyRecord] = Store(results).read_all()[0]
-        if not self.records:
-            raise UsageError(f"{results}: there are no records under {results / 'runs'}")
-        self.board: Board = build(self.records, groups)
-        self.runs, _ = current(sorted(self.records, key=lambda record: record.key))
-
-    def find(self, text: str) -> Identity:
-        """The one row that `text` names: parts of its name between '/', or the start of a key of a checkpoint of it.
-
-        Raises:
-            UsageError: no row, or several; the sentence lists them.
-        """
-        wanted = Counter(part for part in text.split("/") if part)
-        found = [row for row in self.runs if wanted and wanted <= Counter(row)]
-        if not found and re.fullmatch(r"[0-9a-f]{4,16}", text):
-            found = [
-                row
-                for row, seeds in self.runs.items()
-                if any(run.artifact is not None and run.artifact.key.startswith(text) for run in seeds.values())
-            ]
-        if len(found) == 1:
-            return found[0]
-        if not found:
-            raise UsageError(f"'{text}' names no row; a name is MODEL/METHOD/PRESET/RECOVERY/TARGET, or parts of it")
-        listed = ", ".join("/".join(row) for row in sorted(found)[:4]) + (", …" if len(found) > 4 else "")
-        raise UsageError(f"'{text}' names {len(found)} rows ({listed}); give more of the name")
+def compare_rows(rows: Rows, a: str, b: str, groups: Sequence[TaskGroup]) -> Compared:
+    """Two rows of one results folder, or of several seeds of them those that are named."""
+    (one, ours), (two, theirs) = rows.row(a), rows.row(b)
+    if one == two and ours.keys() & theirs.keys():
+        raise UsageError(f"'{a}' and '{b}' are the same row: {one}")
+    return _compared(_title(one, ours, rows), _title(two, theirs, rows), ours, theirs, groups)
 
 
-def compare_rows(tree: Tree, a: str, b: str, groups: Sequence[TaskGroup]) -> Compared:
-    """Two rows of one tree."""
-    one, two = tree.find(a), tree.find(b)
-    if one == two:
-        raise UsageError(f"'{a}' and '{b}' are the same row: {'/'.join(one)}")
-    return _compared("/".join(one), "/".join(two), tree.runs[one], tree.runs[two], groups)
+def _title(row: RowName, seeds: Runs, rows: Rows) -> str:
+    return str(row) if len(seeds) == len(rows.runs[row]) else f"{row} seed {min(seeds)}"
 
 
-def compare_trees(a: Tree, b: Tree, groups: Sequence[TaskGroup]) -> tuple[list[Compared], list[str], list[str]]:
-    """Every row that two trees share, and the names of those that only A, or only B, has."""
-    name = "/".join
+def compare_trees(a: Rows, b: Rows, groups: Sequence[TaskGroup]) -> tuple[list[Compared], list[str], list[str]]:
+    """Every row that two results folders share, and the names of those that only A, or only B, has."""
     both = sorted(a.runs.keys() & b.runs.keys())
-    alone = [[name(row) for row in sorted(x.runs.keys() - y.runs.keys())] for x, y in ((a, b), (b, a))]
-    compared = [_compared(name(row), name(row), a.runs[row], b.runs[row], groups) for row in both]
+    alone = [[str(row) for row in sorted(x.runs.keys() - y.runs.keys())] for x, y in ((a, b), (b, a))]
+    compared = [_compared(str(row), str(row), a.runs[row], b.runs[row], groups) for row in both]
     return compared, alone[0], alone[1]
 
 
 def _compared(a: str, b: str, ours: Runs, theirs: Runs, groups: Sequence[TaskGroup]) -> Compared:
-    rows = [Identity(side, "", "", "none", "none") for side in "AB"]
+    rows = [RowName(side, "", "", "none", "none") for side in "AB"]
     runs = dict(zip(rows, (ours, theirs), strict=True))
     values = [_values(seeds) for seeds in (ours, theirs)]
     shared = sorted(id_ for id_ in values[0].keys() & values[1].keys())
-    bases = [Basis(id_, (id_,), not is_loss(id_)) for id_ in shared if _is_quality(id_)]
-    suffixes = sorted({id_.partition("@")[2] for id_ in shared if ".acc" in id_})
+    bases = [Basis(id_, (id_,), form_of(id_).direction == "higher") for id_ in shared if kind_of(id_).is_quality]
+    suffixes = sorted({split(id_)[2] for id_ in shared if kind_of(id_).is_share})
     means = [mean for mean in means_of(suffixes, groups, {}) if set(mean.parts) <= set(shared)]
     bases += [Basis(mean.id, mean.parts, True) for mean in means]
     ranking = Ranking(runs, evidence_of(runs, sorted({part for basis in bases for part in basis.parts})), {})
@@ -140,13 +109,8 @@ def _values(seeds: Runs) -> dict[str, list[float]]:
     return found
 
 
-def _is_quality(metric: str) -> bool:
-    name = metric.split("@")[0].partition(".")[2]
-    return name.startswith(("acc", "ppl"))
-
-
 def _tested(
-    ranking: Ranking, rows: Sequence[Identity], basis: Basis, values: Sequence[Mapping[str, list[float]]]
+    ranking: Ranking, rows: Sequence[RowName], basis: Basis, values: Sequence[Mapping[str, list[float]]]
 ) -> Outcome:
     a, b = (sum(_mean(side[part]) for part in basis.parts) / len(basis.parts) for side in values)
     if not all(ranking.has(row, basis) for row in rows):
@@ -184,17 +148,17 @@ def _keys(ours: Runs, theirs: Runs) -> Iterator[tuple[str, Any, Any]]:
 
 
 def table(compared: Compared) -> list[dict[str, str]]:
-    """The tests as lines for reading; perplexities as such, their difference in nats per token, accuracies in %."""
+    """The tests as lines for reading: values in their unit, differences as their kind says."""
     lines = []
     for test in compared.tests:
-        d, (scale, decimals, unit) = test.difference, reading(test.metric)
+        d, gap, unit = test.difference, kind_of(test.metric).gap, form_of(test.metric).unit
         line = {"metric": test.metric, "n": str(test.n or "–")}
         for side, value in (("A", test.a), ("B", test.b)):
-            line[side] = "–" if value is None else f"{scale * value:,.{2 if is_loss(test.metric) else 1}f}"
+            line[side] = number(value, unit)
         if d is not None and test.p is not None and test.holm is not None:
             line |= {
-                "B − A": f"{scale * d.value:+.{decimals}f} {unit}",
-                "95 %": f"{scale * d.low:+.{decimals}f} to {scale * d.high:+.{decimals}f}",
+                "B − A": f"{gap.text(d.value)} {gap.unit}",
+                "95 %": f"{gap.text(d.low)} to {gap.text(d.high)}",
                 "p": f"{test.p:.3g}",
                 "p (Holm)": f"{test.holm:.3g}",
             }

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bench.record.kinds import kind_of, split
+from bench.record.rows import RowName
 from bench.record.schema import MeasureRecord
-from bench.report.frame import Identity, Run
+from bench.report.frame import Run
 from bench.report.stats import Array, Drawn, block_length, resample_items, resample_windows
 
 
 @dataclass(frozen=True)
 class Scores:
-    """One row, one metric: for each seed the bits of its items (1 right), or the losses of its windows in nats.
+    """One row, one metric: for each seed the bits of its items (1 right), or the sums of its windows.
 
     `values` is [seeds, items]; `targets` are the windows' target counts, None for items. `data` says what
     was read, and by which engine: rows are paired only where it is the same.
@@ -38,17 +40,17 @@ def scores_of(runs: Mapping[int, Run], metric: str) -> Scores | None:
 
     Seeds that were measured on other data than the first are left out.
     """
-    name, _, suffix = metric.partition("@")
-    task, _, kind = name.partition(".")
+    task, name, suffix = split(metric)
+    kept = kind_of(metric).evidence
     found: dict[int, tuple[MeasureRecord, Array, Array | None]] = {}
     for seed, run in sorted(runs.items()):
         record = run.measures.get(f"{task}@{suffix}")
         if record is None or record.status != "ok":
             continue
-        windows, bits = record.evidence.windows, record.evidence.items.get(kind)
-        if windows is not None and kind.startswith("ppl"):
+        windows, bits = record.evidence.windows, record.evidence.items.get(name)
+        if kept == "windows" and windows is not None:
             found[seed] = (record, np.asarray(windows.nll), np.asarray(windows.targets, dtype=float))
-        elif bits:
+        elif kept == "items" and bits:
             found[seed] = (record, bits_of(bits), None)
     if not found:
         return None
@@ -71,31 +73,30 @@ def data_of(record: MeasureRecord) -> str:
     return json.dumps([record.ingredients.get("data"), record.ingredients.get("engine")], sort_keys=True)
 
 
-def evidence_of(
-    runs: Mapping[Identity, Mapping[int, Run]], metrics: Iterable[str]
-) -> dict[str, dict[Identity, Scores]]:
+def evidence_of(runs: Mapping[RowName, Mapping[int, Run]], metrics: Iterable[str]) -> dict[str, dict[RowName, Scores]]:
     """Metric id -> row -> what it has to show."""
-    found: dict[str, dict[Identity, Scores]] = {}
+    found: dict[str, dict[RowName, Scores]] = {}
     for metric in metrics:
         rows = {identity: scores_of(seeds, metric) for identity, seeds in runs.items()}
         found[metric] = {identity: scores for identity, scores in rows.items() if scores is not None}
     return found
 
 
-def draw(rows: Mapping[Identity, Scores], metric: str) -> dict[Identity, Drawn]:
+def draw(rows: Mapping[RowName, Scores], metric: str) -> dict[RowName, Drawn]:
     """All rows of one metric, their items or windows drawn again, the same for all that read the same ones."""
-    alike: dict[tuple[str, int, bytes], list[Identity]] = defaultdict(list)
+    alike: dict[tuple[str, int, bytes], list[RowName]] = defaultdict(list)
     for identity in sorted(rows):
         alike[rows[identity].key].append(identity)
-    drawn: dict[Identity, Drawn] = {}
+    drawn: dict[RowName, Drawn] = {}
     for identities in alike.values():
         together = np.concatenate([rows[identity].values for identity in identities])
         targets, n = rows[identities[0]].targets, together.shape[1]
         if targets is None:
             values, draws, units = together.mean(axis=1), resample_items(together, metric), n
         else:
-            values, draws = together.sum(axis=1) / targets.sum(), resample_windows(together, targets, metric)
-            units = -(-n // block_length(n))
+            length = block_length(n) if kind_of(metric).has_neighbours else 1
+            values, draws = together.sum(axis=1) / targets.sum(), resample_windows(together, targets, metric, length)
+            units = -(-n // length)
         ends = np.cumsum([len(rows[identity].values) for identity in identities])[:-1]
         for identity, v, d in zip(identities, np.split(values, ends), np.split(draws, ends), strict=True):
             drawn[identity] = Drawn(v, d, units)

@@ -6,67 +6,32 @@ import html
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from bench.report.board import Board, Cell, Column
-from bench.report.paired import Pair, is_loss
+from bench.record.kinds import form_of, kind_of
+from bench.report.board import Board, Column
+from bench.report.cell import Cell
+from bench.report.paired import Pair
 
 ARROWS = {"higher": " ↑", "lower": " ↓", "none": ""}
 NOTHING = "–"
 COUNTS = ("parameters", "MACs", "bytes", "tokens", "steps")
 SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
-TITLES = {
-    "removed.params": "removed (% of parameters)",
-    "removed.block_params": "removed (% of the blocks' parameters)",
-    "removed.macs": "removed (% of MACs)",
-    "params.stored": "parameters",
-    "params.nonzero": "parameters not zero",
-    "params.body": "parameters outside embeddings",
-    "macs.total": "MACs",
-    "bytes.disk": "checkpoint on disk",
-    "bytes.resident": "weights in memory",
-    "cost.seconds": "compressing (s)",
-    "cost.peak_memory": "compressing: peak memory",
-    "cost.calibration_tokens": "compressing: calibration tokens",
-    "cost.optimiser_steps": "compressing: optimiser steps",
-    "cost.trainable_parameters": "compressing: trainable parameters",
-    "generate.tokens_per_s": "generation (tokens/s)",
-    "generate.requests_per_s": "generation (requests/s)",
-    "generate.prefill_tokens_per_s": "prefill (tokens/s)",
-    "generate.decode_tokens_per_s": "decoding (tokens/s)",
-    "generate.speedup": "speed-up",
-    "generate.roofline_speedup": "speed-up possible (roofline)",
-    "generate.prefill_speedup": "speed-up of prefill",
-    "generate.decode_speedup": "speed-up of decoding",
-    "generate.ttft_ms": "time to first token (ms)",
-    "generate.itl_ms": "between two tokens (ms)",
-    "generate.itl_p95_ms": "between two tokens, p95 (ms)",
-    "generate.itl_p99_ms": "between two tokens, p99 (ms)",
-    "generate.cold_start_s": "cold start (s)",
-    "generate.energy_per_token": "energy per token (J)",
-    "generate.peak_memory": "generation: peak memory",
-    "generate.cache_memory": "generation: key/value cache",
-    "generate.activation_memory": "generation: activations",
-    "continuations.agreement": "continuations as dense (%)",
-    "commonsense7.signal_mean": "commonsense7 mean with signal (%)",
-}
 
 
 def cell_text(cell: Cell | None, unit: str) -> str:
-    """A value with its uncertainty: between seeds where there are several, else its interval or standard error."""
+    """A value with its uncertainty."""
     if cell is None:
         return NOTHING
     lost = ", ".join(dict.fromkeys(cell.lost))
     if cell.value is None:
         return lost or NOTHING
     write, suffix = writer(cell.value, unit)
-    text = write(cell.value)
-    if cell.std is not None:
-        text += f" ± {write(cell.std)}{suffix}"
-    elif cell.interval is not None:
-        text += f"{suffix} ({write(cell.interval[0])}–{write(cell.interval[1])})"
-    elif cell.stderr is not None:
-        text += f" ± {write(cell.stderr)}{suffix}"
-    else:
+    text, off = write(cell.value), cell.uncertainty
+    if off is None:
         text += suffix
+    elif off.half is not None:
+        text += f" ± {write(off.half)}{suffix}"
+    else:
+        text += f"{suffix} ({write(off.low)}–{write(off.high)})"
     text += " disturbed" * cell.is_disturbed
     return f"{text}, {lost}" if lost else text
 
@@ -87,15 +52,10 @@ def writer(value: float, unit: str) -> tuple[Callable[[float], str], str]:
     return lambda x: f"{x:,.{decimals}f}", ""
 
 
-def reading(metric: str) -> tuple[float, int, str]:
-    """How a difference of two rows by `metric` is read: scale, decimals and unit."""
-    return (1.0, 3, "nats/token") if is_loss(metric) else (100.0, 1, "points")
-
-
 def difference(pair: Pair) -> tuple[str, str, str]:
     """Of a row and its control: the difference, its 95 % interval, and p."""
-    d, (scale, decimals, _) = pair.difference, reading(pair.metric)
-    value, low, high = (f"{scale * x:+.{decimals}f}".replace("-", "−") for x in (d.value, d.low, d.high))
+    d, gap = pair.difference, kind_of(pair.metric).gap
+    value, low, high = (gap.text(x).replace("-", "−") for x in (d.value, d.low, d.high))
     return value, f"{low} – {high}", "p < 0.001" if d.p < 0.001 else f"p = {d.p:.3f}"
 
 
@@ -124,15 +84,15 @@ def broken(text: str, width: int) -> list[str]:
 def title_of(column: Column, smoke: bool = False, no_signal: bool = False) -> tuple[str, str]:
     """What stands above a column: its name with unit and direction, and its protocol with what speaks against it."""
     shown = {"fraction": "%", "s": "s", "ms": "ms", "tokens/s": "tokens/s"}.get(column.unit)
-    name = column.name.replace(".", " ").replace("ppl_token", "ppl")
-    name = TITLES.get(column.name) or name + (f" ({shown})" if shown else "")
+    plain = column.name.replace(".", " ") + (f" ({shown})" if shown else "")
+    name = form_of(column.id).title.format(task=column.task) or plain
     return name + ARROWS[column.direction], column.protocol + " smoke" * smoke + " no signal" * no_signal
 
 
 def mean_of(board: Board, model: str) -> Column | None:
     """The mean that counts for `model`: the headline, else one over tasks with signal, else any that some row has."""
-    means = [c for c in board.columns_of(model, "mean") if any(row.value(c.id) is not None for row in board.of(model))]
-    headline = board.headlines[model]
+    headline, rows = board.headlines[model], board.of(model)
+    means = [c for c in board.columns_of(model) if c.kind.over and any(row.value(c.id) is not None for row in rows)]
     return min(means, key=lambda c: (c.id != headline.metric, c.id not in headline.beside), default=None)
 
 

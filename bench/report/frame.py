@@ -9,10 +9,10 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import pandas as pd
 
+from bench.record.rows import RowName
 from bench.record.schema import ArtifactRecord, BaseRecord, Cost, Direction, MeasureRecord, Metric
 from bench.record.store import AnyRecord
 
@@ -37,16 +37,6 @@ LONG = [
     "artifact_key",
     "measure_key",
 ]
-
-
-class Identity(NamedTuple):
-    """What makes a row of the board."""
-
-    model: str
-    method: str
-    preset: str
-    recovery: str
-    target: str
 
 
 @dataclass
@@ -74,7 +64,7 @@ def long_frame(records: Iterable[AnyRecord]) -> pd.DataFrame:
 
 
 def _who(record: AnyRecord) -> tuple[str | int, ...]:
-    return (*identity_of(record), record.seed, record.task if isinstance(record, MeasureRecord) else "compress")
+    return (*RowName.of(record), record.seed, record.task if isinstance(record, MeasureRecord) else "compress")
 
 
 def _number(metric: Metric) -> tuple[object, ...]:
@@ -149,7 +139,7 @@ def _version(record: AnyRecord) -> tuple[tuple[str, ...], int] | None:
     return ((*where, found[1]), int(found[2])) if found else None
 
 
-def current(records: Sequence[AnyRecord]) -> tuple[dict[Identity, dict[int, Run]], list[str]]:
+def current(records: Sequence[AnyRecord]) -> tuple[dict[RowName, dict[int, Run]], list[str]]:
     """For each row and seed the newest checkpoint, and for each task the newest measurement of that checkpoint.
 
     Numbers of two checkpoints never stand in one row, those of two versions of a method or an engine in no board. The
@@ -157,10 +147,10 @@ def current(records: Sequence[AnyRecord]) -> tuple[dict[Identity, dict[int, Run]
     """
     artifacts = {record.key: record for record in records if isinstance(record, ArtifactRecord)}
     stale = stale_of(records)
-    found: dict[tuple[Identity, int], list[AnyRecord]] = defaultdict(list)
+    found: dict[tuple[RowName, int], list[AnyRecord]] = defaultdict(list)
     for record in records:
-        found[identity_of(record), record.seed].append(record)
-    runs: dict[Identity, dict[int, Run]] = defaultdict(dict)
+        found[RowName.of(record), record.seed].append(record)
+    runs: dict[RowName, dict[int, Run]] = defaultdict(dict)
     notes = []
     for (identity, seed), group in sorted(found.items(), key=lambda item: item[0]):
         where = f"{' / '.join(identity)}, seed {seed}"
@@ -190,10 +180,6 @@ def _newest(group: Sequence[AnyRecord], artifacts: Mapping[str, ArtifactRecord],
     measures = {record.task: record for record in mine if record.key not in stale}
     old = {r.task: str(r.ingredients.get("engine")).split()[0] for r in mine if r.task not in measures}
     return Run(artifacts.get(newest), measures, old)
-
-
-def identity_of(record: AnyRecord) -> Identity:
-    return Identity(record.model, record.method, record.preset, record.recovery, record.target)
 
 
 def text_notes(records: Iterable[AnyRecord]) -> list[str]:

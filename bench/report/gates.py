@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from bench.record.kinds import kind_of, split
 from bench.report.evidence import scores_of
 from bench.report.frame import Run
 from bench.report.published import Published
@@ -67,7 +68,7 @@ def signals_of(dense: Mapping[int, Run]) -> dict[str, Signal]:
             task = record.ingredients.get("task")
             chance = task.get("chance") if isinstance(task, dict) else None
             for metric in record.metrics:
-                bits = record.evidence.items.get(metric.id.split("@")[0].partition(".")[2])
+                bits = record.evidence.items.get(split(metric.id)[1])
                 if bits is not None and metric.id not in found:
                     found[metric.id] = _signal(metric.id, bits, chance)
     return found
@@ -134,7 +135,7 @@ def _first_items(metric: str, dense: Mapping[int, Run]) -> tuple[float, float] |
                 continue
             suffix = f"/limit{other['limit']}" if other["limit"] else ""
             scores = scores_of({0: run}, whole + suffix)
-            if scores is not None and scores.targets is None and scores.values.shape[1] >= limit:
+            if scores is not None and kind_of(metric).is_share and scores.values.shape[1] >= limit:
                 value = float(scores.values[0, :limit].mean())
                 return value, float((value * (1 - value) / (limit - 1)) ** 0.5)
     return None

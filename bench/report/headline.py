@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from bench.record.kinds import name_of, split
 from bench.report.board import Column, Headline, Row
 from bench.report.gates import Signal
 from bench.report.rank import Basis
@@ -36,7 +37,7 @@ def means_of(suffixes: Sequence[str], groups: Sequence[TaskGroup], signals: Mapp
             yield Mean(f"{group.name}.mean@{suffix}", parts, True)
             able = tuple(part for part in parts if part in signals and signals[part].has_signal)
             if 1 < len(able) < len(parts):
-                names = "+".join(sorted(part.split(".")[0] for part in able))
+                names = "+".join(sorted(split(part)[0] for part in able))
                 yield Mean(f"{group.name}.{SIGNAL_MEAN}@{suffix}/{names}", able, False)
 
 
@@ -45,17 +46,18 @@ def headline_of(
 ) -> Headline:
     """The headline of the rows of one model.
 
-    A group's mean where it is complete and the dense model has signal on every task; else the perplexity that most
-    rows have, and beside it the tasks with signal and their mean. What one row of several has compares nothing.
+    A group's mean where it is complete and the dense model has signal on every task; else the perplexity (or whatever
+    `leads`) that most rows have, and beside it the tasks with signal and their mean. What one row of several has
+    compares nothing.
     """
     counted = _counts(rows)
-    means = [column for column in columns.values() if column.family == "mean" and counted[column.id]]
+    means = [column for column in columns.values() if column.kind.over and counted[column.id]]
     whole = [column for column in means if not without_signal(column.id, groups, signals)]
-    perplexities = [column for column in columns.values() if column.family == "perplexity" and counted[column.id]]
-    group_means = [column for column in whole if SIGNAL_MEAN not in column.name]
+    leading = [column for column in columns.values() if column.kind.leads and counted[column.id]]
+    group_means = [column for column in whole if split(column.id)[1] != SIGNAL_MEAN]
     for choice, reason in (
         (group_means, "complete, with signal on every task"),
-        (perplexities, "no mean is complete with signal on every task"),
+        (leading, "no mean is complete with signal on every task"),
         (whole, "the tasks on which the dense model has signal"),
         (means, "the only measure of quality here"),
     ):
@@ -63,7 +65,7 @@ def headline_of(
             metric = min(choice, key=lambda column: (-counted[column.id], *preference(column))).id
             counts = {id_: signal for id_, signal in sorted(signals.items()) if is_headline(id_, groups)}
             able = [id_ for id_, signal in counts.items() if signal.has_signal and counted[id_]]
-            compared = {c.id for c in [*perplexities, *whole] if counted[c.id] >= min(2, len(rows))}
+            compared = {c.id for c in [*leading, *whole] if counted[c.id] >= min(2, len(rows))}
             beside = sorted(compared - {metric})
             unable = tuple(signal for signal in counts.values() if signal.has_signal is False)
             return Headline(metric, (*beside, *able), unable, reason)
@@ -72,47 +74,46 @@ def headline_of(
 
 def without_signal(mean: str, groups: Sequence[TaskGroup], signals: Mapping[str, Signal]) -> list[str]:
     """The tasks of a mean on which signal is missing or not known."""
-    name, _, suffix = mean.partition("@")
-    if name.endswith(f".{SIGNAL_MEAN}"):
+    whose, name, suffix = split(mean)
+    if name == SIGNAL_MEAN:
         return []
-    members = next(group.members for group in groups if group.name == name.partition(".")[0])
+    members = next(group.members for group in groups if group.name == whose)
     ids = [f"{member}@{suffix}" for member in members]
     return [id_ for id_ in ids if id_ not in signals or not signals[id_].has_signal]
 
 
 def is_headline(metric: str, groups: Sequence[TaskGroup]) -> bool:
     """Whether an accuracy is the one of its task that counts: a group's choice, or any of a task in no group."""
-    name = metric.split("@")[0]
     members = {member for group in groups for member in group.members}
-    return name in members or name.partition(".")[0] not in {member.partition(".")[0] for member in members}
+    return name_of(metric) in members or split(metric)[0] not in {split(member)[0] for member in members}
 
 
 def bases_of(
     columns: Sequence[Column], groups: Sequence[TaskGroup], signals: Mapping[str, Signal]
 ) -> Iterator[tuple[Basis, str]]:
     """What the rows of a model may be ranked by, and for each why it may not be ('' where it may)."""
-    suffixes = sorted({column.protocol for column in columns if column.family == "accuracy"})
+    suffixes = sorted({column.protocol for column in columns if column.kind.is_share})
     means = {mean.id: mean for mean in means_of(suffixes, groups, signals)}
     for column in columns:
         basis = Basis(column.id, (column.id,), column.direction == "higher")
-        if column.family == "perplexity":
+        if column.kind.leads:
             yield basis, ""
-        elif column.family == "mean" and column.id in means:
+        elif column.id in means:
             lacking = without_signal(column.id, groups, signals)
             why = f"signal missing or not known on {', '.join(lacking)}" if lacking else ""
             yield Basis(column.id, means[column.id].parts, True), why
-        elif column.family == "accuracy" and is_headline(column.id, groups):
+        elif column.kind.is_share and is_headline(column.id, groups):
             signal = signals.get(column.id)
             why = "signal not known: the dense model was not measured" if signal is None else signal.reason
             yield basis, "" if signal is not None and signal.has_signal else why
 
 
 def preference(column: Column) -> tuple[bool, float, int, str]:
-    """Among equals WikiText-2 comes first, then the most windows (all of the text is most), then the longest."""
+    """Among equals the kind's first comes first, then the most windows (all of the text is most), then the longest."""
     window = re.match(r"\d+", column.protocol)
     limit = re.search(r"/limit(\d+)", column.protocol)
     return (
-        not column.name.startswith("wikitext2."),
+        column.name not in column.kind.first,
         -float(limit[1]) if limit else -math.inf,
         -int(window[0] if window else 0),
         column.id,

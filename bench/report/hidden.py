@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from bench.record.rows import RowName
 from bench.record.schema import MeasureRecord
 from bench.record.store import AnyRecord
-from bench.report.frame import Identity, Run, current, identity_of, stale_of
+from bench.report.frame import Run, current, stale_of
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,12 @@ def hidden(records: Sequence[AnyRecord]) -> list[Hidden]:
     found = []
     for record in sorted(records, key=lambda record: record.key):
         if record.key not in shown:
-            run = runs.get(identity_of(record), {}).get(record.seed)
+            run = runs.get(RowName.of(record), {}).get(record.seed)
             found.append(Hidden(record, stale.get(record.key) or _newer(record, run)))
     return found
 
 
-def _keys(runs: Mapping[Identity, Mapping[int, Run]]) -> Iterable[str]:
+def _keys(runs: Mapping[RowName, Mapping[int, Run]]) -> Iterable[str]:
     for seeds in runs.values():
         for run in seeds.values():
             yield from (measure.key for measure in run.measures.values())

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
+from bench.record.kinds import COST, KINDS
 from bench.report.board import WORSE, Board, Column, Row
-from bench.report.formats import NOTHING, cell_text, difference, escape, grid, title_of
+from bench.report.formats import ARROWS, NOTHING, cell_text, difference, escape, grid, title_of
 from bench.report.gates import SMOKE
 from bench.report.matrix import KEYS, matrix_of
 from bench.report.paired import Pair
@@ -30,25 +31,6 @@ GENERAL = (
     "95 % interval. What failed or was skipped shows its code; `stale` is what was measured by an older engine than "
     "the newest here.",
 )
-FOOTNOTES = {
-    "removed": "*removed* is the share of the dense model's parameters (of its decoder blocks, of its "
-    "multiply-accumulates) that is really gone, whatever the target asked for.",
-    "macs": "*MACs*: multiply-accumulates of one sequence of as many tokens as the protocol says.",
-    "perplexity": "*ppl*: perplexity per token, exp(summed negative log-likelihood / number of targets) over windows "
-    "without overlap; the protocol is the window's length in tokens, `limit` the number of windows. Another window "
-    "length or another text gives other numbers.",
-    "accuracy": "Accuracies are in % of the items, by the task's own metric; `0shot`: no examples in the prompt; "
-    "`limit`: the first so many items.",
-    "mean": "A *mean* is unweighted over all tasks of its group, and exists only where every one was measured under "
-    "that protocol.",
-    "generate": "Generation: `hf/b1/p64/n128` is transformers, batch 1, 64 prompt tokens, 128 new tokens; *speed-up* "
-    "is the dense model's time over this one's, measured in turn on the same machine; *possible* is what the machine's "
-    "measured bandwidth and arithmetic would allow; *disturbed*: others used the machine meanwhile.",
-    "cost": "*compressing* is the wall time of compression and recovery, without loading and saving; its peak memory "
-    "is what it took beyond the loaded model.",
-}
-
-
 RANKS = (
     "*Rank*: an interval, among the rows of one model that were asked for the same target and had the same recovery "
     "(or trained as many numbers): from 1 plus the rows that are significantly better, to all but those that are "
@@ -77,15 +59,15 @@ def markdown(board: Board) -> str:
 def _section(board: Board, model: str) -> list[str]:
     columns = board.columns_of(model)
     headline = {member for group in board.groups for member in group.members}
-    accuracy = [c for c in columns if c.family == "accuracy"]
+    accuracy = [c for c in columns if c.kind.is_share]
     variants = [c for c in accuracy if headline and c.name not in headline]
-    means = [c for c in columns if c.family == "mean" and any(row.value(c.id) is not None for row in board.of(model))]
-    key = [c for c in columns if c.family == "perplexity" or c.name in KEY_NAMES]
-    key = sorted([*key, *means], key=lambda c: (c.name.startswith("cost."), board.columns.index(c)))
+    means = [c for c in columns if c.kind.over and any(row.value(c.id) is not None for row in board.of(model))]
+    key = [c for c in columns if c.kind.leads or c.name in KEY_NAMES]
+    key = sorted([*key, *means], key=lambda c: (c.kind is COST, board.columns.index(c)))
     tables = {
         "Accuracy": [c for c in accuracy if c not in variants],
         "The tasks' other accuracies": variants,
-        "Size, speed and cost in detail": [c for c in columns if c not in key and c.family not in ("accuracy", "mean")],
+        "Size, speed and cost in detail": [c for c in columns if c not in key and not c.kind.is_quality],
     }
     lines = opening(board, model) + _text_line(board, model)
     lines += _table(board, model, key, [("status", lambda row: row.status)])
@@ -110,7 +92,7 @@ def _pairs(board: Board, model: str) -> list[str]:
     mine = [pair for pair in board.pairs if pair.row.model == model]
     if not mine:
         return []
-    metrics = [c for c in board.columns_of(model, "perplexity", "mean") if any(p.metric == c.id for p in mine)]
+    metrics = [c for c in board.columns_of(model) if any(p.metric == c.id for p in mine)]
     found = {(pair.row, pair.control, pair.metric): pair for pair in mine}
     places = {row.identity: i for i, row in enumerate(board.of(model))}
     keys = sorted({(pair.row, pair.control) for pair in mine}, key=lambda key: (places[key[0]], key[1]))
@@ -127,8 +109,8 @@ def _pairs(board: Board, model: str) -> list[str]:
 
 
 def _pair_title(column: Column) -> str:
-    what = column.name.split(".")[0]
-    return f"{what} loss (nats/token) ↓" if column.family == "perplexity" else f"{what} mean (points) ↑"
+    gap = column.kind.gap
+    return f"{column.task} {gap.what} ({gap.unit}){ARROWS[column.direction]}"
 
 
 def _pair_text(pair: Pair | None) -> str:
@@ -139,15 +121,13 @@ def _pair_text(pair: Pair | None) -> str:
 
 
 def _text_line(board: Board, model: str) -> list[str]:
-    perplexities = board.columns_of(model, "perplexity")
-    if not perplexities or any(c.id.startswith("wikitext2.") for c in perplexities):
-        return []
-    texts = ", ".join(sorted({c.name.split(".")[0] for c in perplexities}))
-    return [
-        f"There is no WikiText-2 perplexity here: {texts} is another text, and its numbers are not to be compared with "
-        "those on WikiText-2.",
-        "",
-    ]
+    """What is to be said where a kind's usual metric is missing and others of it are there."""
+    lines: list[str] = []
+    for kind in KINDS:
+        here = [column for column in board.columns_of(model) if column.kind is kind]
+        if kind.no_first and here and not any(column.name in kind.first for column in here):
+            lines += [kind.no_first.format(", ".join(sorted({column.task for column in here}))), ""]
+    return lines
 
 
 def _table(board: Board, model: str, columns: Sequence[Column], more: Sequence[Part] = ()) -> list[str]:
@@ -181,8 +161,8 @@ def _part(board: Board, model: str, column: Column) -> Part:
 
 
 def _footnotes(board: Board) -> list[str]:
-    families = {column.family for column in board.columns}
-    notes = [*GENERAL, *(text for family, text in FOOTNOTES.items() if family in families)]
+    here = [kind for kind in KINDS if any(column.kind is kind for column in board.columns)]
+    notes = [*GENERAL, *(kind.footnote for kind in here if kind.footnote)]
     if any(WORSE in row.notes for row in board.rows):
         notes.append("▼ worse than `random` at the same target, by point estimate in the column that orders the rows.")
     if board.pairs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench.report.board import Board, Column, Row
-from bench.report.formats import NOTHING, cell_text, difference, reading
+from bench.report.formats import NOTHING, cell_text, difference
 from bench.report.paired import UNRECOVERED, Pair
 
 KEYS = ("method", "preset", "target")
@@ -41,7 +41,7 @@ def matrix_of(board: Board, model: str) -> Matrix | None:
         if who.recovery == "none" and not rows.keys().isdisjoint(after):
             cells = [text for one in after for text in (_value(rows.get(one), column), _change(changes.get(one)))]
             lines.append((who.method, who.preset, who.target, _value(rows[who], column), *cells))
-    unit = reading(column.id)[2]
+    unit = column.kind.gap.unit
     heads = [head for recovery in recoveries for head in (recovery, f"change by {recovery} ({unit})")]
     return Matrix(column.id, (*KEYS, "none", *heads), tuple(lines)) if lines else None
 

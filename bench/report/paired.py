@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from bench.report.frame import Identity
+from bench.record.kinds import form_of
+from bench.record.rows import RowName
 from bench.report.rank import Basis, Ranking
 from bench.report.stats import Difference, pairwise
 
@@ -24,11 +25,11 @@ class Pair:
     trained parameters. What was recovered is held against itself without recovery (`control` is then `UNRECOVERED`,
     else the control's method).
 
-    `metric` is a perplexity, where the difference is that of the mean losses (nats per token, below 0 is better), or
-    a mean, where it is that of the accuracies (above 0 is better). `n` counts windows or items.
+    The difference is that of the means of the evidence (see `bench.record.kinds`): by a perplexity of the losses in
+    nats per token, where below 0 is better, by a mean of the accuracies, where above 0 is. `n` counts windows or items.
     """
 
-    row: Identity
+    row: RowName
     control: str
     metric: str
     n: int
@@ -39,16 +40,11 @@ class Pair:
         """Whether the row is significantly better (True) or worse (False); None where it cannot be told."""
         if self.difference.low <= 0 <= self.difference.high:
             return None
-        return (self.difference.value < 0) == is_loss(self.metric)
-
-
-def is_loss(metric: str) -> bool:
-    """Whether rows are compared by `metric` as mean losses, where less is better; else as accuracies."""
-    return ".ppl" in metric
+        return (self.difference.value < 0) == (form_of(self.metric).direction == "lower")
 
 
 def pairs(ranking: Ranking, bases: Mapping[str, Sequence[Basis]]) -> list[Pair]:
-    """Every comparison with a control that the records allow, by the perplexities and means of each model."""
+    """Every comparison with a control that the records allow, by what `bases` has of each model."""
     rows = sorted(ranking.runs)
     return [
         pair
@@ -59,10 +55,10 @@ def pairs(ranking: Ranking, bases: Mapping[str, Sequence[Basis]]) -> list[Pair]:
     ]
 
 
-def _controls(row: Identity, rows: Sequence[Identity], ranking: Ranking) -> dict[str, Identity]:
+def _controls(row: RowName, rows: Sequence[RowName], ranking: Ranking) -> dict[str, RowName]:
     """What a row is held against, by the name that it has in `Pair`."""
     others = [other for other in rows if other.model == row.model and other != row]
-    found: dict[str, list[Identity]] = {}
+    found: dict[str, list[RowName]] = {}
     if row.target == "none":
         group = ranking.groups[row][0]
         alike = [other for other in others if other.method == "lora" and ranking.groups[other][0] == group]
@@ -76,7 +72,7 @@ def _controls(row: Identity, rows: Sequence[Identity], ranking: Ranking) -> dict
     return {name: rivals[0] for name, rivals in found.items() if rivals}
 
 
-def _compare(ranking: Ranking, row: Identity, name: str, rival: Identity, bases: Sequence[Basis]) -> Iterator[Pair]:
+def _compare(ranking: Ranking, row: RowName, name: str, rival: RowName, bases: Sequence[Basis]) -> Iterator[Pair]:
     for basis in bases:
         if not all(ranking.has(one, basis) for one in (row, rival)) or ranking.key(row, basis) != ranking.key(
             rival, basis

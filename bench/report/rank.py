@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.method import TARGET_TOLERANCE
+from bench.record.kinds import kind_of
+from bench.record.rows import RowName
 from bench.record.schema import ArtifactRecord
 from bench.report.evidence import Scores, common, draw
-from bench.report.frame import Identity, Run
+from bench.report.frame import Run
 from bench.report.gates import SMOKE, DenseGate
 from bench.report.stats import ALPHA, Array, Drawn, Estimate, estimate, holm, mcnemar_all, pairwise
 
@@ -32,7 +34,7 @@ class Standing:
     low: int | None = None
     high: int | None = None
     of: int = 0
-    ties: tuple[Identity, ...] = ()
+    ties: tuple[RowName, ...] = ()
     seeds: int = 0
     reason: str = ""
 
@@ -57,19 +59,19 @@ class Basis:
     higher: bool
 
 
-Standings = dict[Identity, dict[str, Standing]]
+Standings = dict[RowName, dict[str, Standing]]
 
 
-def groups_of(runs: Mapping[Identity, Mapping[int, Run]]) -> dict[Identity, tuple[str, str]]:
+def groups_of(runs: Mapping[RowName, Mapping[int, Run]]) -> dict[RowName, tuple[str, str]]:
     """For each row its group, and why it belongs to none ('' where it does).
 
     Rows that were asked for the same target are compared, after the same recovery, if they reached it; rows without
     one by what they achieved: the share removed (half a percentage point is no difference), else the numbers trained
     (one percent is none).
     """
-    found: dict[Identity, tuple[str, str]] = {}
-    removed: dict[tuple[str, str], dict[Identity, float]] = defaultdict(dict)
-    trained: dict[str, dict[Identity, float]] = defaultdict(dict)
+    found: dict[RowName, tuple[str, str]] = {}
+    removed: dict[tuple[str, str], dict[RowName, float]] = defaultdict(dict)
+    trained: dict[str, dict[RowName, float]] = defaultdict(dict)
     for identity, seeds in runs.items():
         made = [run.artifact for run in seeds.values() if run.artifact is not None and run.artifact.status == "ok"]
         basis, _, size = identity.target.partition("=")
@@ -105,10 +107,10 @@ def _trained(made: Sequence[ArtifactRecord]) -> float:
 
 
 def _alike(
-    sizes: Mapping[Identity, float], same: Callable[[float, float], bool]
-) -> Iterator[tuple[float, list[Identity]]]:
+    sizes: Mapping[RowName, float], same: Callable[[float, float], bool]
+) -> Iterator[tuple[float, list[RowName]]]:
     """Rows of about the same size, from the smallest: (the least size, the rows)."""
-    cluster: list[Identity] = []
+    cluster: list[RowName] = []
     for identity in sorted(sizes, key=lambda row: (sizes[row], row)):
         if cluster and not same(sizes[cluster[0]], sizes[identity]):
             yield sizes[cluster[0]], cluster
@@ -123,18 +125,18 @@ class Ranking:
 
     def __init__(
         self,
-        runs: Mapping[Identity, Mapping[int, Run]],
-        evidence: Mapping[str, Mapping[Identity, Scores]],
+        runs: Mapping[RowName, Mapping[int, Run]],
+        evidence: Mapping[str, Mapping[RowName, Scores]],
         gates: Mapping[str, DenseGate],
     ) -> None:
         self.runs, self.evidence, self.gates = runs, evidence, gates
         self.groups = groups_of(runs)
-        self.drawn: dict[str, dict[Identity, Drawn]] = {}
+        self.drawn: dict[str, dict[RowName, Drawn]] = {}
 
-    def of(self, model: str, basis: Basis, why: str = "") -> dict[Identity, Standing]:
+    def of(self, model: str, basis: Basis, why: str = "") -> dict[RowName, Standing]:
         """Where each row of a model stands by one metric; `why` is what speaks against ranking any by it."""
-        found: dict[Identity, Standing] = {}
-        able: dict[str, list[Identity]] = defaultdict(list)
+        found: dict[RowName, Standing] = {}
+        able: dict[str, list[RowName]] = defaultdict(list)
         for identity in (row for row in sorted(self.runs) if row.model == model):
             group, _ = self.groups[identity]
             reason = self._why_not(identity, basis, why)
@@ -154,33 +156,33 @@ class Ranking:
             found |= self._ranked(alike, basis, group) if alike else {}
         return found
 
-    def has(self, row: Identity, basis: Basis) -> bool:
+    def has(self, row: RowName, basis: Basis) -> bool:
         """Whether some seed of a row has evidence for every part."""
         every = [self.evidence[part].get(row) for part in basis.parts]
         return None not in every and bool(common([scores for scores in every if scores is not None]))
 
-    def key(self, row: Identity, basis: Basis) -> tuple[object, ...]:
+    def key(self, row: RowName, basis: Basis) -> tuple[object, ...]:
         """What two rows must share to be compared pair by pair."""
         return tuple(self.evidence[part][row].key for part in basis.parts)
 
-    def estimates(self, rows: Sequence[Identity], basis: Basis) -> list[Estimate]:
+    def estimates(self, rows: Sequence[RowName], basis: Basis) -> list[Estimate]:
         """The score of each row by `basis`, with its draws; only the seeds that have all its parts count."""
         for part in basis.parts:
             if part not in self.drawn:
                 self.drawn[part] = draw(self.evidence[part], part)
         return [estimate([self._chosen(row, part, basis) for part in basis.parts], "/".join(row)) for row in rows]
 
-    def p_values(self, rows: Sequence[Identity], basis: Basis, estimates: Sequence[Estimate]) -> tuple[Array, Array]:
+    def p_values(self, rows: Sequence[RowName], basis: Basis, estimates: Sequence[Estimate]) -> tuple[Array, Array]:
         """Differences and p-values of all pairs: exact where two checkpoints are compared on one task's items."""
         tests = pairwise(estimates)
         first = [self.evidence[basis.parts[0]][row] for row in rows]
-        if len(basis.parts) > 1 or first[0].targets is not None:
+        if len(basis.parts) > 1 or not kind_of(basis.metric).is_share:
             return tests.values, tests.p
         alone = np.array([row.seeds == 1 for row in estimates])
         exact = mcnemar_all(np.stack([scores.values[0] for scores in first]))
         return tests.values, np.where(alone[:, None] & alone, exact, tests.p)
 
-    def _ranked(self, rows: Sequence[Identity], basis: Basis, group: str) -> dict[Identity, Standing]:
+    def _ranked(self, rows: Sequence[RowName], basis: Basis, group: str) -> dict[RowName, Standing]:
         estimates = self.estimates(rows, basis)
         values, p = self.p_values(rows, basis, estimates)
         upper = np.triu_indices(len(rows), 1)
@@ -202,13 +204,13 @@ class Ranking:
             for i, row in enumerate(rows)
         }
 
-    def _chosen(self, row: Identity, part: str, basis: Basis) -> Drawn:
+    def _chosen(self, row: RowName, part: str, basis: Basis) -> Drawn:
         seeds = common([self.evidence[other][row] for other in basis.parts])
         have = self.evidence[part][row].seeds
         drawn, kept = self.drawn[part][row], [have.index(seed) for seed in seeds]
         return Drawn(drawn.values[kept], drawn.draws[kept], drawn.units)
 
-    def _why_not(self, row: Identity, basis: Basis, why: str) -> str:
+    def _why_not(self, row: RowName, basis: Basis, why: str) -> str:
         """Why a row is not ranked by a metric, '' where nothing is against it."""
         gate = self.gates[row.model]
         if self.groups[row][1] or why:
@@ -222,6 +224,6 @@ class Ranking:
         if not common(scores):
             return "no seed has all of it"
         few = min(part.values.shape[1] for part in scores)
-        if scores[0].targets is None and few < SMOKE:
+        if kind_of(basis.parts[0]).is_share and few < SMOKE:
             return f"smoke: {few} items a task"
         return "" if few > 1 else "one window is not enough"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import hypot
 from typing import Literal
 
-from bench.report.board import Cell, Row
-from bench.report.frame import Identity
+from bench.record.kinds import kind_of, name_of, split
+from bench.record.rows import RowName
+from bench.report.board import Row
 from bench.report.gates import DenseCheck, DenseGate
 from bench.report.published import Counterpart, Published
 from bench.report.stats import rounded
@@ -28,7 +28,7 @@ class Comparison:
 
     published: Published
     state: State
-    row: Identity | None = None
+    row: RowName | None = None
     ours: float | None = None
     low: float | None = None
     high: float | None = None
@@ -80,22 +80,12 @@ def _compared(number: Published, rows: Mapping[tuple[str, str], Sequence[Row]]) 
         lost = ", ".join(cell.lost) if cell is not None else ""
         state: State = "not comparable" if other and not lost else "not run"
         return Comparison(number, state, row.identity, why=lost or other or f"{number.metric_id} was not measured")
-    low, high = interval(cell)
+    low, high = cell.interval95 or (None, None)
     value = float(cell.value)
     delta = rounded(value - number.number)
     is_in = low is not None and high is not None and low <= number.number <= high
     is_same = is_in or abs(delta) <= number.rounding
     return Comparison(number, "reproduced" if is_same else "off", row.identity, value, low, high, delta)
-
-
-def interval(cell: Cell) -> tuple[float | None, float | None]:
-    """The 95 % interval of a cell, over several seeds with their spread."""
-    if cell.value is None or (cell.interval is None and cell.stderr is None and cell.std is None):
-        return None, None
-    if cell.interval is not None and cell.std is None:
-        return cell.interval
-    error = 1.96 * hypot(cell.stderr or 0.0, cell.std or 0.0)
-    return rounded(cell.value - error), rounded(cell.value + error)
 
 
 def _nearest(wanted: Counterpart, rows: Sequence[Row]) -> tuple[Row | None, str]:
@@ -116,9 +106,9 @@ def _nearest(wanted: Counterpart, rows: Sequence[Row]) -> tuple[Row | None, str]
 
 def _other_protocol(number: Published, row: Row) -> str:
     """What differs in the protocol under which the row has this metric, '' where it does not have it at all."""
-    name, _, protocol = number.metric_id.partition("@")
-    others = [id_ for id_, cell in row.cells.items() if id_.split("@")[0] == name and cell.value is not None]
-    return differing(protocol, min(others, key=_protocol_order).partition("@")[2]) if others else ""
+    name = name_of(number.metric_id)
+    others = [id_ for id_, cell in row.cells.items() if name_of(id_) == name and cell.value is not None]
+    return differing(number.metric_id, min(others, key=_protocol_order)) if others else ""
 
 
 def _protocol_order(metric: str) -> tuple[bool, str]:
@@ -126,11 +116,10 @@ def _protocol_order(metric: str) -> tuple[bool, str]:
 
 
 def differing(theirs: str, ours: str) -> str:
-    """The field in which two protocols of one metric differ, theirs first: 'window 128 ≠ 2048'."""
-    (a, m), (b, n) = _split(theirs), _split(ours)
+    """The field in which two protocols of one metric id differ, theirs first: 'window 128 ≠ 2048'."""
+    (a, m), (b, n) = (_split(split(metric)[2]) for metric in (theirs, ours))
     if a != b:
-        kind = "window" if a.isdecimal() and b.isdecimal() else "protocol"
-        return f"{kind} {a} ≠ {b}"
+        return f"{kind_of(theirs).protocol} {a} ≠ {b}"
     return f"items {m or 'all'} ≠ {n or 'all'}"
 
 

@@ -86,14 +86,13 @@ def resample_items(scores: Array, stream: str) -> Array:
     return np.asarray(np.concatenate([times @ scores.T for times in _counts(random, n)]).T / n)
 
 
-def resample_windows(losses: Array, targets: Array, stream: str) -> Array:
-    """The mean loss per target of each row of `losses` [rows, windows], when blocks of windows are drawn again.
+def resample_windows(losses: Array, targets: Array, stream: str, length: int) -> Array:
+    """The mean loss per target of each row of `losses` [rows, windows], when blocks of `length` windows are drawn.
 
-    `targets` [windows] are the windows' target counts. Neighbouring windows are alike, so blocks of about n^(1/3) of
-    them are drawn, around the end of the text (moving blocks: Künsch, 1989; circular: Politis and Romano, 1992).
+    `targets` [windows] are the windows' target counts. Where neighbouring windows are alike, `block_length` of them
+    are drawn together, around the end of the text (moving blocks: Künsch, 1989; circular: Politis and Romano, 1992).
     """
     n = losses.shape[1]
-    length = block_length(n)
     random = _generator(stream, n)
     starts = random.integers(n, size=(RESAMPLES, -(-n // length)))
     picks = ((starts[:, :, None] + np.arange(length)) % n).reshape(RESAMPLES, -1)[:, :n]
@@ -102,7 +101,7 @@ def resample_windows(losses: Array, targets: Array, stream: str) -> Array:
 
 
 def block_length(windows: int) -> int:
-    """Neighbouring windows that are drawn together."""
+    """How many neighbouring windows are drawn together: about n^(1/3)."""
     return max(1, round(math.cbrt(windows)))
 
 

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from bench.report.board import Board, Cell, Column, Row
+from bench.record.kinds import SPEEDUP
+from bench.record.rows import RowName
+from bench.report.board import Board, Column, Row
+from bench.report.cell import Cell
 from bench.report.formats import NOTHING, cell_text, mean_of, number, title_of
-from bench.report.frame import Identity
 from bench.report.rank import Standing
 from bench.report.verdicts import is_ranked
 
@@ -33,7 +35,7 @@ def long_csv(board: Board) -> str:
 
 def paired_csv(board: Board) -> str:
     """`paired.csv`: one line for each comparison with a control."""
-    columns = [*Identity._fields, "against", "metric", "n", "difference", "low", "high", "p"]
+    columns = [*RowName._fields, "against", "metric", "n", "difference", "low", "high", "p"]
     lines = [
         (*pair.row, pair.control, pair.metric, pair.n, d.value, d.low, d.high, d.p)
         for pair in board.pairs
@@ -57,7 +59,7 @@ def reproduction_csv(board: Board) -> str:
         "published",
         "verdict",
         "why",
-        *Identity._fields,
+        *RowName._fields,
         "ours",
         "low",
         "high",
@@ -78,7 +80,7 @@ def reproduction_csv(board: Board) -> str:
             p.number,
             c.state,
             c.why,
-            *(c.row or ("",) * len(Identity._fields)),
+            *(c.row or ("",) * len(RowName._fields)),
             c.ours,
             c.low,
             c.high,
@@ -103,7 +105,7 @@ def board_frame(board: Board) -> pd.DataFrame:
     lines = [_line(board, row) for row in board.rows]
     numbers = [name for column in board.columns for name in _numbers(column, Cell(None), None)]
     kept = [name for name in numbers if " " not in name or any(line[name] is not None for line in lines)]
-    heads = [*Identity._fields, "seeds", "status", "rank", "ranked among", "ties", "not ranked"]
+    heads = [*RowName._fields, "seeds", "status", "rank", "ranked among", "ties", "not ranked"]
     return pd.DataFrame(lines, columns=[*heads, *kept, "smoke", "notes"], dtype=object)
 
 
@@ -201,7 +203,7 @@ def _terminal_parts(board: Board, model: str) -> list[Part]:
     labels = board.labels(model)
     columns = {column.id: column for column in board.columns_of(model)}
     quality, mean = columns.get(board.quality[model] or ""), mean_of(board, model)
-    speed = next((c for c in columns.values() if c.name == "generate.speedup"), None)
+    speed = next((c for c in columns.values() if c.name == SPEEDUP), None)
     parts: list[Part] = [("method", lambda row: labels[row.identity])]
     if any(row.seeds > 1 for row in board.of(model)):
         parts.append(("seeds", lambda row: str(row.seeds)))
@@ -224,7 +226,7 @@ def _short(column: Column, title: str) -> Part:
 
 def _full(board: Board, column: Column) -> Part:
     title, protocol = title_of(column, column.id in board.smoke)
-    if column.family in ("perplexity", "mean"):
+    if column.kind.is_quality:
         title, protocol = title.replace(" ", "\n", 1), protocol.replace(" ", "\n")
     return (
         f"{title}\n{protocol}",

@@ -6,9 +6,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from itertools import groupby
 
+from bench.record.kinds import form_of
+from bench.record.rows import RowName
 from bench.report.board import Board
 from bench.report.formats import NOTHING, escape, grid, number, title_of
-from bench.report.frame import Identity
 from bench.report.gates import DenseGate, Signal
 from bench.report.reproduction import Comparison
 
@@ -42,7 +43,7 @@ def _gate_text(gate: DenseGate) -> str:
     return gate.reason
 
 
-def _why(board: Board, row: Identity) -> str:
+def _why(board: Board, row: RowName) -> str:
     """Why a row has no rank by the headline, as short as it can be said."""
     standing = board.standing(row)
     if standing is None or standing.is_ranked:
@@ -104,7 +105,7 @@ def evidence(board: Board, model: str) -> list[str]:
                 escape(c.known.source),
             ]
             for c in checks
-            for unit in [unit_of(c.metric)]
+            for unit in [form_of(c.metric).unit]
         ]
         lines += ["### The dense model's known scores", ""]
         lines += grid(["metric", "ours", "known", "within 2 standard errors", "source"], rows)
@@ -134,7 +135,7 @@ def published(board: Board, model: str) -> list[str]:
 
 def comparison_cells(c: Comparison) -> list[str]:
     """What is said of one published number: name, metric, theirs, ours, Δ, verdict, source."""
-    unit = unit_of(c.published.metric_id)
+    unit = form_of(c.published.metric_id).unit
     ours = number(c.ours, unit) + (f" ({number(c.low, unit)}–{number(c.high, unit)})" if c.low is not None else "")
     delta = NOTHING if c.delta is None else f"{'+' if c.delta > 0 else ''}{number(c.delta, unit)}"
     verdict = f"off by {delta}" if c.state == "off" else c.state + f": {c.why}" * bool(c.why)
@@ -152,14 +153,6 @@ def comparison_cells(c: Comparison) -> list[str]:
 def metric_of(c: Comparison) -> str:
     """Our metric id, or where we have none the metric's name as printed."""
     return escape(c.published.metric) if c.published.protocol.why else f"`{c.published.metric_id}`"
-
-
-def unit_of(metric: str) -> str:
-    """The unit that numbers of a metric id are read in."""
-    name = metric.split("@")[0].partition(".")[2]
-    if metric.startswith(("params.", "macs.", "bytes.")):
-        return {"params": "parameters", "macs": "MACs", "bytes": "bytes"}[metric.partition(".")[0]]
-    return "fraction" if name.startswith("acc") or name.endswith("mean") else ""
 
 
 def _plus_minus(value: float | None, error: float | None, unit: str) -> str:
@@ -224,6 +217,6 @@ def _reproduced(about: Sequence[Comparison]) -> list[list[str]]:
         _, metric, theirs, ours, delta, verdict, _ = comparison_cells(same[0])
         if len(same) > 1:
             metric = ", ".join(metric_of(c) for c in same)
-            theirs = ", ".join(number(c.published.number, unit_of(c.published.metric_id)) for c in same)
+            theirs = ", ".join(number(c.published.number, form_of(c.published.metric_id).unit) for c in same)
         lines.append([*who, metric, theirs, ours, delta, verdict])
     return lines

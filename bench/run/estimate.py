@@ -30,6 +30,7 @@ from bench.registry import Registry
 from bench.run.cells import ArtifactCell, Job
 from bench.run.worker import artifact_path
 from bench.shape import Shape
+from bench.task import kind_of_task
 
 GB = 10**9
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -41,10 +42,6 @@ It depends on the machine, that of code mapped from files most: 360 to 430 milli
 """
 READING_TEXT = 125_000_000
 """What reading calibration or training text imports and keeps beside that: 105 to 155 million were seen."""
-LM_EVAL = 120_000_000
-"""What measuring accuracy imports beside that, measured."""
-TRYING = 160_000_000
-"""What trying the machine out takes after a generation."""
 HIDDEN_KEPT, CHANNELS_KEPT = 10, 4
 """Vectors of each width that a pass keeps for each token and block, measured."""
 LOGITS_SCORED, LOGITS_TRAINED = 3, 4
@@ -147,10 +144,10 @@ def check_fits(jobs: Sequence[Job], estimates: Mapping[str, Estimate], unmade: S
 
 def _stages(job: Job, shape: Shape, traits: Traits) -> Iterator[float]:
     """Bytes of memory at the times of a job at which it may hold most."""
-    cell, kinds = job.artifact, {c.kind for c in job.cells}
+    cell, kinds = job.artifact, [kind_of_task(name) for name in sorted({c.kind for c in job.cells})]
     dense = BYTES[cell.dtype] * shape.params()
     after = dense * (1 - _removed(cell.target, shape))
-    fixed = INTERPRETER + (LM_EVAL if "accuracy" in kinds else 0)
+    fixed = INTERPRETER + sum(kind.imports for kind in kinds)
     if {"calibration", "training"} & set(traits.needs) or cell.recovery:
         fixed += READING_TEXT
     yield fixed + dense + _scoring(cell, shape, traits)
@@ -158,10 +155,8 @@ def _stages(job: Job, shape: Shape, traits: Traits) -> Iterator[float]:
         yield fixed + dense + _training(cell, cell.config, shape)
     if cell.recovery:
         yield fixed + after + _training(cell, cell.recovery, shape)
-    if "continuation" in kinds:
-        yield fixed + after + dense
-    if "generation" in kinds:  # two processes beside the worker, which lets go of its model
-        yield fixed + 2 * INTERPRETER + after + dense + TRYING
+    for kind in kinds:
+        yield fixed + kind.processes * INTERPRETER + after + (kind.models - 1) * dense + kind.working
 
 
 def _scoring(cell: ArtifactCell, shape: Shape, traits: Traits) -> float:

@@ -14,7 +14,6 @@ from bench.catalogue import resolve
 from bench.data.pack import Pack
 from bench.data.sources import ensure
 from bench.errors import UsageError, unknown
-from bench.measure import ENGINE
 from bench.random_weights import Recipe, recipe_of, without_quality
 from bench.record.provenance import accelerator_name, machine_fingerprint
 from bench.record.store import Store
@@ -24,7 +23,7 @@ from bench.run.entries import PlanEntry
 from bench.run.estimate import Estimate, check_fits, estimates_of, past_seconds
 from bench.run.executors import threads_each
 from bench.suite import FirstOf, RandomTokens, Suite
-from bench.task import Task, why_not_here
+from bench.task import Task, kind_of_task
 
 Say = Callable[[str], None]
 FILTERS = ("model", "method", "preset", "recovery", "target", "seed", "task")
@@ -133,10 +132,9 @@ def _fill_in(plan: Plan, store: Store, registry: Registry, accelerator: str | No
 def _measure_cell(artifact: ArtifactCell, task: Task, accelerator: str | None) -> MeasureCell:
     pack = Pack.default()
     data = {ref: pack.fingerprint(ref) for ref in task.spec.data()}
-    is_speed = task.spec.kind == "generation"
-    machine = f"{machine_fingerprint(accelerator)}/{threads_each(1)} threads" if is_speed else None
+    machine = f"{machine_fingerprint(accelerator)}/{threads_each(1)} threads" if task.spec.is_timed else None
     ingredients = measure_ingredients(
-        artifact.key, task, data, ENGINE[task.spec.kind], artifact.dtype, artifact.device, machine
+        artifact.key, task, data, task.spec.engine, artifact.dtype, artifact.device, machine
     )
     return MeasureCell(task=task.id, kind=task.spec.kind, ingredients=ingredients)
 
@@ -180,8 +178,8 @@ def _ensure_tasks(tasks: Sequence[Task], suite: Suite, offline: bool, say: Say) 
 
 def _check(plan: Plan, suite: Suite) -> None:
     """Refuse what is left to do and cannot be done here: for want of an engine, of memory or of disk."""
-    for cell in (cell for job in plan.open_jobs() for cell in job.cells if cell.kind == "generation"):
-        why = why_not_here(cell.task.partition("@")[2].partition("/")[0])
+    for cell in (cell for job in plan.open_jobs() for cell in job.cells):
+        why = kind_of_task(cell.kind).why_not_here(cell.task.partition("@")[2])
         if why is not None:
             raise UsageError(f"suite {suite.name}: task {cell.task}: {why}")
     check_fits(plan.open_jobs(), plan.estimates, plan.unmade())

@@ -14,9 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.run.plan import Plan
+from bench.task import kind_of_task
 
-GUESS = {"compress": 5.0, "accuracy": 7.0, "perplexity": 20.0, "generation": 40.0, "size": 2.0, "continuation": 4.0}
-"""Seconds of a cell by kind, before any has been seen; only the proportions matter once one has."""
+COMPRESSING = 5.0
+"""A guess of the seconds that a checkpoint takes, as `TaskSpec.seconds` is of a task."""
 
 
 class Progress:
@@ -27,12 +28,12 @@ class Progress:
         self._console = console
         self._workers = workers
         self._labels: dict[str, tuple[str, str]] = {}
-        self._kinds = {"compress": "compress"}
+        self._guesses = {"compress": COMPRESSING}
         for job in plan.jobs:
             self._labels[job.artifact.key] = (job.artifact.label, "compress")
             for cell in job.cells:
                 self._labels[cell.key] = (job.artifact.label, cell.task)
-                self._kinds[cell.task] = cell.kind
+                self._guesses[cell.task] = kind_of_task(cell.kind).seconds
         self._open = {key for key in self._labels if key not in plan.finished and (asked is None or key in asked)}
         self._cached = sum(key in plan.finished for key in self._labels)
         self._total = self._cached + len(self._open)
@@ -101,7 +102,7 @@ class Progress:
         """Estimate: what the same work took before, else the same task in this run, else a guess scaled by those."""
         seen = {task: mean(values) for task, values in self._seconds.items()}
         known = [(self._past[key], self._guess(key)) for key in self._past if key in self._labels]
-        known += [(seconds, GUESS[self._kinds[task]]) for task, seconds in seen.items()]
+        known += [(seconds, self._guesses[task]) for task, seconds in seen.items()]
         scale = sum(seconds for seconds, _ in known) / sum(guess for _, guess in known) if known else 1.0
         now = time.monotonic()
         left = 0.0
@@ -125,7 +126,7 @@ class Progress:
         }
 
     def _guess(self, key: str) -> float:
-        return GUESS[self._kinds[self._labels[key][1]]]
+        return self._guesses[self._labels[key][1]]
 
     def _render(self) -> Table:
         table = Table.grid(padding=(0, 1))

@@ -11,6 +11,7 @@ from bench.catalogue import CATALOGUE
 from bench.errors import LeanboardError
 from bench.record.schema import Metric
 from bench.registry import load_registry
+from bench.report.cell import cell_of
 from bench.report.formats import writer
 from bench.serve.find import Found
 
@@ -77,10 +78,12 @@ def _scores(found: Found) -> str:
 def _value(metric: Metric) -> str:
     write, suffix = writer(metric.value, metric.unit)
     shown = {"fraction": " %", "ms": " ms", "s": " s", "tokens/s": " tokens/s"}.get(metric.unit, suffix)
-    if metric.interval is not None:
-        return f"{write(metric.value)}{shown} ({write(metric.interval[0])}–{write(metric.interval[1])})"
-    error = f" ± {write(metric.stderr)}" if metric.stderr is not None else ""
-    return f"{write(metric.value)}{error}{shown}"
+    off = cell_of([metric]).uncertainty
+    if off is None:
+        return f"{write(metric.value)}{shown}"
+    if off.half is None:
+        return f"{write(metric.value)}{shown} ({write(off.low)}–{write(off.high)})"
+    return f"{write(metric.value)} ± {write(off.half)}{shown}"
 
 
 def _loading(folder: Path, form: str, dtype: str) -> str:

@@ -20,7 +20,7 @@ from bench.errors import LeanboardError
 from bench.measure import accuracy
 from bench.measure.scorer import PackedLM, quiet
 from bench.model.load import load_dense
-from bench.task import TASK_FILE
+from bench.task import spec_of
 from tests.benchmarks.conftest import Limit
 
 pytestmark = pytest.mark.perf
@@ -49,7 +49,7 @@ def engines() -> dict[int | str, Callable[[], HFLM]]:
 
 @pytest.fixture(scope="module")
 def requests_of() -> dict[str, list[Instance]]:
-    specs = [TASK_FILE.validate_python(yaml.safe_load((TASKS / f"{task}.yaml").read_text())) for task in COMMONSENSE7]
+    specs = [spec_of(yaml.safe_load((TASKS / f"{task}.yaml").read_text()), "tasks") for task in COMMONSENSE7]
     try:
         stock = {spec.name: accuracy.build_task(spec, Pack.default()) for spec in specs}
     except LeanboardError as error:

@@ -10,7 +10,7 @@ from bench.data.pack import Pack
 from bench.data.sources import SOURCES, ensure
 from bench.errors import DataError, UsageError
 from bench.measure.accuracy import stock_yaml
-from bench.task import TASK_FILE
+from bench.task import spec_of
 from tests.tiny import make_tokenizer
 
 tokenizer = cache(make_tokenizer)
@@ -102,6 +102,6 @@ def test_both_splits_come_from_the_hub(name: str, tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize("name", ["mrpc", "rte", "sst2"])
 def test_the_tasks_measure_the_split_that_is_not_trained_on(name: str) -> None:
     file = Path(__file__).parents[2] / "tasks" / f"{name}.yaml"
-    task = TASK_FILE.validate_python(yaml.safe_load(file.read_text()))
+    task = spec_of(yaml.safe_load(file.read_text()), "tasks")
     assert (task.lm_eval, task.data()) == (name, [f"glue_{name}/validation"])
     assert set(task.metrics) <= set(stock_task(name)._metric_fn_list)

@@ -11,7 +11,7 @@ from bench.errors import DataError, UsageError
 from bench.measure import accuracy, measure, scorer
 from bench.measure.scorer import PackedLM
 from bench.measure.subject import Subject
-from bench.task import TASK_FILE, AccuracyTask, Task
+from bench.task import AccuracyTask, Task, spec_of
 from tests.packs import make_pack, tables
 
 TASKS = Path(__file__).parents[2] / "tasks"
@@ -19,7 +19,7 @@ NAMES = ["boolq", "piqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge"
 
 
 def spec(name: str) -> AccuracyTask:
-    loaded = TASK_FILE.validate_python(yaml.safe_load((TASKS / f"{name}.yaml").read_text()))
+    loaded = spec_of(yaml.safe_load((TASKS / f"{name}.yaml").read_text()), "tasks")
     assert isinstance(loaded, AccuracyTask)
     return loaded
 

@@ -5,8 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.errors import ProtocolMismatch
+from bench.record.kinds import PERPLEXITY
 from bench.report.board import WORSE, Board, Row
-from bench.report.build import build, cell_of, mean_of_metrics
+from bench.report.build import build, mean_of_metrics
+from bench.report.cell import cell_of
 from bench.report.formats import cell_text
 from bench.task import TaskGroup
 from tests.record.records import accuracy, artifact, failed, failed_artifact, measure, perplexity, speed
@@ -40,7 +42,7 @@ def test_models_stand_apart_each_with_its_own_order() -> None:
     board = build([*smollm(), other, perplexity(other, 9.0, "lambada_text@128")], [PAIR])
     assert board.quality["other"] == "lambada_text.ppl_token@128"
     assert [row.identity.method for row in board.of("other")] == ["dense"]
-    assert [c.id for c in board.columns_of("other", "perplexity")] == ["lambada_text.ppl_token@128"]
+    assert [c.id for c in board.columns_of("other") if c.kind is PERPLEXITY] == ["lambada_text.ppl_token@128"]
 
 
 def test_quality_is_the_perplexity_that_all_ok_rows_have() -> None:
@@ -137,7 +139,7 @@ def test_differing_protocols_never_share_a_column(measured: list[tuple[str, str,
         if ".ppl_token@" in id_
     }
     assert values == {(m, f"{task}.ppl_token@{protocol}"): value for m, task, protocol, value in measured}
-    assert {c.id for c in board.columns if c.family == "perplexity"} == {id_ for _, id_ in values}
+    assert {c.id for c in board.columns if c.kind is PERPLEXITY} == {id_ for _, id_ in values}
 
 
 def test_failed_cells_show_their_code_and_nothing_is_lost() -> None:
@@ -167,7 +169,7 @@ def test_failed_cells_show_their_code_and_nothing_is_lost() -> None:
 def test_a_failure_before_any_success_does_not_spoil_the_column() -> None:
     made = artifact("a_first")
     board = build([made, failed(made, "wikitext2@2048/limit4"), *cells("random", 300.0)], [])
-    assert next(c for c in board.columns if c.id == PPL).family == "perplexity"
+    assert next(c for c in board.columns if c.id == PPL).kind is PERPLEXITY
     assert board.quality == {"tiny": PPL}
 
 

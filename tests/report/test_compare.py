@@ -5,7 +5,8 @@ import pytest
 
 from bench.errors import UsageError
 from bench.record.store import AnyRecord
-from bench.report.compare import Compared, Outcome, Tree, compare_rows, compare_trees, table
+from bench.report.compare import Compared, Outcome, compare_rows, compare_trees, table
+from bench.report.find import Rows
 from bench.report.stats import mcnemar
 from tests.record.records import artifact, scored, windowed
 from tests.report.boards import PAIR, answers, store, text_losses
@@ -24,8 +25,8 @@ def checkpoint(method: str, shift: float, share: float, *, seed: int = 0, **who:
     ]
 
 
-def tree(folder: Path, records: list[AnyRecord]) -> Tree:
-    return Tree(store(folder, records), [PAIR])
+def tree(folder: Path, records: list[AnyRecord]) -> Rows:
+    return Rows(store(folder, records))
 
 
 def by_metric(compared: Compared) -> dict[str, Outcome]:
@@ -99,18 +100,18 @@ def test_a_row_goes_by_any_part_of_its_name_that_tells_it_apart(tmp_path: Path) 
         artifact("dense", target="none", preset="default"),
     ]
     found = tree(tmp_path, records)
-    assert found.find("saap/lora").recovery == "lora"
-    assert found.find("params=0.5").target == "params=0.5"
-    assert found.find("none/none").method == "dense"
-    assert found.find(records[1].key[:8]).recovery == "lora"
+    assert found.row("saap/lora")[0].recovery == "lora"
+    assert found.row("params=0.5")[0].target == "params=0.5"
+    assert found.row("none/none")[0].method == "dense"
+    assert found.row(records[1].key[:8])[0].recovery == "lora"
     with pytest.raises(UsageError, match=r"'saap' names 3 rows \(tiny/saap/quick/lora"):
-        found.find("saap")
+        found.row("saap")
     with pytest.raises(UsageError, match="'sap' names no row"):
-        found.find("sap")
+        found.row("sap")
     with pytest.raises(UsageError, match="are the same row"):
         compare_rows(found, "dense", "default", [])
     with pytest.raises(UsageError, match="there are no records"):
-        Tree(tmp_path / "nothing", [])
+        Rows(tmp_path / "nothing").row("saap")
 
 
 def test_the_verb_prints_both_kinds_and_json(tmp_path: Path) -> None:

@@ -94,10 +94,10 @@ def test_a_count_is_reproduced_as_far_as_it_was_printed(tmp_path: Path, printed:
 @pytest.mark.parametrize(
     ("theirs", "ours", "text"),
     [
-        ("128", "2048", "window 128 ≠ 2048"),
-        ("2048", "2048/limit8", "items all ≠ first 8"),
-        ("0shot/limit200", "0shot", "items first 200 ≠ all"),
-        ("0shot", "0shot+notice", "protocol 0shot ≠ 0shot+notice"),
+        ("wikitext2.ppl_token@128", "wikitext2.ppl_token@2048", "window 128 ≠ 2048"),
+        ("wikitext2.ppl_token@2048", "wikitext2.ppl_token@2048/limit8", "items all ≠ first 8"),
+        ("piqa.acc@0shot/limit200", "piqa.acc@0shot", "items first 200 ≠ all"),
+        ("piqa.acc@0shot", "piqa.acc@0shot+notice", "protocol 0shot ≠ 0shot+notice"),
     ],
 )
 def test_what_differs_in_a_protocol_is_named(theirs: str, ours: str, text: str) -> None:

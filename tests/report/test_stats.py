@@ -35,7 +35,7 @@ def of_items(*tasks: Array, name: str = "row") -> stats.Estimate:
 
 def of_windows(losses: Array, targets: Array) -> stats.Estimate:
     n = len(losses)
-    drawn = resample_windows(losses[None], targets, "text")
+    drawn = resample_windows(losses[None], targets, "text", block_length(len(losses)))
     return estimate([Drawn(np.array([losses.sum() / targets.sum()]), drawn, -(-n // block_length(n)))], "row")
 
 
@@ -100,7 +100,7 @@ def test_no_task_differs_where_no_model_does() -> None:
 def test_no_perplexity_differs_where_no_model_does(windows: int) -> None:
     draws = np.random.default_rng(3)
     losses = 127 * (draws.normal(3, 1, windows) + draws.normal(0, 0.2, (2000, windows)))
-    drawn = resample_windows(losses, np.full(windows, 127.0), "text")
+    drawn = resample_windows(losses, np.full(windows, 127.0), "text", block_length(windows))
     values, units = losses.mean(axis=1) / 127, -(-windows // block_length(windows))
     rows = [estimate([Drawn(v[None], d[None], units)], "row") for v, d in zip(values, drawn, strict=True)]
     assert false_findings(rows) <= 0.055
@@ -139,7 +139,7 @@ def test_a_bootstrap_in_pairs_finds_what_one_of_two_separate_samples_does_not(un
         drawn, units = resample_items((scores > 0).astype(float), "task"), 128
         values = (scores > 0).mean(axis=1)
     else:
-        drawn, units = resample_windows(scores, np.ones(128), "text"), -(-128 // block_length(128))
+        drawn, units = resample_windows(scores, np.ones(128), "text", block_length(128)), -(-128 // block_length(128))
         values = scores.mean(axis=1)
     rows = [estimate([Drawn(v[None], d[None], units)], "row") for v, d in zip(values, drawn, strict=True)]
     separate = [
@@ -181,7 +181,7 @@ def test_blocks_of_windows_are_drawn_whole_but_for_the_last(n: int) -> None:
         blocks = [picks[first : first + length] for first in range(0, n, length)]
         assert all(b == (a + 1) % n for block in blocks for a, b in neighbours(block))
         means.append(losses[picks].sum() / targets[picks].sum())
-    assert resample_windows(losses[None], targets, "text")[0] == pytest.approx(np.array(means))
+    assert resample_windows(losses[None], targets, "text", length)[0] == pytest.approx(np.array(means))
 
 
 def test_the_variance_of_a_mean_over_seeds_is_without_bias() -> None:

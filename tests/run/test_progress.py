@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bench.run.progress import GUESS, Progress
+from bench.run.progress import COMPRESSING, Progress
+from bench.task import AccuracyTask
 
 
 def plan(finished: set[str], past: dict[str, float]) -> Any:
@@ -88,14 +89,14 @@ def test_a_checkpoint_made_again_is_not_counted_twice() -> None:
 
 
 def test_time_left_is_guessed_then_scaled_then_known() -> None:
-    assert display().seconds_left() == pytest.approx(GUESS["compress"] + 3 * GUESS["accuracy"])
+    assert display().seconds_left() == pytest.approx(COMPRESSING + 3 * AccuracyTask.seconds)
     progress = display()
-    progress.on_event(done("a", seconds=2 * GUESS["compress"]))
-    assert progress.seconds_left() == pytest.approx(2 * 3 * GUESS["accuracy"])
+    progress.on_event(done("a", seconds=2 * COMPRESSING))
+    assert progress.seconds_left() == pytest.approx(2 * 3 * AccuracyTask.seconds)
     past = display({"a", "m0"}, {"m1": 20.0, "m2": 5.0})
     assert past.seconds_left() == pytest.approx(25.0)
     assert display({"a", "m0"}, {"m1": 20.0, "m2": 5.0}, workers=2).seconds_left() == pytest.approx(12.5)
-    assert display({"a"}, {"m0": 3 * GUESS["accuracy"]}).seconds_left() == pytest.approx(9 * GUESS["accuracy"])
+    assert display({"a"}, {"m0": 3 * AccuracyTask.seconds}).seconds_left() == pytest.approx(9 * AccuracyTask.seconds)
 
 
 def test_what_this_run_showed_of_a_task_counts_for_its_other_checkpoints() -> None:
@@ -103,4 +104,4 @@ def test_what_this_run_showed_of_a_task_counts_for_its_other_checkpoints() -> No
     progress._labels["other"] = ("tiny · dense", "task0")
     progress._open.add("other")
     progress.on_event(done("m0", seconds=30.0))
-    assert progress.seconds_left() == pytest.approx(30.0 + 2 * GUESS["accuracy"] * 30.0 / GUESS["accuracy"])
+    assert progress.seconds_left() == pytest.approx(30.0 + 2 * AccuracyTask.seconds * 30.0 / AccuracyTask.seconds)

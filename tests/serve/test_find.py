@@ -42,11 +42,12 @@ def test_by_key_its_start_a_measurement_and_a_file(results: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "sentence"),
     [
-        ("saap", r"'saap' stands in 2 rows \(tiny saap quick.* say more"),
-        ("randm", "'randm' is neither the start of a key nor a row of"),
-        ("random params=0.5", "is neither the start of a key nor a row"),
-        ("", "is neither the start of a key nor a row"),
-        ("00000000", "is neither a record's file nor the start of a key"),
+        ("quick", r"'quick' names 4 rows \(tiny/magnitude/quick/none/params=0.2, .* say more"),
+        ("randm", "'randm' names no row"),
+        ("random params=0.5", "names no row"),
+        ("", "names no row"),
+        ("00000000", "names no row"),
+        ("random seed 3", "tiny/random/quick/none/params=0.2 has no seed 3; it has 0"),
         (failed_artifact("magnitude").key, "has no checkpoint, its making ended as failed"),
     ],
 )
@@ -57,6 +58,7 @@ def test_what_is_in_the_way_is_one_sentence(row: str, sentence: str, results: Pa
 
 def test_words_tell_the_recovery(results: Path) -> None:
     assert find_row("saap + lora", results).record.recovery == "lora"
+    assert find_row("saap", results).record.recovery == "none"  # so is that row called on the board
 
 
 def test_the_command_for_a_checkpoint_that_is_gone_makes_it_again(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ the subject (`rounds`), each generation timed and checked where it runs (`timing
 
 from __future__ import annotations
 
-from bench.measure import Measurement, Progress
+from bench.measure import Measurement, Resources
 from bench.measure.generation.backend import Workload
 from bench.measure.generation.metrics import metrics_of, samples_of
 from bench.measure.generation.session import Entrant, play
@@ -18,7 +18,7 @@ from bench.record.schema import Evidence
 from bench.task import GENERATION, GenerationTask, Task
 
 
-def measure(task: Task, spec: GenerationTask, subject: Subject, on_progress: Progress) -> Measurement:
+def measure(task: Task, spec: GenerationTask, subject: Subject, resources: Resources) -> Measurement:
     """Speed, speed-up over the dense model (where the subject names one), and peak memory.
 
     The subject's own model is let go of before, as it would take memory beside those that generate.
@@ -31,7 +31,7 @@ def measure(task: Task, spec: GenerationTask, subject: Subject, on_progress: Pro
         entrants = {"dense": Entrant(subject.dense, subject.dtype, subject.device)} | entrants
     work = Workload(int(match["batch"]), int(match["prompt"]), int(match["new"]))
     most = int(match["most"]) if match["most"] else None
-    session = play(match["backend"], entrants, work, spec.rounds, most, on_progress)
+    session = play(match["backend"], entrants, work, spec.rounds, most, resources.on_progress)
     least = {"least" if name == "measured" else f"{name}_least": value for name, value in session.least.items()}
     evidence = Evidence(
         samples=samples_of(session), machine=session.machine | least, disturbed=session.disturbed, notes=session.notes

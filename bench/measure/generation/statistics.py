@@ -1,12 +1,13 @@
-"""Intervals of what is measured in rounds: of a median, and so of the ratio of two models timed in turn. numpy only."""
+"""Intervals of what is measured in rounds: of a median, and so of the ratio of two models timed in turn."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import NormalDist, median
+from statistics import median
 
 import numpy as np
+from scipy.special import ndtr, stdtrit
 
 RESAMPLES = 4000
 LEVEL = 0.95
@@ -39,16 +40,4 @@ def _tail(n: int) -> float:
     """Probability beyond each end of the expanded percentile interval."""
     if n < 2:
         return (1 - LEVEL) / 2
-    return NormalDist().cdf(-math.sqrt(n / (n - 1)) * _t_quantile((1 + LEVEL) / 2, n - 1))
-
-
-def _t_quantile(p: float, df: int) -> float:
-    """Quantile of Student's t: Abramowitz and Stegun (1964), 26.7.5; exact to 1 % from 3 degrees of freedom on."""
-    z = NormalDist().inv_cdf(p)
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return float(z + sum(term / df**power for power, term in enumerate(terms, start=1)))
+    return float(ndtr(-math.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 + LEVEL) / 2)))

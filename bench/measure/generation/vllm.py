@@ -17,7 +17,7 @@ from bench.measure.generation.backend import Checkpoint, Ids, Workload
 from bench.measure.generation.roofline import BYTES
 from bench.measure.memory import meter_of
 from bench.shape import Shape
-from bench.task import why_not_here
+from bench.task import GenerationTask
 
 ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
 BLOCK = 128
@@ -30,7 +30,7 @@ def load(checkpoint: Checkpoint) -> Vllm:
     Raises:
         UsageError: vLLM is not installed.
     """
-    if (why := why_not_here("vllm")) is not None:
+    if (why := GenerationTask.why_not_here("vllm")) is not None:
         raise UsageError(why)
     os.environ |= ENVIRONMENT
     from vllm.engine.arg_utils import EngineArgs

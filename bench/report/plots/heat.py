@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bench.record.kinds import split
 from bench.report.board import Board, Column, Row
 from bench.report.formats import broken
 from bench.report.gates import SMOKE
@@ -53,7 +54,7 @@ def changes_of(board: Board, model: str) -> tuple[list[Row], list[Column], list[
     """
     dense = next((row for row in board.of(model) if row.identity.method == "dense"), None)
     counted = {member for group in board.groups for member in group.members}
-    columns = [c for c in board.columns_of(model, "accuracy") if dense and dense.value(c.id) is not None]
+    columns = [c for c in board.columns_of(model) if c.kind.is_share and dense and dense.value(c.id) is not None]
     columns = [c for c in columns if c.name in counted] or columns
     rows = [
         row
@@ -71,5 +72,5 @@ def _change(row: Row, dense: Row | None, column: Column) -> float | None:
 
 def _task(column: Column, has_protocol: bool) -> str:
     """Name and metric (and protocol) of a task on lines of their own, what is wider than a cell broken."""
-    name, _, metric = column.name.partition(".")
+    name, metric, _ = split(column.id)
     return "\n".join([*broken(name, CELL), metric, *(broken(column.protocol, CELL) if has_protocol else [])])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from string import ascii_lowercase
 from typing import Any, NamedTuple
 
-from bench.report.frame import Identity
+from bench.record.rows import RowName
 from bench.report.plots.style import INK, dark, plain
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#7A4FBF", "#8C6D1F")
@@ -53,7 +53,7 @@ Looks = Mapping[str, Mapping[Series, Look]]
 """By model, then by series."""
 
 
-def series_of(identity: Identity) -> Series:
+def series_of(identity: RowName) -> Series:
     return Series(identity.method, identity.preset, identity.recovery)
 
 
@@ -66,7 +66,7 @@ def look(method: str) -> tuple[str, str]:
     return COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
 
 
-def looks(identities: Iterable[Identity]) -> dict[Series, Look]:
+def looks(identities: Iterable[RowName]) -> dict[Series, Look]:
     """The look of each series among the rows of a board: filled without recovery, hollow with one.
 
     Where a method has several series of the same fill, each of its series has a letter of its own, in their order.

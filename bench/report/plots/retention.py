@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from bench.report.board import Board, Cell, Column, Row
+from bench.report.board import Board, Column, Row
+from bench.report.cell import Cell
 from bench.report.plots.looks import Look, Series, legend, letter2d, line2d, looks, names, series_of
 from bench.report.plots.style import DASHES, INK, QUIET, canvas, log_scale, plain, settled
 
@@ -41,7 +42,8 @@ def curves(board: Board, model: str, quality: Column, dense: Row) -> dict[Series
         if row is dense or not whole or removed is None or cell is None or not cell.value:
             continue
         kept = whole / cell.value if quality.direction == "lower" else cell.value / whole
-        error = kept * (cell.std or cell.stderr or 0.0) / cell.value
+        off = cell.uncertainty
+        error = kept * (off.half or 0.0) / cell.value if off is not None else 0.0
         lines[series_of(row.identity)].append((100 * removed, 100 * kept, 100 * error))
     return {series: sorted(line) for series, line in sorted(lines.items())}
 
@@ -65,13 +67,13 @@ def _dress(axes: Any, model: str, quality: Column, marks: Sequence[Mark]) -> Non
         axes.set_yscale("log")
         log_scale(axes.yaxis, least, 100.0)
     axes.axhline(100.0, color=INK, linewidth=0.9, linestyle=DASHES, alpha=0.45, zorder=1)
-    text = quality.name.split(".")[0]
-    what = "dense perplexity / perplexity" if quality.direction == "lower" else "mean accuracy / dense mean accuracy"
+    noun = quality.kind.noun
+    what = f"dense {noun} / {noun}" if quality.direction == "lower" else f"{noun} / dense {noun}"
     axes.set_title(f"{plain(model)}: quality kept at each size", loc="left", fontweight="bold", pad=10)
     axes.set_xlabel(
         "parameters removed (%)\nbars: ± 1 standard error of the row's own value; dashed, hollow: with "
         "recovery training",
         color=QUIET,
     )
-    axes.set_ylabel(f"{text} {what} (%)\n{quality.protocol}; higher is better", color=QUIET)
+    axes.set_ylabel(f"{quality.task} {what} (%)\n{quality.protocol}; higher is better", color=QUIET)
     axes.set_axisbelow(True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
+from bench.record.kinds import GENERATION, SPEEDUP, form_of
 from bench.report.board import Board, Column, Row
-from bench.report.formats import TITLES
 from bench.report.plots.labels import place_labels
 from bench.report.plots.looks import Look, Series, legend, letter2d, line2d, looks, names, series_of
 from bench.report.plots.style import DASHES, INK, QUIET, canvas, dark, log_scale, plain, settled
@@ -62,13 +62,13 @@ def axes_of(board: Board, model: str) -> list[Axis]:
     """
     shown: dict[str, Column] = {}
     for column in board.columns_of(model):
-        if column.family == "generate" or column.name not in shown:
+        if column.kind is GENERATION or column.name not in shown:
             shown[column.name] = column
     memory = "generate.peak_memory" if "generate.peak_memory" in shown else "bytes.resident"
     known = (
         ("size", "removed.params", "size", "parameters removed (%); right is smaller", 1),
-        ("speed", "generate.speedup", "speed of generation", "speed-up over the dense model (×){}; right is faster", 1),
-        ("memory", memory, "memory", TITLES[memory] + " (GB){}; left is smaller", -1),
+        ("speed", SPEEDUP, "speed of generation", "speed-up over the dense model (×){}; right is faster", 1),
+        ("memory", memory, "memory", form_of(memory).title + " (GB){}; left is smaller", -1),
         ("cost", "cost.seconds", "the cost of compressing", "compressing and recovery (s); left is cheaper", -1),
     )
     found = []
@@ -121,16 +121,14 @@ def _grain(points: Sequence[Point], axis: Axis) -> float:
 
 
 def spread(row: Row, column: Column, scale: float) -> tuple[float, float]:
-    """How far the error bar of a cell reaches down and up: between seeds, else its interval or standard error."""
+    """How far the error bar of a cell reaches down and up."""
     cell = row.cells.get(column.id)
-    if cell is None or cell.value is None:
+    off = cell.uncertainty if cell is not None else None
+    if cell is None or cell.value is None or off is None:
         return 0.0, 0.0
-    if cell.std is not None:
-        return scale * cell.std, scale * cell.std
-    if cell.interval is not None:
-        low, high = cell.interval
-        return scale * max(0.0, cell.value - low), scale * max(0.0, high - cell.value)
-    return scale * (cell.stderr or 0.0), scale * (cell.stderr or 0.0)
+    if off.half is not None:
+        return scale * off.half, scale * off.half
+    return scale * max(0.0, cell.value - off.low), scale * max(0.0, off.high - cell.value)
 
 
 def front(points: Sequence[Point], x_sign: int, y_sign: int, grain: float) -> list[Point]:
@@ -261,12 +259,10 @@ def _dress(axes: Any, points: Sequence[Point], model: str, axis: Axis, quality: 
         axes.axhline(dense.y, color=INK, linewidth=0.9, linestyle=DASHES, alpha=0.45, zorder=1)
     if axis.kind == "speed":
         axes.axvline(1.0, color=INK, linewidth=0.9, linestyle=DASHES, alpha=0.45, zorder=1)
-    text = quality.name.split(".")[0]
-    kind = "perplexity per token" if quality.family == "perplexity" else "mean accuracy (%)"
     better = "lower" if quality.direction == "lower" else "higher"
     axes.set_title(f"{plain(model)}: quality against {axis.what}", loc="left", fontweight="bold", pad=10)
     axes.set_xlabel("\n".join([axis.label, *_remarks(points, axis)]), color=QUIET)
-    axes.set_ylabel(f"{text} {kind}\n{quality.protocol}; {better} is better", color=QUIET)
+    axes.set_ylabel(f"{quality.task} {quality.kind.axis}\n{quality.protocol}; {better} is better", color=QUIET)
     axes.set_axisbelow(True)
 
 

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.record.rows import RowName
 from bench.report.board import Board
-from bench.report.frame import Identity, Run
+from bench.report.frame import Run
 from bench.report.plots.looks import looks
 from bench.report.site.index import index_page
 from bench.report.site.method import method_page
@@ -27,7 +28,7 @@ STATIC = ("style.css", "board.js")
 
 
 def site(
-    board: Board, runs: Mapping[Identity, Mapping[int, Run]], methods: Mapping[str, MethodEntry]
+    board: Board, runs: Mapping[RowName, Mapping[int, Run]], methods: Mapping[str, MethodEntry]
 ) -> dict[str, bytes]:
     """File name -> content: the index, a page for each row and each method, one style sheet and one script."""
     pages = _environment()

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bench.record.rows import RowName
 from bench.report.board import WORSE, Board, Column, Row
 from bench.report.formats import title_of
-from bench.report.frame import Identity
 from bench.report.matrix import KEYS, matrix_of
 from bench.report.plots.looks import Looks, series_of
 from bench.report.rank import Standing
@@ -29,7 +29,7 @@ LAST_BAND = "over 45 %"
 class Head:
     """A column: `protocol` in pieces, between which a line may end; `view` is k (key), a (accuracy) or m (more).
 
-    `axis` is x or y where a plot may use it.
+    `kind` and `unit` are its own, `axis` is x or y where a plot may use it.
     """
 
     id: str
@@ -37,6 +37,8 @@ class Head:
     protocol: tuple[str, ...]
     tip: str
     view: str
+    kind: str
+    unit: str
     axis: str
     better: str
 
@@ -102,23 +104,23 @@ def band_of(row: Row) -> str:
 def _head(board: Board, model: str, column: Column) -> Head:
     title, protocol = title_of(column, column.id in board.smoke)
     headline = board.headlines[model]
-    counts = column.id == headline.metric or (column.id in headline.beside and column.family != "accuracy")
-    is_quality = column.family in ("perplexity", "mean", "accuracy")
-    view = "k" if counts or column.name in KEY else "a" if is_quality else "m"
+    counts = column.id == headline.metric or (column.id in headline.beside and not column.kind.is_share)
+    view = "k" if counts or column.name in KEY else "a" if column.kind.is_quality else "m"
     signal = board.signals[model].get(column.id)
     better = {"lower": "lower is better", "higher": "higher is better"}.get(column.direction, "")
     smoke = "smoke: fewer than 100 items a task" if column.id in board.smoke else ""
     tip = [column.id, better, signal.reason if signal is not None else "", smoke]
-    axis = "y" if is_quality else "x" if column.name in AXES else ""
+    axis = "y" if column.kind.is_quality else "x" if column.name in AXES else ""
     pieces = tuple(re.split(r"(?<=[/+])", protocol)) if protocol else ()
-    return Head(column.id, title, pieces, "; ".join(filter(None, tip)), view, axis, column.direction)
+    tips = "; ".join(filter(None, tip))
+    return Head(column.id, title, pieces, tips, view, column.kind.name, column.unit, axis, column.direction)
 
 
 def _columns(board: Board, model: str) -> list[Column]:
     """The headline first, then the perplexities and means that count beside it, then the rest in the board's order."""
     headline = board.headlines[model]
     found = [c for c in board.columns_of(model) if any(c.id in row.cells for row in board.of(model))]
-    first = [c.id for c in found if c.family != "accuracy" and c.id in headline.beside]
+    first = [c.id for c in found if not c.kind.is_share and c.id in headline.beside]
     order = {id_: i for i, id_ in enumerate([headline.metric, *first])}
     return sorted(found, key=lambda column: order.get(column.id, len(order)))
 
@@ -127,7 +129,7 @@ def _lines(
     board: Board,
     model: str,
     columns: Sequence[Column],
-    numbers: Mapping[Identity, int],
+    numbers: Mapping[RowName, int],
     tracks: Mapping[str, str],
     looks: Looks,
 ) -> list[Line]:

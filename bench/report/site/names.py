@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bench.record.kinds import form_of
+from bench.record.rows import RowName
 from bench.record.store import safe_name
-from bench.report.board import Cell
+from bench.report.cell import Cell
 from bench.report.formats import number, writer
-from bench.report.frame import Identity
 from bench.report.plots.looks import Look
 from bench.report.plots.style import INK
 from bench.report.reproduction import Comparison
-from bench.report.verdicts import unit_of
 
 SHAPES = {
     "o": "M8 2.6a5.4 5.4 0 1 1 0 10.8a5.4 5.4 0 1 1 0-10.8z",
@@ -53,7 +53,7 @@ class Number:
     high: str
 
 
-def row_href(identity: Identity) -> str:
+def row_href(identity: RowName) -> str:
     return f"rows/{safe_name('.'.join(identity))}.html"
 
 
@@ -78,16 +78,16 @@ def number_of(cell: Cell | None, unit: str) -> Number:
         lost = ", ".join(dict.fromkeys(cell.lost)) if cell else ""
         return Number(lost or "–", "", lost or "not measured", "", "", "")
     write, suffix = writer(cell.value, unit)
-    half = cell.std if cell.std is not None else None if cell.interval is not None else cell.stderr
-    if half is not None:
-        low, high, error = cell.value - half, cell.value + half, f"± {write(half)}"
-        kind = f"{error} {'standard deviation between seeds' if cell.std is not None else 'standard error'}"
-    elif cell.interval is not None:
-        low, high = cell.interval
-        error = f"{write(low)}–{write(high)}"
-        kind = f"95 % interval {error}"
+    off = cell.uncertainty
+    low, high = (cell.value, cell.value) if off is None else (off.low, off.high)
+    if off is None:
+        error = kind = ""
+    elif off.half is not None:
+        error = f"± {write(off.half)}"
+        kind = f"{error} {off.of}"
     else:
-        low, high, error, kind = cell.value, cell.value, "", ""
+        error = f"{write(low)}–{write(high)}"
+        kind = f"{off.of} {error}"
     parts = [f"{cell.value:.6g} {unit}".strip(), kind, f"n = {cell.n:,}" * (cell.n > 1)]
     parts.append("disturbed: others used the machine" * cell.is_disturbed)
     parts += [f"{cell.seeds} seeds" * (cell.seeds > 1), *dict.fromkeys(cell.lost)]
@@ -95,7 +95,7 @@ def number_of(cell: Cell | None, unit: str) -> Number:
     return Number(write(cell.value) + suffix, error, "; ".join(filter(None, parts)), value, *ends)
 
 
-def variant(identity: Identity) -> str:
+def variant(identity: RowName) -> str:
     """What tells a row from others of its method, in small print: preset and recovery."""
     return " · ".join([identity.preset, *[f"+ {identity.recovery}"] * (identity.recovery != "none")])
 
@@ -103,7 +103,7 @@ def variant(identity: Identity) -> str:
 def published_line(comparison: Comparison) -> dict[str, str]:
     """A published number beside ours, in the unit it is read in."""
     theirs = comparison.published
-    unit = unit_of(theirs.metric_id)
+    unit = form_of(theirs.metric_id).unit
     bounds = f"{number(comparison.low, unit)}–{number(comparison.high, unit)}" if comparison.low is not None else ""
     delta = number(comparison.delta, unit)
     return {

@@ -6,9 +6,11 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from bench.record.kinds import SPEEDUP, kind_of
+from bench.record.rows import command
 from bench.record.schema import ArtifactRecord, BaseRecord
 from bench.report.board import WORSE, Board, Row
-from bench.report.formats import difference, number, reading, title_of, writer
+from bench.report.formats import difference, number, title_of, writer
 from bench.report.frame import Run, status_text
 from bench.report.paired import Pair
 from bench.report.plots.looks import Look, Series, series_of
@@ -17,18 +19,6 @@ from bench.report.site.names import mark_of, method_href, number_of, published_l
 
 STRIP = 56
 """Height of the drawing of what is left of each layer, in units of the picture; a layer is 10 wide."""
-FAMILY_TITLES = {
-    "removed": "Size",
-    "params": "Size",
-    "bytes": "Size",
-    "macs": "Size",
-    "perplexity": "Perplexity",
-    "mean": "Means over tasks",
-    "accuracy": "Accuracy",
-    "generate": "Generation",
-    "other": "Other",
-    "cost": "Cost",
-}
 
 
 Widths = Sequence[tuple[int, int, int]]
@@ -59,7 +49,7 @@ def row_page(
         "published": [published_line(c) for c in board.published if c.row == row.identity and c.state != "not run"],
         "texts": list(_texts(runs)),
         "costs": [_cost(artifact) for artifact in made if artifact.cost],
-        "seeds": [_seed(a, row) for a in made],
+        "seeds": [_seed(a) for a in made],
         "failures": list(_failures(runs)),
         "remarks": row.notes,
     }
@@ -68,7 +58,7 @@ def row_page(
 def _facts(board: Board, row: Row, dense: Row | None) -> Iterator[dict[str, str]]:
     """The few numbers that come first, with the dense model's beside them."""
     headline = board.headlines[row.identity.model].metric
-    wanted = (headline, "removed.params", "generate.speedup", "generate.peak_memory", "cost.seconds")
+    wanted = (headline, "removed.params", SPEEDUP, "generate.peak_memory", "cost.seconds")
     for column in sorted(board.columns_of(row.identity.model), key=lambda column: column.id != headline):
         value = row.value(column.id)
         if (column.id in wanted or column.name in wanted) and value is not None:
@@ -86,7 +76,7 @@ def _facts(board: Board, row: Row, dense: Row | None) -> Iterator[dict[str, str]
 
 
 def _scores(board: Board, row: Row, dense: Row | None, ranks: Mapping[str, str]) -> dict[str, list[dict[str, Any]]]:
-    """All numbers of the row, by family: with protocol, n, interval, the dense model's and the rank."""
+    """All numbers of the row, by section: with protocol, n, interval, the dense model's and the rank."""
     found: dict[str, list[dict[str, Any]]] = {}
     for column in board.columns_of(row.identity.model):
         cell = row.cells.get(column.id)
@@ -98,7 +88,7 @@ def _scores(board: Board, row: Row, dense: Row | None, ranks: Mapping[str, str])
         remark = f"for want of {', '.join(missing)}" if missing else ""
         if signal is not None and signal.has_signal is False:
             remark = signal.reason
-        found.setdefault(FAMILY_TITLES[column.family], []).append(
+        found.setdefault(column.kind.section, []).append(
             {
                 "id": column.id,
                 "title": title_of(column)[0],
@@ -162,12 +152,11 @@ def bars(fractions: Sequence[float]) -> str:
 
 def _pair(pair: Pair) -> dict[str, str]:
     value, interval, p = difference(pair)
-    _, _, unit = reading(pair.metric)
     verdict = {True: "better", False: "worse", None: "no difference found"}[pair.is_better]
     return {
         "control": pair.control,
         "metric": pair.metric,
-        "value": f"{value} {unit}",
+        "value": f"{value} {kind_of(pair.metric).gap.unit}",
         "interval": interval,
         "p": p,
         "n": f"{pair.n:,}",
@@ -196,7 +185,7 @@ def _cost(artifact: ArtifactRecord) -> dict[str, Any]:
     return {"seed": artifact.seed, "stages": stages, "counts": {name: f"{n:,}" for name, n in counts.items() if n}}
 
 
-def _seed(artifact: ArtifactRecord, row: Row) -> dict[str, Any]:
+def _seed(artifact: ArtifactRecord) -> dict[str, Any]:
     """Where one checkpoint comes from, and the commands that make it again."""
     where = artifact.provenance
     config = artifact.ingredients.get("config")
@@ -209,25 +198,16 @@ def _seed(artifact: ArtifactRecord, row: Row) -> dict[str, Any]:
         "dirty": where.dirty,
         "packages": dict(sorted(where.packages.items())),
         "machine": machine,
-        "command": _command(artifact, row),
+        "command": _command(artifact),
         "config": {k: str(v) for k, v in sorted(config.items())} if isinstance(config, dict) else {},
         "status": status_text(artifact),
     }
 
 
-def _command(artifact: ArtifactRecord, row: Row) -> list[str]:
+def _command(artifact: ArtifactRecord) -> list[str]:
     """Shell lines: the commit, and the command that made the record with this row alone."""
-    given, parts = artifact.provenance.command, []
-    skip = False
-    for word in given:
-        if not skip and word != "--only":
-            parts.append(word)
-        skip = word == "--only"
-    identity = row.identity
-    for key in ("model", "method", "preset", "recovery", "target"):
-        parts += ["--only", f"{key}={getattr(identity, key)}"]
     commit = artifact.provenance.commit
-    return [*[f"git checkout {shlex.quote(commit or '')}"] * (commit is not None), shlex.join(parts)]
+    return [*[f"git checkout {shlex.quote(commit or '')}"] * (commit is not None), command(artifact)]
 
 
 def _failures(runs: Mapping[int, Run]) -> Iterator[dict[str, Any]]:

@@ -14,6 +14,7 @@ from bench.record.store import Store
 from bench.run.cells import Job
 from bench.run.executors.attendant import Limits, record_skipped
 from bench.run.outcome import Event
+from bench.task import kind_of_task
 
 EXECUTORS = ("local", "inline", "ray")
 NO_LIMITS = Limits()
@@ -84,4 +85,4 @@ def threads_each(workers: int) -> int:
 
 
 def _with_kinds(job: Job, *, speed: bool) -> Job:
-    return job.model_copy(update={"cells": [c for c in job.cells if (c.kind == "generation") == speed]})
+    return job.model_copy(update={"cells": [c for c in job.cells if kind_of_task(c.kind).is_timed == speed]})

@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-from scipy import stats
 
-from bench.measure.generation.statistics import _t_quantile, interval_of_median, ratio_of_rounds
+from bench.measure.generation.statistics import interval_of_median, ratio_of_rounds
 
 SESSIONS = 200
 ROUNDS = 6
@@ -51,8 +50,3 @@ def test_the_interval_holds_the_median_and_never_changes() -> None:
     assert min(values) <= low < 1.075 < high <= max(values)
     assert interval_of_median(values) == (low, high)
     assert interval_of_median([2.0]) == (2.0, 2.0)
-
-
-@pytest.mark.parametrize("df", [3, 5, 7, 11, 29])
-def test_quantiles_of_t_are_those_of_scipy(df: int) -> None:
-    assert _t_quantile(0.975, df) == pytest.approx(stats.t.ppf(0.975, df), rel=0.01)

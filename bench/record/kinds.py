@@ -1,0 +1,262 @@
+"""Kinds of metrics: what is known of a number from its id, in one place. Neither torch nor numpy.
+
+A metric id is `<task>.<metric>@<protocol>`. Whoever shows, ranks, checks or compares numbers asks here what kind they
+are of. A new kind is one more `Kind` in `KINDS`; what keeps evidence of a form that is here needs nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from bench.record.schema import Direction
+
+SPEEDUP = "generate.speedup"
+"""The speed-up over the dense model, without its protocol."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """One metric: the unit and direction that it is recorded in, and its title, in which `{task}` is its task."""
+
+    unit: str
+    direction: Direction
+    title: str
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How the difference of two rows is read: `scale` times that of the means of their evidence, in `unit`."""
+
+    what: str
+    unit: str
+    scale: float = 1.0
+    decimals: int = 3
+
+    def text(self, difference: float) -> str:
+        """With its sign: '+0.031'."""
+        return f"{self.scale * difference:+.{self.decimals}f}"
+
+
+@dataclass(frozen=True, eq=False)
+class Kind:
+    """What metrics of one kind have in common.
+
+    `metrics` are its own, by `<task>.<metric>`, or `*.<metric>` where the task may be any. `task` measures them where
+    their ids begin with something else.
+
+    `evidence` is what a record keeps of them, and what rows are paired and drawn again by: 'items', bits that are right
+    or wrong, or 'windows', sums over so many targets each (tokens, bytes). The value is `value` of the mean of that.
+    `has_neighbours` where a window is like the next, so that blocks of windows are drawn.
+
+    What `is_quality` counts for ranks and comparisons, in which `gap` says how differences are read. `over` is the kind
+    that a mean is made of. `first` names the metrics that come first, and `no_first` what is to be said where others of
+    the kind are there and those not.
+
+    `section` is the title on the page of a row, `noun` and `axis` are its names in plots, `protocol` is what its
+    protocol is called, `footnote` explains it.
+    """
+
+    name: str
+    section: str
+    metrics: Mapping[str, Form]
+    task: str = ""
+    evidence: Literal["items", "windows"] | None = None
+    value: Callable[[float], float] = float
+    has_neighbours: bool = False
+    is_quality: bool = False
+    gap: Gap = field(default_factory=lambda: Gap("value", ""))
+    over: Kind | None = None
+    first: tuple[str, ...] = ()
+    no_first: str = ""
+    noun: str = ""
+    axis: str = ""
+    protocol: str = "protocol"
+    footnote: str = ""
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is the share of one task's items that are right."""
+        return self.evidence == "items"
+
+    @property
+    def leads(self) -> bool:
+        """Whether it can order a board by itself; a single task's share cannot."""
+        return self.is_quality and not self.is_share and self.over is None
+
+
+def kind_of(metric: str) -> Kind:
+    """The kind of a metric id, with or without its protocol; `UNKNOWN` where none has it."""
+    return _found(metric)[0]
+
+
+def form_of(metric: str) -> Form:
+    """Unit, direction and title of a metric id; no unit, direction or title where no kind has it."""
+    return _found(metric)[1]
+
+
+def name_of(metric: str) -> str:
+    """A metric id without its protocol, `<task>.<metric>`."""
+    return metric.partition("@")[0]
+
+
+def split(metric: str) -> tuple[str, str, str]:
+    """Task, metric and protocol of a metric id."""
+    name, _, protocol = metric.partition("@")
+    task, _, kind = name.partition(".")
+    return task, kind, protocol
+
+
+def _found(metric: str) -> tuple[Kind, Form]:
+    task, name, _ = split(metric)
+    for key in (f"{task}.{name}", f"*.{name}"):
+        for kind in KINDS:
+            if key in kind.metrics:
+                return kind, kind.metrics[key]
+    return UNKNOWN, Form("", "none", "")
+
+
+REMOVED = Kind(
+    "removed",
+    "Size",
+    {
+        "removed.params": Form("fraction", "none", "removed (% of parameters)"),
+        "removed.block_params": Form("fraction", "none", "removed (% of the blocks' parameters)"),
+        "removed.macs": Form("fraction", "none", "removed (% of MACs)"),
+    },
+    first=("removed.params",),
+    footnote="*removed* is the share of the dense model's parameters (of its decoder blocks, of its "
+    "multiply-accumulates) that is really gone, whatever the target asked for.",
+)
+PARAMS = Kind(
+    "params",
+    "Size",
+    {
+        "params.stored": Form("parameters", "lower", "parameters"),
+        "params.nonzero": Form("parameters", "lower", "parameters not zero"),
+        "params.body": Form("parameters", "lower", "parameters outside embeddings"),
+    },
+    task="size",
+    first=("params.stored",),
+)
+BYTES = Kind(
+    "bytes",
+    "Size",
+    {
+        "bytes.disk": Form("bytes", "lower", "checkpoint on disk"),
+        "bytes.resident": Form("bytes", "lower", "weights in memory"),
+    },
+    task="size",
+)
+MACS = Kind(
+    "macs",
+    "Size",
+    {"macs.total": Form("MACs", "lower", "MACs")},
+    task="size",
+    protocol="window",
+    footnote="*MACs*: multiply-accumulates of one sequence of as many tokens as the protocol says.",
+)
+PERPLEXITY = Kind(
+    "perplexity",
+    "Perplexity",
+    {"*.ppl_token": Form("ppl", "lower", "{task} ppl")},
+    evidence="windows",
+    value=math.exp,
+    has_neighbours=True,
+    is_quality=True,
+    gap=Gap("loss", "nats/token"),
+    first=("wikitext2.ppl_token",),
+    no_first="There is no WikiText-2 perplexity here: {} is another text, and its numbers are not to be compared with "
+    "those on WikiText-2.",
+    noun="perplexity",
+    axis="perplexity per token",
+    protocol="window",
+    footnote="*ppl*: perplexity per token, exp(summed negative log-likelihood / number of targets) over windows "
+    "without overlap; the protocol is the window's length in tokens, `limit` the number of windows. Another window "
+    "length or another text gives other numbers.",
+)
+ACCURACY = Kind(
+    "accuracy",
+    "Accuracy",
+    {
+        "*.acc": Form("fraction", "higher", "{task} acc (%)"),
+        "*.acc_norm": Form("fraction", "higher", "{task} acc_norm (%)"),
+    },
+    evidence="items",
+    is_quality=True,
+    gap=Gap("accuracy", "points", 100.0, 1),
+    noun="accuracy",
+    axis="accuracy (%)",
+    footnote="Accuracies are in % of the items, by the task's own metric; `0shot`: no examples in the prompt; "
+    "`limit`: the first so many items.",
+)
+MEAN = Kind(
+    "mean",
+    "Means over tasks",
+    {
+        "*.mean": Form("fraction", "higher", "{task} mean (%)"),
+        "*.signal_mean": Form("fraction", "higher", "{task} mean with signal (%)"),
+    },
+    is_quality=True,
+    gap=Gap("mean", "points", 100.0, 1),
+    over=ACCURACY,
+    noun="mean accuracy",
+    axis="mean accuracy (%)",
+    footnote="A *mean* is unweighted over all tasks of its group, and exists only where every one was measured under "
+    "that protocol.",
+)
+GENERATION = Kind(
+    "generation",
+    "Generation",
+    {
+        "*.tokens_per_s": Form("tokens/s", "higher", "generation (tokens/s)"),
+        "*.requests_per_s": Form("requests/s", "higher", "generation (requests/s)"),
+        "*.prefill_tokens_per_s": Form("tokens/s", "higher", "prefill (tokens/s)"),
+        "*.decode_tokens_per_s": Form("tokens/s", "higher", "decoding (tokens/s)"),
+        "*.speedup": Form("ratio", "higher", "speed-up"),
+        "*.roofline_speedup": Form("ratio", "none", "speed-up possible (roofline)"),
+        "*.prefill_speedup": Form("ratio", "higher", "speed-up of prefill"),
+        "*.decode_speedup": Form("ratio", "higher", "speed-up of decoding"),
+        "*.ttft_ms": Form("ms", "lower", "time to first token (ms)"),
+        "*.itl_ms": Form("ms", "lower", "between two tokens (ms)"),
+        "*.itl_p95_ms": Form("ms", "lower", "between two tokens, p95 (ms)"),
+        "*.itl_p99_ms": Form("ms", "lower", "between two tokens, p99 (ms)"),
+        "*.prefill_ms": Form("ms", "lower", "prefill (ms)"),  # of the first engine
+        "*.decode_ms": Form("ms", "lower", "decoding, for a token (ms)"),
+        "*.cold_start_s": Form("s", "lower", "cold start (s)"),
+        "*.energy_per_token": Form("J", "lower", "energy per token (J)"),
+        "*.best_batch": Form("sequences", "none", "batch of the best throughput"),
+        "*.peak_memory": Form("bytes", "lower", "generation: peak memory"),
+        "*.cache_memory": Form("bytes", "lower", "generation: key/value cache"),
+        "*.activation_memory": Form("bytes", "lower", "generation: activations"),
+    },
+    footnote="Generation: `hf/b1/p64/n128` is transformers, batch 1, 64 prompt tokens, 128 new tokens; *speed-up* "
+    "is the dense model's time over this one's, measured in turn on the same machine; *possible* is what the machine's "
+    "measured bandwidth and arithmetic would allow; *disturbed*: others used the machine meanwhile.",
+)
+CONTINUATION = Kind("continuation", "Other", {"*.agreement": Form("fraction", "none", "{task} as dense (%)")})
+UNKNOWN = Kind("unknown", "Other", {})
+"""Of what no entry has: it is shown as it was recorded, and counts for nothing."""
+COST = Kind(
+    "cost",
+    "Cost",
+    {
+        "cost.seconds": Form("s", "lower", "compressing (s)"),
+        "cost.peak_memory": Form("bytes", "lower", "compressing: peak memory"),
+        "cost.calibration_tokens": Form("tokens", "lower", "compressing: calibration tokens"),
+        "cost.optimiser_steps": Form("steps", "lower", "compressing: optimiser steps"),
+        "cost.trainable_parameters": Form("parameters", "lower", "compressing: trainable parameters"),
+    },
+    footnote="*compressing* is the wall time of compression and recovery, without loading and saving; its peak memory "
+    "is what it took beyond the loaded model.",
+)
+KINDS: list[Kind] = [REMOVED, PARAMS, BYTES, MACS, PERPLEXITY, ACCURACY, MEAN, GENERATION, CONTINUATION, UNKNOWN, COST]
+"""In the order in which their columns and footnotes stand; a mean stands before what it is made of."""
+
+
+def place_of(kind: Kind) -> tuple[int, bool]:
+    """Where the columns of a kind stand."""
+    return KINDS.index(kind.over or kind), kind.over is None

@@ -1,0 +1,102 @@
+"""Names of rows: how they are written, found again, and made again. The same wherever a row is named.
+
+A row is MODEL/METHOD/PRESET/RECOVERY/TARGET, and any words of that, in any order, name it where they tell it from the
+others: 'saap + lora params=0.2', 'smollm2-135m · saap · default · seed 0', 'saap/lora'. A label is the shortest name
+among the rows of a model; a name that holds all of a label means that row, so what a label leaves out ('+ lora') the
+row has not.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from bench.record.schema import BaseRecord
+
+SHAPE = "MODEL/METHOD/PRESET/RECOVERY/TARGET"
+SEED = re.compile(r"(?:^|(?<=\W))seed (\d+)$")
+
+
+class RowName(NamedTuple):
+    """What makes a row of the board."""
+
+    model: str
+    method: str
+    preset: str
+    recovery: str
+    target: str
+
+    def __str__(self) -> str:
+        return "/".join(self)
+
+    @property
+    def title(self) -> str:
+        """In words, without what the row has not: 'smollm2-135m saap default + lora params=0.2'."""
+        parts = [self.model, self.method, self.preset]
+        parts += [f"+ {self.recovery}"] * (self.recovery != "none")
+        return " ".join([*parts, *[self.target] * (self.target != "none")])
+
+    @classmethod
+    def of(cls, record: BaseRecord) -> RowName:
+        return cls(record.model, record.method, record.preset, record.recovery, record.target)
+
+
+def labels(rows: Iterable[RowName]) -> dict[RowName, str]:
+    """A short name for each row of one model: its method, its recovery, and what tells the method's rows apart."""
+    every, found = list(rows), {}
+    for row in every:
+        twins = [other for other in every if other.method == row.method]
+        parts = [row.method]
+        parts += [row.preset] * (len({twin.preset for twin in twins}) > 1)
+        parts += [f"+ {row.recovery}"] * (row.recovery != "none")
+        parts += [row.target] * (len({twin.target for twin in twins}) > 1)
+        found[row] = " ".join(parts)
+    return found
+
+
+def find(text: str, rows: Sequence[RowName]) -> tuple[RowName, int | None]:
+    """The row that `text` names, and the seed where it ends in 'seed N'.
+
+    Raises:
+        UsageError: no row, or several; the sentence lists them.
+    """
+    said = SEED.search(text.strip())
+    words = _words(text.strip()[: said.start()] if said else text)
+    short: dict[RowName, Counter[str]] = {}
+    for model in {row.model for row in rows}:
+        mine = labels(row for row in rows if row.model == model)
+        short |= {row: _words(label) for row, label in mine.items()}
+    whole = {row: _words(str(row)) for row in rows}
+    for fits in (
+        lambda row: words == short[row],
+        lambda row: short[row] <= words <= whole[row],
+        lambda row: bool(words) and words <= whole[row],
+    ):
+        found = sorted(filter(fits, rows))
+        if len(found) == 1:
+            return found[0], int(said[1]) if said else None
+        if found:
+            listed = ", ".join(map(str, found[:4])) + ", …" * (len(found) > 4)
+            raise UsageError(f"'{text}' names {len(found)} rows ({listed}); say more of it")
+    raise UsageError(f"'{text}' names no row; a name is {SHAPE}, or words of it; `leanboard report` lists the rows")
+
+
+def command(record: BaseRecord, *more: str, without: Sequence[str] = ()) -> str:
+    """The shell command that makes the row of `record` again; `more` are words to add, `without` options to drop."""
+    words = ["run" if word == "retry" else word for word in record.provenance.command]
+    for option in ("--only", "--code", *without):
+        while option in words:
+            at = words.index(option)
+            del words[at : at + 2]
+    chosen = [word for name, value in RowName.of(record)._asdict().items() for word in ("--only", f"{name}={value}")]
+    return shlex.join([*words, *chosen, *more])
+
+
+def _words(text: str) -> Counter[str]:
+    return Counter(filter(None, re.split(r"[\s/·+,]+", text)))

@@ -1,0 +1,80 @@
+"""What a user means by a row: its records, by its name, by the start of a key or by a record's file."""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from pathlib import Path
+
+from bench.errors import UsageError
+from bench.record.rows import RowName, find
+from bench.record.schema import ArtifactRecord, MeasureRecord
+from bench.record.store import AnyRecord, Store
+from bench.report.frame import Run, current
+
+
+class Rows:
+    """The rows of a results folder that a board of it would show."""
+
+    def __init__(self, results: Path) -> None:
+        self.store = Store(results)
+
+    @cached_property
+    def records(self) -> list[AnyRecord]:
+        """Raises UsageError where there is none."""
+        found = self.store.read_all()[0]
+        if not found:
+            raise UsageError(f"{self.store.results}: there are no records under {self.store.runs}")
+        return found
+
+    @cached_property
+    def runs(self) -> dict[RowName, dict[int, Run]]:
+        """By row and seed, what counts."""
+        return current(sorted(self.records, key=lambda record: record.key))[0]
+
+    def row(self, text: str) -> tuple[RowName, dict[int, Run]]:
+        """The row that `text` names and its seeds: all of them, or the one that it says.
+
+        Raises:
+            UsageError: no row, several, or a seed that it does not have.
+        """
+        record = self._kept(text)
+        if record is not None and RowName.of(record) in self.runs:
+            return RowName.of(record), self.runs[RowName.of(record)]
+        row, seed = find(text, list(self.runs))
+        seeds = self.runs[row]
+        if seed is not None and seed not in seeds:
+            raise UsageError(f"'{text}': {row} has no seed {seed}; it has {', '.join(map(str, sorted(seeds)))}")
+        return row, seeds if seed is None else {seed: seeds[seed]}
+
+    def record(self, text: str) -> AnyRecord:
+        """The record of a key or file; of a row that of its checkpoint.
+
+        Raises:
+            UsageError: as `row`; or the row has several seeds, or no record of its checkpoint.
+            RecordError: the record is damaged.
+        """
+        record = self._kept(text)
+        if record is not None:
+            return record
+        row, seeds = self.row(text)
+        if len(seeds) > 1:
+            raise UsageError(f"'{text}': {row} has the seeds {', '.join(map(str, sorted(seeds)))}; add 'seed N'")
+        [run] = seeds.values()
+        if run.artifact is None:
+            raise UsageError(f"'{text}': the record of the checkpoint of {row} is missing")
+        return run.artifact
+
+    def checkpoint(self, text: str) -> ArtifactRecord:
+        """The record of the checkpoint, where `text` may name a measurement of it too. Raises as `record`."""
+        record = self.record(text)
+        made = self.store.load(record.artifact) if isinstance(record, MeasureRecord) else record
+        if not isinstance(made, ArtifactRecord):
+            raise UsageError(f"'{text}': the record of its checkpoint is not under {self.store.runs}")
+        return made
+
+    def _kept(self, text: str) -> AnyRecord | None:
+        """The record of a file or of the start of a key; None where `text` is neither."""
+        is_file = Path(text).is_file() or (Path(text) / "artifact.json").is_file()
+        is_key = re.fullmatch(r"[0-9a-f]{4,16}", text) is not None and self.store.has(text)
+        return self.store.find(text) if is_file or is_key else None
