@@ -130,8 +130,8 @@ def test_plan_lists_cells_and_computes_nothing(tmp_path: Path) -> None:
         (["run", "vicuna7b", "--offline"], 2, "--model-path vicuna-7b=DIR"),
         (["run", "llama7b", "--model-path", "llama-7b=nowhere"], 2, "nowhere does not exist"),
         (["plan", "llama7b", "--weights", "rndom"], 2, "unknown kind of weights 'rndom'; did you mean random?"),
-        (["why", "abc", "def"], 2, "abc"),
-        (["export", "nothing", "--to", "out"], 2, "'nothing' is neither the start of a key nor a row of results"),
+        (["why", "abc", "def"], 2, "results: there are no records under results/runs"),
+        (["export", "nothing", "--to", "out"], 2, "results: there are no records under results/runs"),
         (["export", "random", "--to", "out", "--format", "onnx"], 2, "--format: unknown format 'onnx'"),
     ],
 )
