@@ -27,7 +27,7 @@ import tasks
 from bench.errors import UsageError, unknown
 from bench.family import broken, families_in, register
 from bench.method import Method, MethodConfig, Preset, Traits
-from bench.task import TASK_FILE, TASK_ID, GenerationTask, Task, TaskGroup, TaskSpec
+from bench.task import TASK_FILE, TASK_ID, AccuracyTask, GenerationTask, Task, TaskGroup, TaskSpec
 from bench.yamlfile import read_yaml, validated
 
 BUILT_IN = "built in"
@@ -155,6 +155,12 @@ def load_tasks() -> dict[str, TaskSpec | TaskGroup]:
 def task_groups() -> list[TaskGroup]:
     """The groups among the tasks."""
     return [spec for spec in load_tasks().values() if isinstance(spec, TaskGroup)]
+
+
+def chance_of(task_id: str) -> float | None:
+    """What guessing scores on an accuracy task; None where the task is of another kind or not known."""
+    spec = load_tasks().get(task_id.partition("@")[0])
+    return spec.chance if isinstance(spec, AccuracyTask) else None
 
 
 def tasks_named(text: str, limit: int | None = None, where: str = "") -> list[Task]:

@@ -30,6 +30,9 @@ GENERATION = re.compile(
 GENERATION_TEXT = f"{'|'.join(BACKENDS)}/b<batch>/p<prompt tokens>/n<new tokens>"
 """`b1-64` is a sweep: batches 1, 2, 4, … until the throughput grows no more, 64 at most."""
 
+NO_INGREDIENTS = {"description", "protocols", "grids", "windows", "headline", "chance"}
+"""Fields of a task that describe it, list usual protocols or judge its numbers: they change none of them."""
+
 
 def why_not_here(backend: str) -> str | None:
     """Why a backend, one of `BACKENDS`, cannot generate in this environment; None where it can."""
@@ -176,9 +179,8 @@ class Task:
 
     def settings(self) -> dict[str, Any]:
         """Everything of the task that changes its value; goes into the key."""
-        of_lists = {"description", "protocols", "grids"}
         return {
-            "task": self.spec.model_dump(mode="json", exclude=of_lists),
+            "task": self.spec.model_dump(mode="json", exclude=NO_INGREDIENTS),
             "protocol": self.protocol,
             "limit": self.limit,
         }

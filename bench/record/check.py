@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bench.record.keys import digest
+from bench.record.keys import artifact_key, measure_key
 from bench.record.schema import ArtifactRecord, MeasureRecord, Metric
 from bench.record.store import AnyRecord, Store
 
@@ -33,7 +33,7 @@ def check_records(results: Path) -> list[str]:
 
 
 def _key(record: AnyRecord) -> Iterator[str]:
-    expected = digest(record.ingredients)
+    expected = (measure_key if isinstance(record, MeasureRecord) else artifact_key)(record.ingredients)
     if record.key != expected:
         yield f"field 'key' is {record.key}, but its ingredients give {expected}"
 
