@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import UsageError
+from bench.paths import artifact_path
 from bench.record.schema import ArtifactRecord, MeasureRecord
 from bench.record.store import Store
-from bench.run.worker import artifact_path
 
 MANIFEST = "leanboard.json"
 
