@@ -21,6 +21,8 @@ TASK_ID = re.compile(
 )
 ACCURACY = ("0shot", "0shot+notice")
 """Zero-shot, and the same with the notice that the model is pruned (`bench.blocks.notice`) before each context."""
+CPU_TOKENS, GPU_TOKENS = 1024, 8192
+"""Tokens in one forward pass of the accuracy scorer."""
 BACKENDS = ("hf", "vllm")
 """What generates: modules of `bench.measure.generation`. `hf` is transformers."""
 GENERATION = re.compile(
@@ -29,7 +31,6 @@ GENERATION = re.compile(
 )
 GENERATION_TEXT = f"{'|'.join(BACKENDS)}/b<batch>/p<prompt tokens>/n<new tokens>"
 """`b1-64` is a sweep: batches 1, 2, 4, … until the throughput grows no more, 64 at most."""
-
 NO_INGREDIENTS = {"description", "protocols", "grids", "windows", "headline", "chance"}
 """Fields of a task that describe it, list usual protocols or judge its numbers: they change none of them."""
 

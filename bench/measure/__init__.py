@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from bench.record.schema import Evidence, Metric
-from bench.task import AccuracyTask, ContinuationTask, GenerationTask, PerplexityTask, SizeTask, Task
+from bench.measure.measurement import Measurement, Progress
+from bench.task import (
+    CPU_TOKENS,
+    GPU_TOKENS,
+    AccuracyTask,
+    ContinuationTask,
+    GenerationTask,
+    PerplexityTask,
+    SizeTask,
+    Task,
+)
 
 if TYPE_CHECKING:
     from bench.data.pack import Pack
     from bench.measure.answers import Answers
     from bench.measure.subject import Subject
-
-Progress = Callable[[int, int], None]
-
-CPU_TOKENS, GPU_TOKENS = 1024, 8192
-"""Tokens in one forward pass of the accuracy scorer."""
 
 ENGINE: dict[str, str] = {
     "accuracy": f"accuracy/2 lm-eval/0.4 packed/cpu{CPU_TOKENS}/gpu{GPU_TOKENS}",
@@ -27,14 +29,6 @@ ENGINE: dict[str, str] = {
     "continuation": "continuation/1",
 }
 """What measures each kind of task: part of the key of a measurement, bumped whenever a number may change."""
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What one task measured on one checkpoint."""
-
-    metrics: list[Metric]
-    evidence: Evidence = field(default_factory=Evidence)
 
 
 def measure(

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bench.data.pack import Pack
 from bench.errors import LeanboardError, UsageError
-from bench.measure import Measurement, Progress
+from bench.measure.measurement import Measurement, Progress
 from bench.measure.subject import Subject
 from bench.model.layers import head_of
 from bench.record.schema import Evidence, Metric, Windows

@@ -22,10 +22,11 @@ from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bench.errors import LeanboardError
-from bench.measure import CPU_TOKENS, GPU_TOKENS, Progress
 from bench.measure.answers import Answer, Answers
+from bench.measure.measurement import Progress
 from bench.measure.tries import Batch, batches, build_tries
 from bench.model.layers import head_of, window_of
+from bench.task import CPU_TOKENS, GPU_TOKENS
 
 Request = tuple[tuple[str, str], list[int], list[int]]
 """lm-eval's encoded request: its texts, the ids of the context, the ids of the continuation."""

@@ -6,11 +6,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from itertools import groupby
 
-from bench.report.board import Board
+from bench.report.board import Board, Comparison
 from bench.report.formats import NOTHING, escape, grid, number, title_of
 from bench.report.frame import Identity
 from bench.report.gates import DenseGate, Signal
-from bench.report.reproduction import Comparison
 
 MARKS = {True: "✓", False: "✗", None: NOTHING}
 SHORT = 60

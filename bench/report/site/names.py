@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench.record.store import safe_name
-from bench.report.board import Cell
+from bench.report.board import Cell, Comparison
 from bench.report.formats import number, writer
 from bench.report.frame import Identity
 from bench.report.plots.looks import Look
 from bench.report.plots.style import INK
-from bench.report.reproduction import Comparison
 from bench.report.verdicts import unit_of
 
 SHAPES = {
