@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 
 Status = Literal["ok", "failed", "oom", "timeout", "interrupted", "skipped"]
 Direction = Literal["higher", "lower", "none"]
@@ -134,8 +134,15 @@ class Provenance(Strict):
 
 
 class BaseRecord(Strict):
-    schema_version: Literal[1] = SCHEMA_VERSION
+    """What all records say.
+
+    `former_key` is the key of an older schema that the file is named by. It is set as such a file is read
+    (`bench.record.migrate`) and never written.
+    """
+
+    schema_version: Literal[2] = SCHEMA_VERSION
     key: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    former_key: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = Field(None, exclude=True)
     status: Status
     ingredients: dict[str, Any]
     model: str
@@ -155,12 +162,16 @@ class BaseRecord(Strict):
 
 
 class ArtifactRecord(BaseRecord):
-    """How a checkpoint was made: what was asked, what was achieved, what it cost, what is left of each layer."""
+    """How a checkpoint was made: what was asked, what was achieved, what it cost, what is left of each layer.
+
+    `weights_sha256` hashes the weight files that were saved (`bench.checkpoint_files`): what was measured.
+    """
 
     kind: Literal["artifact"] = "artifact"
     achieved: dict[str, Finite] = Field({}, description="removed fraction by basis: params, block_params, macs")
     widths: list[tuple[int, int, int]] = Field([], description="heads, key/value heads, MLP channels of each layer")
     cost: Cost | None = None
+    weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(None, exclude_if=_is_none)
 
 
 class MeasureRecord(BaseRecord):

@@ -148,7 +148,7 @@ function plot(section) {
   const across = scale(positive(ends("x", "a"), xs), FRAME.left, FRAME.right);
   const up = scale(positive(ends("y", "b"), ys), FRAME.bottom, FRAME.top);
   drawFrame(picture, across, up, heads[x], heads[y]);
-  const isSize = (head) => head.dataset.id.startsWith("removed.");
+  const isSize = (head) => head.dataset.kind === "removed";
   const sign = (head) => (isSize(head) || head.dataset.better === "higher" ? 1 : -1);
   const sure = points.filter((p) => ![p.a.tip, p.b.tip].some((tip) => tip.includes("disturbed")));
   const grain = across.isLog ? 0 : 0.01 * (isSize(heads[x]) ? 1 : Math.max(...xs.map(Math.abs)));
@@ -177,7 +177,7 @@ function drawFrame(picture, across, up, xHead, yHead) {
   text(title(yHead), { x: left + 8, y: top + 4 });
 }
 
-const isShare = (head) => head.textContent.includes("%");
+const isShare = (head) => head.dataset.unit === "fraction";
 const label = (value, head) => (isShare(head) ? String(Number((100 * value).toPrecision(6))) : short.format(value));
 const title = (head) => $("button", head).textContent.trim().replace(/\s+/g, " ");
 
