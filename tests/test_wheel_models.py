@@ -184,7 +184,7 @@ def test_a_gguf_that_lacks_a_weight_is_refused(tiny_gqa: Path, tmp_path: Path, m
 def test_a_gguf_model_of_another_family_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = make_model("starcoder2", tmp_path / "other", tie_word_embeddings=True)
     said = refusal(make_gguf(other, tmp_path / "tiny.gguf").read_bytes(), monkeypatch)
-    assert "config.json: model_type 'starcoder2'" in said
+    assert "config.json: model_type: 'starcoder2' is of no known family" in said
 
 
 def test_a_conversion_that_is_killed_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
