@@ -1,6 +1,26 @@
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+"""Of each process, before any imports torch: tiny matrices are slower on several threads, on a busy machine by minutes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, so that processes which share the files end together."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _imports_are_set_aside() -> Iterator[None]:
+    """Collecting garbage, which every measured stage does, passes over the modules that all tests import."""
+    from bench.measure.memory import set_aside
+
+    with set_aside():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from bench.conformance.checks import CHECKS, Check
 from bench.conformance.declared import Failed, NotAsked
 from bench.conformance.trial import Trial
 from bench.errors import LeanboardError
+from bench.measure.memory import set_aside
 from bench.registry import MethodEntry
 
 Status = Literal["ok", "failed", "not asked"]
@@ -35,7 +36,7 @@ class Outcome:
 def examine(entry: MethodEntry) -> Iterator[Outcome]:
     """Run every check on `entry`, giving each outcome as it is known."""
     logging.disable_progress_bar()
-    with tempfile.TemporaryDirectory(prefix="leanboard-") as folder:
+    with tempfile.TemporaryDirectory(prefix="leanboard-") as folder, set_aside():
         trial = Trial(entry, Path(folder))
         with trial.reader():
             for title, check in CHECKS.items():

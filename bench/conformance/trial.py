@@ -32,9 +32,9 @@ MODELS: dict[str, dict[str, int | bool]] = {
     "gqa": {"heads": 8, "kv_heads": 4},
     "gqa-tied": {"kv_heads": 2, "tied": True},
 }
-SIZE: dict[str, int | bool] = {"layers": 6, "channels": 256}
+SIZE: dict[str, int | bool] = {"layers": 4, "channels": 256}
 UNEVEN = "uneven"
-SMALL = {"steps": 2, "batch_size": 2, "micro_batch": 2, "holdout": 0, "max_length": 24}
+SMALL = {"steps": 2, "batch_size": 2, "micro_batch": 2, "holdout": 0, "max_length": 24, "sweeps": 10, "spans": 2}
 """Fields of the training settings, where a method has them: the whole method, in seconds."""
 
 

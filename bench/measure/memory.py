@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+_ASIDE: list[bool] = []
+
 
 @dataclass
 class Peak:
@@ -85,13 +87,21 @@ def peak_memory(device: str) -> Iterator[Peak]:
 
 @contextmanager
 def set_aside() -> Iterator[None]:
-    """Within the block, collecting garbage passes over all that was there before: of torch's objects it takes 0.2 s."""
+    """Within the block, collecting garbage passes over all that was there before: of torch's objects it takes 0.2 s.
+
+    Within another such block nothing more is set aside.
+    """
+    if _ASIDE:
+        yield
+        return
+    _ASIDE.append(True)
     gc.collect()
     gc.freeze()
     try:
         yield
     finally:
         gc.unfreeze()
+        _ASIDE.pop()
 
 
 def give_back(device: str = "cpu") -> None:

@@ -130,7 +130,7 @@ def start(root: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def wait_for(what: Any, seconds: float = 120) -> None:
+def wait_for(what: Any, seconds: float = 240) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end, "waited too long"
@@ -148,7 +148,7 @@ def test_kill_9_loses_at_most_the_cell_in_flight(tmp_path: Path) -> None:
     workers = psutil.Process(run.pid).children(recursive=True)
     os.kill(run.pid, signal.SIGKILL)
     run.wait()
-    _, alive = psutil.wait_procs(workers, timeout=20)
+    _, alive = psutil.wait_procs(workers, timeout=120)
     assert alive == [], "workers outlive their parent"
     kept = good(tmp_path)
     assert len(kept) < 6
@@ -166,7 +166,7 @@ def test_an_interruption_is_recorded_and_ends_with_130(tmp_path: Path) -> None:
     wait_for(lambda: len(good(tmp_path)) >= 2)
     time.sleep(0.5)
     run.send_signal(signal.SIGINT)
-    _, errors = run.communicate(timeout=20)
+    _, errors = run.communicate(timeout=240)
     assert run.returncode == 130
     assert "run the same command again to go on" in errors
     assert "Traceback" not in errors

@@ -106,7 +106,7 @@ def test_a_real_measurement(tiny_mha: Path, tiny_gqa: Path) -> None:
     assert [note for note in result.evidence.notes if note.startswith("disturbed")] == (
         [f"disturbed: {disturbed}"] if disturbed else []
     )
-    assert got["cold_start_s"] > max(samples["prefill"])
+    assert got["cold_start_s"] > min(samples["prefill"])
     assert got["cache_memory"] > 0
     if memory._reset_high_water():
         assert got["peak_memory"] >= 4 * parameters + got["cache_memory"]
