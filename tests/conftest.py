@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-"""Of each process, before any imports torch: tiny matrices are slower on several threads, on a busy machine by minutes."""
+"""Of each process, before it imports torch: tiny matrices are slower on several threads, on a busy machine much."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.families import PROJECTIONS
+from bench.family import known
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted([*ROOT.glob("bench/**/*.py"), *ROOT.glob("methods/**/*.py")])
@@ -55,6 +56,8 @@ EXECUTES = {
 }
 UNPICKLES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 KNOW_THE_FLAG = ("resolve", "make_plan")  # ours: they hand on what the user said
+KNOW_MODULES = {"bench/family.py", "bench/model/lean.py"}
+NOT_YET = ("bench/serve", "bench/model/gguf.py")
 HEAVY = {"torch", "transformers", "lm_eval", "peft", "datasets"}
 
 
@@ -180,17 +183,61 @@ def test_one_place_alone_runs_the_code_of_a_model() -> None:
     assert {path for path, value in found if value != "False"} == {"bench/model/compare_foreign.py"}
 
 
+def words_of_families() -> re.Pattern[str]:
+    """What only tables may say: names of modules (of two words), their paths, fields of biases, types, classes.
+
+    The tables themselves are asked, so that a new family's words are watched over too. A single word, such as `mlp`, is
+    everybody's; so are ids like llama-7b, and llama.cpp.
+    """
+    modules: set[str] = set()
+    for family in known().values():
+        paths = (family.attention_norm, family.mlp_norm, family.layers, family.embedding, family.final_norm)
+        paths += (family.head, family.rotary, *family.head_norms.values(), *(p.path for p in family.projections))
+        biases = (bias for bias in family.biases.values() if isinstance(bias, str))
+        modules |= {*paths, *biases, *(part for path in paths for part in path.split("."))}
+    modules = {module for module in modules if re.search(r"[._]", module)}
+    ends = {name[name.index("_") :] for name in PROJECTIONS}
+    types = {kind for family in known().values() for kind in (family.model_type, family.lean_type)}
+    classes = {family.architecture.removesuffix("ForCausalLM") for family in known().values()}
+
+    def any_of(found: set[str]) -> str:
+        return "|".join(map(re.escape, sorted(found)))
+
+    parts = (
+        rf"(?<!\w)(?<!bench\.)({any_of(modules)})(?!\w)",
+        rf"^({any_of(ends)})$",
+        rf"(?<![\w/-])({any_of(types)})(?![\w.-])",
+        rf"({any_of(classes)})[A-Z]",
+    )
+    return re.compile("|".join(parts))
+
+
+WORDS = words_of_families()
+
+
+def texts_of(path: Path) -> Iterator[str]:
+    """All names and texts of a file but its docstrings."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    statements = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant):
+            if isinstance(node.value, str) and id(node) not in statements:
+                yield node.value
+        else:
+            yield from (value for field, value in ast.iter_fields(node) if isinstance(value, str))
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=name)
-def test_only_the_adapter_knows_what_the_modules_are_called(path: Path) -> None:
-    if name(path) not in {
-        "bench/model/layers.py",
-        "bench/model/surgery.py",
-        "bench/model/lean.py",
-        "bench/serve/vllm_llama.py",
-    }:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-        assert not used & {*PROJECTIONS, "self_attn", "embed_tokens", "input_layernorm", "post_attention_layernorm"}
+def test_only_families_know_what_modules_are_called(path: Path) -> None:
+    if not name(path).startswith(("bench/families/", *NOT_YET)) and name(path) not in KNOW_MODULES:
+        assert [text for text in texts_of(path) if WORDS.search(text)] == []
+
+
+def test_the_words_of_families_are_found_in_disguise() -> None:
+    for text in ("q_proj", "model.layers.0.self_attn", "_proj", "lean_qwen2", "LlamaConfig", "mlp_bias"):
+        assert WORDS.search(text), text
+    for text in ("llama-7b", "huggyllama/llama-7b", "llama.cpp", "mlp", "layers", "LLaMA 7B", "block_tokens"):
+        assert not WORDS.search(text), text
 
 
 METRICS = "ppl|acc|bpb|wikitext2|commonsense|generate|speedup|removed|params|macs|bytes|cost|mean|signal_mean"

@@ -20,7 +20,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Compress LLaMA-family models with every method under the same conditions, and print one table to believe.",
+    help="Compress language models with every method under the same conditions, and print one table to believe.",
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -54,7 +54,7 @@ TrustCode = Annotated[
     typer.Option(
         "--trust-remote-code",
         help="Run the code that a model brings along, once and "
-        "apart, and take the model for a LLaMA if it computes the same.",
+        "apart, and take the model for one of its family if it computes the same.",
     ),
 ]
 SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A suite file, or the name of one that comes along.")]

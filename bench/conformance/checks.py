@@ -8,10 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from bench.conformance.declared import Failed, NotAsked, bad_values, metadata, presets, unknown_key
-from bench.conformance.trial import MODELS, UNEVEN, Trial
+from bench.conformance.oracle import zero_all_but
+from bench.conformance.reload import logits_of
+from bench.conformance.trial import MODELS, UNEVEN, Trial, models_of_families
 from bench.errors import BudgetExceeded, Cancelled, LeanboardError, MethodError
 from bench.method import TARGET_TOLERANCE, Basis, Target
 from bench.model.layers import shape_of
@@ -20,14 +23,16 @@ from bench.model.load import load_folder
 TARGETS = (0.1, 0.2, 0.3)
 LOGITS_TOLERANCE = 1e-4
 NEW_TOKENS = 8
+WEIGHTS = "model.safetensors"
 
 
 def runs(trial: Trial) -> str:
     """Through the harness on every model: the first check that needs the method to work."""
-    for model in MODELS:
+    models = [*MODELS, *models_of_families()]
+    for model in models:
         with _named(model):
             trial.run(model, trial.usual)
-    return f"compressed, saved and loaded again: {', '.join(MODELS)}"
+    return f"compressed, saved and loaded again: {', '.join(models)}"
 
 
 def without_target(trial: Trial) -> str:
@@ -86,7 +91,7 @@ def seeds(trial: Trial) -> str:
 
 
 def clean(trial: Trial) -> str:
-    for model, run in trial.usual_runs():
+    for model, run in trial.usual_runs(families=True):
         if run.sight.left_behind:
             raise Failed(f"{model}: {run.sight.left_behind[0]}")
     return "evaluation mode, no hook, no gradient; global random states as they were"
@@ -94,7 +99,7 @@ def clean(trial: Trial) -> str:
 
 def loss(trial: Trial) -> str:
     values = []
-    for model, run in trial.usual_runs():
+    for model, run in trial.usual_runs(families=True):
         values.append(run.sight.loss)
         if not math.isfinite(values[-1]):
             raise Failed(f"{model}: the loss on random text is {values[-1]}")
@@ -103,9 +108,9 @@ def loss(trial: Trial) -> str:
 
 def counts(trial: Trial) -> str:
     """What the manifest says, what is there, and the closed form agree."""
-    for model, run in trial.usual_runs():
+    for model, run in trial.usual_runs(families=True):
         dense, after = (load_folder(folder)[0] for folder in (trial.weights(model), run.built.path))
-        stored = sum(parameter.numel() for parameter in after.parameters())
+        stored = sum(weight.numel() for weight in load_file(run.built.path / WEIGHTS).values())
         manifest = run.built.manifest
         removed = 1 - stored / sum(parameter.numel() for parameter in dense.parameters())
         if not stored == manifest.sizes["params.stored"] == shape_of(after).params():
@@ -121,7 +126,7 @@ def counts(trial: Trial) -> str:
 
 
 def reload(trial: Trial) -> str:
-    found = dict(trial.usual_runs())
+    found = dict(trial.usual_runs(families=True))
     worst = 0.0
     for (model, run), logits in zip(found.items(), trial.reload(found.values()), strict=True):
         error = float((logits - run.sight.logits).abs().max() / run.sight.logits.abs().max())
@@ -129,6 +134,22 @@ def reload(trial: Trial) -> str:
             raise Failed(f"{model}: loaded by transformers in a fresh process, logits differ by {error:.2g}")
         worst = max(worst, error)
     return f"transformers in a fresh process gives the same logits (relative difference {worst:.1g})"
+
+
+def only_removed(trial: Trial) -> str:
+    """The logits are those of the dense model in which all that is not kept is zero."""
+    if trial.traits.changes != {"shapes"}:
+        raise NotAsked("its traits do not say that shapes alone change")
+    worst = 0.0
+    for model, run in trial.usual_runs(families=True):
+        expected, _ = load_folder(trial.weights(model))
+        zero_all_but(expected, run.built.manifest.as_kept())
+        logits = logits_of(expected)
+        error = float((logits - run.sight.logits).abs().max() / logits.abs().max())
+        if not error <= LOGITS_TOLERANCE:
+            raise Failed(f"{model}: the dense model without what was removed has other logits, by {error:.2g}")
+        worst = max(worst, error)
+    return f"the dense model with zeros for what was removed gives the same logits (relative difference {worst:.1g})"
 
 
 def generation(trial: Trial) -> str:
@@ -216,6 +237,7 @@ CHECKS: dict[str, Check] = {
     "finite loss": loss,
     "honest counts": counts,
     "reload": reload,
+    "only removed": only_removed,
     "generation": generation,
     "metering": metering,
     "step budget": budget,
@@ -234,7 +256,7 @@ def _named(model: str) -> Iterator[None]:
 
 
 def _weights(folder: Path) -> bytes:
-    content: bytes = (folder / "model.safetensors").read_bytes()
+    content: bytes = (folder / WEIGHTS).read_bytes()
     return content
 
 

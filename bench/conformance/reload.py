@@ -1,20 +1,18 @@
-"""A process of its own that loads checkpoints and saves their logits: `python -m bench.conformance.reload`.
+"""A process of its own that loads checkpoints as one without Leanboard does, and saves their logits.
 
-Standard input has one JSON line per checkpoint, {"folder": …, "out": …}; the logits of `probe_ids` go to `out`. It is
-loaded as the README tells users to: `import bench.model`, then transformers' `AutoModelForCausalLM`.
+Standard input has one JSON line per checkpoint, {"folder": …, "out": …}; the logits of `probe_ids` go to `out`. Of a
+checkpoint is used what lies in its folder, and transformers; Leanboard cannot be imported here.
 """
 
-from __future__ import annotations
-
+import importlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
-
-import bench.model  # noqa: F401  registers the lean classes
 
 
 def probe_ids(vocab: int) -> torch.Tensor:
@@ -29,10 +27,26 @@ def logits_of(model: PreTrainedModel) -> torch.Tensor:
     return logits
 
 
+def class_in(folder: Path) -> Any:
+    """What loads the checkpoint: transformers' own class, or one of the model file beside the weights."""
+    own = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("auto_map")
+    if own is None:
+        return AutoModelForCausalLM
+    module, name = own["AutoModelForCausalLM"].split(".")
+    sys.modules.pop(module, None)
+    sys.path.insert(0, str(folder))
+    try:
+        return getattr(importlib.import_module(module), name)
+    finally:
+        sys.path.pop(0)
+
+
 def main() -> None:
+    sys.modules["bench"] = sys.modules["methods"] = None  # type: ignore[assignment]
     for line in sys.stdin:
         order = json.loads(line)
-        model = AutoModelForCausalLM.from_pretrained(Path(order["folder"]), dtype=torch.float32)
+        folder = Path(order["folder"])
+        model = class_in(folder).from_pretrained(folder, dtype=torch.float32)
         save_file({"logits": logits_of(model.eval())}, order["out"])
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from bench.families import DEFAULT
-from bench.family import known
+from bench.family import Family, known
 from bench.model.classes import stock_class
 from bench.model.layers import family_of, shape_of
 from bench.model.surgery import prune
@@ -77,6 +77,29 @@ def make_model(
     model = stock(config).eval()
     _draw_vectors(model)
     return model
+
+
+def variants(family: Family) -> dict[str, dict[str, Any]]:
+    """Arguments of `make_model` for two models of a family, "mha" and "gqa", with all in them that its table tells.
+
+    A window is shorter than the texts that models are tried on, a head dimension not that of its default. In "gqa" all
+    biases are there, the head is tied, and positions are scaled.
+    """
+    fields: dict[str, Any] = {"family": family.model_type}
+    if family.has_window:
+        fields |= {"sliding_window": 12, "use_sliding_window": True, "max_window_layers": 0}
+    if "head_dim" in family.defaults:
+        fields |= {"head_dim": 24}
+    biases = {name: True for name in family.biases.values() if isinstance(name, str)}
+    scaled = {
+        "rope_type": "llama3",
+        "rope_theta": 10000.0,
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    }
+    return {"mha": fields, "gqa": {**fields, **biases, "kv_heads": 2, "tied": True, "rope_parameters": scaled}}
 
 
 def _draw_vectors(model: PreTrainedModel) -> None:

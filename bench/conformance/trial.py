@@ -20,22 +20,37 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import PreTrainedModel
 
+from bench.conformance import reload
 from bench.conformance.reload import logits_of, probe_ids
-from bench.conformance.tiny import make_checkpoint, make_uneven_checkpoint
+from bench.conformance.tiny import make_checkpoint, make_uneven_checkpoint, variants
+from bench.families import DEFAULT
+from bench.family import known
 from bench.method import Context, Meter, Method, MethodConfig, Preset, Target
 from bench.registry import MethodEntry
 from bench.run.compress import Built, Order, Stages, Texts, build
 
-MODELS: dict[str, dict[str, int | bool]] = {
+MODELS: dict[str, dict[str, Any]] = {
     "mha": {},
     "mha-tied": {"tied": True},
     "gqa": {"heads": 8, "kv_heads": 4},
     "gqa-tied": {"kv_heads": 2, "tied": True},
 }
-SIZE: dict[str, int | bool] = {"layers": 4, "channels": 256}
+"""Of the default family: every check is made on these."""
+SIZE: dict[str, Any] = {"layers": 4, "channels": 256}
 UNEVEN = "uneven"
 SMALL = {"steps": 2, "batch_size": 2, "micro_batch": 2, "holdout": 0, "max_length": 24, "sweeps": 10, "spans": 2}
 """Fields of the training settings, where a method has them: the whole method, in seconds."""
+
+
+def models_of_families() -> dict[str, dict[str, Any]]:
+    """Two of every family, built in or plugged in, but for what is in `MODELS`: for checks that look into the model."""
+    found = {
+        f"{family.model_type}-{kind}": fields
+        for family in known().values()
+        for kind, fields in variants(family).items()
+    }
+    del found[f"{DEFAULT}-mha"]
+    return found
 
 
 @dataclass
@@ -109,7 +124,7 @@ class Trial:
             yield self._reader
             return
         self._reader = subprocess.Popen(
-            [sys.executable, "-m", "bench.conformance.reload"],
+            [sys.executable, "-P", reload.__file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -143,12 +158,14 @@ class Trial:
             if model == UNEVEN:
                 make_uneven_checkpoint(folder, **SIZE | MODELS["gqa-tied"])
             else:
-                make_checkpoint(folder, **SIZE | MODELS[model])
+                make_checkpoint(folder, **SIZE | (MODELS | models_of_families())[model])
         return folder
 
-    def usual_runs(self) -> Iterator[tuple[str, Run]]:
+    def usual_runs(self, *, families: bool = False) -> Iterator[tuple[str, Run]]:
         """A run on one model after the other, at a target of 20 % where the method has a size."""
-        return ((model, self.run(model, self.usual)) for model in MODELS)
+        return (
+            (model, self.run(model, self.usual)) for model in [*MODELS, *(models_of_families() if families else ())]
+        )
 
     def run(self, model: str, target: Target | None, *, seed: int = 0, again: str = "") -> Run:
         """The run on `model`, made the first time it is asked for; another `again` makes another.

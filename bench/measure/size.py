@@ -12,7 +12,7 @@ from bench.errors import LeanboardError
 from bench.measure.measurement import Measurement, Resources
 from bench.measure.subject import Subject
 from bench.model.checkpoint import sizes_of
-from bench.model.layers import embedding_of, head_of, shape_of
+from bench.model.layers import embedding_of, family_of, head_of, shape_of
 from bench.record.schema import Metric
 from bench.task import SizeTask, Task
 
@@ -73,4 +73,5 @@ def counted_flops(model: PreTrainedModel, seq_len: int) -> int:
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         torch.func.functional_call(model, meta, (ids,), {"use_cache": True})
     counts = {name: sum(by_operation.values()) for name, by_operation in counter.get_flop_counts().items()}
-    return int(counts["Global"] - sum(count for name, count in counts.items() if name.endswith(".rotary_emb")))
+    rotary = f".{family_of(model).rotary}"
+    return int(counts["Global"] - sum(count for name, count in counts.items() if name.endswith(rotary)))

@@ -23,7 +23,7 @@ from bench.model.adapter import FOLDER, adapter_of
 from bench.model.classes import LEAN_FILE, auto_map
 from bench.model.layers import family_of
 from bench.model.load import dtype_of, load_folder
-from bench.shape import Kept
+from bench.shape import BlockKept, Kept
 
 MANIFEST = "leanboard.json"
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
@@ -58,6 +58,11 @@ class Manifest(BaseModel):
     kept: dict[int, dict[str, list[int]]]
     hidden: list[int] | None = None
     probe: Probe
+
+    def as_kept(self) -> Kept:
+        """What is kept of the dense model."""
+        blocks = {i: BlockKept(tuple(b["heads"]), tuple(b["channels"])) for i, b in self.kept.items()}
+        return Kept(blocks, None if self.hidden is None else tuple(self.hidden))
 
 
 def take_probe(model: PreTrainedModel) -> Probe:
