@@ -15,14 +15,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import bench
-import methods
-import tasks
 from bench.blocks.recoveries import resolve_recovery
 from bench.data.files import read_json
 from bench.data.pack import Pack
 from bench.errors import KeyMismatch
 from bench.family import of_type
+from bench.paths import METHODS, ROOT, TASKS
 from bench.record.store import differences
 from bench.registry import BUILT_IN, MethodEntry, Registry, tasks_named
 from bench.run.cells import ArtifactCell, Job, MeasureCell, fingerprinted
@@ -51,8 +49,7 @@ def sources_of(entry: MethodEntry, weights: Path) -> dict[str, str]:
 def leanboard_code() -> str:
     """Leanboard's version and 12 hex digits of its sources."""
     files = []
-    for package in (bench, methods, tasks):
-        root = Path(package.__file__ or "").parent
+    for root in (ROOT / "bench", METHODS, TASKS):
         parts = ((file, file.relative_to(root).parts) for file in root.rglob("*") if file.suffix in (".py", ".yaml"))
         files += [file for file, (first, *_) in parts if first not in SHOWING]
     try:

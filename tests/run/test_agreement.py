@@ -165,10 +165,9 @@ def test_an_engine_of_another_version_is_refused(job: Job, monkeypatch: pytest.M
 
 def test_what_only_shows_numbers_may_change_while_a_suite_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("report/a.py", "cli/a.py", "measure/a.py", "measure/notes.md"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("1")
-    for package in (agreement.bench, agreement.methods, agreement.tasks):
-        monkeypatch.setattr(package, "__file__", str(tmp_path / "__init__.py"))
+        (tmp_path / "bench" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "bench" / name).write_text("1")
+    monkeypatch.setattr(agreement, "ROOT", tmp_path)
 
     def code() -> str:
         return agreement.leanboard_code.__wrapped__()
@@ -180,7 +179,7 @@ def test_what_only_shows_numbers_may_change_while_a_suite_runs(tmp_path: Path, m
         ("measure/notes.md", False),
         ("measure/a.py", True),
     ):
-        (tmp_path / name).write_text("2")
+        (tmp_path / "bench" / name).write_text("2")
         assert (code() != before) == changes, name
 
 
