@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from bench.data.files import replacing
 from bench.method import Context
 
 SAVE_SECONDS = 60.0
@@ -80,10 +81,8 @@ class Resume:
         tensors |= {f"best.{i}": tensor for i, tensor in enumerate(progress.best)}
         seconds = self.earlier + now - self.started
         meta = {"step": progress.step, "best_loss": progress.best_loss, "seconds": seconds}
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.file.with_suffix(".partial")
-        save_file(tensors, partial, {"state": json.dumps(meta)})
-        partial.replace(self.file)
+        with replacing(self.file) as new:
+            save_file(tensors, new, {"state": json.dumps(meta)})
         self.saved = now
 
     def done(self) -> None:

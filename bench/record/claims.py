@@ -12,6 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from bench.data.files import write_whole
 from bench.errors import LeanboardError
 
 POLL_SECONDS = 0.2
@@ -27,10 +28,10 @@ def private_folder(results: Path, name: str) -> Path:
     ignore = results / ".leanboard" / ".gitignore"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not ignore.exists():
-            ignore.write_text("*\n", encoding="ascii")
     except OSError as error:
         raise LeanboardError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    if not ignore.exists():
+        write_whole(ignore, b"*\n")
     return folder
 
 

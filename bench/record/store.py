@@ -6,19 +6,17 @@ ours is named and left alone.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, from_json
 
-from bench.errors import LeanboardError, RecordError, UsageError
+from bench.data.files import write_whole
+from bench.errors import RecordError, UsageError
 from bench.record.migrate import migrated
 from bench.record.schema import RECORD, SCHEMA_VERSION, ArtifactRecord, BaseRecord, MeasureRecord
 
@@ -55,7 +53,7 @@ class Store:
             text = render(record)
         except (TypeError, ValueError) as error:
             raise RecordError(f"{path}: the record cannot be written as JSON: {_one_line(error)}") from error
-        write_atomic(path, text.encode())
+        write_whole(path, text.encode())
         return path
 
     def load(self, key: str) -> AnyRecord | None:
@@ -158,31 +156,6 @@ def safe_name(name: str) -> str:
 def render(record: BaseRecord) -> str:
     """The JSON text of a record: sorted keys, one field a line, lists and their elements kept on one line."""
     return _render(record.model_dump(), "") + "\n"
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write `content` to a temporary file beside `path`, flush it to the disk and rename it.
-
-    Raises:
-        LeanboardError: the file system refuses (read-only, full, no permission); `path` is as it was.
-    """
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-        if isinstance(error, OSError):
-            raise LeanboardError(f"{path}: cannot be written: {error.strerror or error}") from error
-        raise
 
 
 def _render(value: Any, pad: str) -> str:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.data.files import write_whole
 from bench.errors import LeanboardError, RecordError
-from bench.record.store import Store, write_atomic
+from bench.record.store import Store
 
 if TYPE_CHECKING:
     from bench.registry import MethodEntry
@@ -37,7 +38,7 @@ def report(results: Path, groups: Sequence[TaskGroup], methods: Methods | None =
     """
     board, problems, files = _regenerated(results, groups, methods or {})
     for path, content in files.items():
-        write_atomic(path, content)
+        write_whole(path, content)
     for path in _stale(results, files):
         try:
             path.unlink(missing_ok=True)

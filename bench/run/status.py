@@ -18,9 +18,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from bench.data.files import write_whole
 from bench.errors import LeanboardError
 from bench.record.claims import private_folder
-from bench.record.store import write_atomic
 from bench.run.outcome import Event
 from bench.run.progress import Progress
 
@@ -62,7 +62,7 @@ class Notice:
         self._written = time.monotonic()
         content = {**self._known, "written": _now(), **self._progress.snapshot()}
         with contextlib.suppress(LeanboardError):
-            write_atomic(self._file, (json.dumps(content, indent=1) + "\n").encode())
+            write_whole(self._file, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def running(results: Path) -> list[dict[str, Any]]:

@@ -53,7 +53,7 @@ def sentence(errors: str) -> str:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.suffix == ".tmp"]
+    return [path for path in folder.rglob("*") if path.suffix == ".part"]
 
 
 def test_a_full_results_folder_ends_in_a_sentence_and_keeps_what_is_there(
@@ -144,7 +144,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "no weights": lambda folder: (folder / "model.safetensors").unlink(),
     "no config": lambda folder: (folder / "config.json").unlink(),
     "half a folder": lambda folder: (shutil.rmtree(folder), folder.mkdir()),
-    "left over": lambda folder: folder.rename(folder.with_name(folder.name + ".partial")),
+    "left over": lambda folder: folder.rename(folder.with_name(f".{folder.name}.0.part")),
 }
 
 
