@@ -27,7 +27,7 @@ from bench.family import broken, families_in, register
 from bench.method import Method, MethodConfig, Preset, Traits
 from bench.paths import METHODS, TASKS
 from bench.record.kinds import kind_of
-from bench.task import TASK_ID, Task, TaskGroup, TaskSpec, spec_of
+from bench.task import TASK_ID, AccuracyTask, Task, TaskGroup, TaskSpec, spec_of
 from bench.yamlfile import read_yaml, validated
 
 BUILT_IN = "built in"
@@ -156,6 +156,12 @@ def load_tasks() -> dict[str, TaskSpec | TaskGroup]:
 def task_groups() -> list[TaskGroup]:
     """The groups among the tasks."""
     return [spec for spec in load_tasks().values() if isinstance(spec, TaskGroup)]
+
+
+def chance_of(task_id: str) -> float | None:
+    """What guessing scores on an accuracy task; None where the task is of another kind or not known."""
+    spec = load_tasks().get(task_id.partition("@")[0])
+    return spec.chance if isinstance(spec, AccuracyTask) else None
 
 
 def tasks_named(text: str, limit: int | None = None, where: str = "") -> list[Task]:

@@ -36,6 +36,9 @@ GENERATION = re.compile(
 GENERATION_TEXT = f"{'|'.join(BACKENDS)}/b<batch>/p<prompt tokens>/n<new tokens>"
 """`b1-64` is a sweep: batches 1, 2, 4, … until the throughput grows no more, 64 at most."""
 
+NO_INGREDIENTS = {"description", "protocols", "grids", "windows", "headline", "chance"}
+"""Fields of a task that describe it, list usual protocols or judge its numbers: they change none of them."""
+
 
 class BaseTask(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
@@ -306,9 +309,8 @@ class Task:
 
     def settings(self) -> dict[str, Any]:
         """Everything of the task that changes its value; goes into the key."""
-        of_lists = {"description", "protocols", "grids"}
         return {
-            "task": self.spec.model_dump(mode="json", exclude=of_lists),
+            "task": self.spec.model_dump(mode="json", exclude=NO_INGREDIENTS),
             "protocol": self.protocol,
             "limit": self.limit,
         }

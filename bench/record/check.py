@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.record.keys import digest
+from bench.record.keys import artifact_key, measure_key
 from bench.record.kinds import UNKNOWN, Kind, form_of, kind_of, split
 from bench.record.schema import ArtifactRecord, MeasureRecord, Metric, Windows
 from bench.record.store import AnyRecord, Store
@@ -34,7 +34,7 @@ def check_records(results: Path) -> list[str]:
 
 
 def _key(record: AnyRecord) -> Iterator[str]:
-    expected = digest(record.ingredients)
+    expected = (measure_key if isinstance(record, MeasureRecord) else artifact_key)(record.ingredients)
     if record.key != expected:
         yield f"field 'key' is {record.key}, but its ingredients give {expected}"
 

@@ -10,12 +10,36 @@ from collections.abc import Callable
 from typing import Any
 
 from bench.errors import RecordError
+from bench.record.keys import measure_key
 from bench.record.schema import SCHEMA_VERSION
 
 Step = Callable[[dict[str, Any]], dict[str, Any]]
 
-STEPS: dict[int, Step] = {}
-"""Version -> what makes the next version's JSON of it. None yet: version 1 has only gained fields with defaults."""
+NO_INGREDIENTS = ("chance", "description", "headline", "windows")
+"""Fields of a task that were ingredients of version 1's keys, though they change no value."""
+
+
+def rekeyed(data: dict[str, Any]) -> dict[str, Any]:
+    """A measurement of version 1 under the key that version 2 gives it; a checkpoint keeps its key.
+
+    Raises:
+        RecordError: the key is not that of the ingredients, so that they cannot be trusted to give another.
+    """
+    if data.get("kind") != "measure":
+        return data
+    parts, key = data.get("ingredients"), data.get("key")
+    task = parts.get("task") if isinstance(parts, dict) else None
+    if not isinstance(parts, dict) or not isinstance(task, dict):
+        raise RecordError("field 'ingredients.task' is missing")
+    expected = measure_key(parts, 1)
+    if key != expected:
+        raise RecordError(f"field 'key' is {key}, but its ingredients give {expected}")
+    kept = {name: value for name, value in task.items() if name not in NO_INGREDIENTS}
+    return data | {"ingredients": (new := parts | {"task": kept}), "key": measure_key(new, 2), "former_key": key}
+
+
+STEPS: dict[int, Step] = {1: rekeyed}
+"""Version -> what makes the next version's JSON of it."""
 
 
 def migrated(data: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 
 Status = Literal["ok", "failed", "oom", "timeout", "interrupted", "skipped"]
 Direction = Literal["higher", "lower", "none"]
@@ -134,8 +134,15 @@ class Provenance(Strict):
 
 
 class BaseRecord(Strict):
-    schema_version: Literal[1] = SCHEMA_VERSION
+    """What all records say.
+
+    `former_key` is the key of an older schema that the file is named by. It is set as such a file is read
+    (`bench.record.migrate`) and never written.
+    """
+
+    schema_version: Literal[2] = SCHEMA_VERSION
     key: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    former_key: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = Field(None, exclude=True)
     status: Status
     ingredients: dict[str, Any]
     model: str

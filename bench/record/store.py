@@ -6,9 +6,11 @@ ours is named and left alone.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,38 +24,44 @@ from bench.record.schema import RECORD, SCHEMA_VERSION, ArtifactRecord, BaseReco
 
 AnyRecord = ArtifactRecord | MeasureRecord
 ABSENT = "(absent)"
+KEY_START = re.compile(r"[0-9a-f]{1,16}")
 
 
 class Store:
-    """The records under one results folder. Nothing is cached: other processes may write beside this one."""
+    """The records under one results folder.
+
+    Other processes may write beside this one, so that only the names of files of an older form, which nobody writes any
+    more, are remembered: under which key their records are known now.
+    """
 
     def __init__(self, results: Path) -> None:
         self.results = results
         self.runs = results / "runs"
 
     def path_of(self, record: AnyRecord) -> Path:
-        """Where `record` belongs."""
-        folder = self.runs / safe_name(record.model) / safe_name(record.method)
-        if isinstance(record, ArtifactRecord):
-            return folder / record.key / "artifact.json"
-        task = safe_name(record.task.split("@")[0]).replace(".", "_")
-        return folder / record.artifact / f"{task}.{record.key}.json"
+        """Where `record` lies: in the file that it was read from, else where `write` puts it."""
+        return self._place(record, record.former_key or record.key)
 
     def write(self, record: AnyRecord) -> Path:
         """Write `record`, in place of an older record of the same key; a good one gives way to none but a good one.
+
+        An older record that lies under a former key goes once the new one is written.
 
         Raises:
             RecordError: the file there is damaged or not ours (it is left as it is), or the record is not JSON.
             LeanboardError: the file system refuses.
         """
-        path = self.path_of(record)
-        if path.exists() and self._read(path).status == "ok" != record.status:
-            return path
+        path, former = self._place(record, record.key), self._former.get(record.key, [])
+        for older in [path, *former]:
+            if older.exists() and self._read(older).status == "ok" != record.status:
+                return older
         try:
             text = render(record)
         except (TypeError, ValueError) as error:
             raise RecordError(f"{path}: the record cannot be written as JSON: {_one_line(error)}") from error
         write_whole(path, text.encode())
+        for older in former:
+            older.unlink(missing_ok=True)
         return path
 
     def load(self, key: str) -> AnyRecord | None:
@@ -62,8 +70,11 @@ class Store:
         Raises:
             RecordError: there is a file for the key, but it is damaged or not ours.
         """
-        paths = self._paths(key)
-        return self._read(paths[0]) if paths and len(key) == 16 else None
+        if len(key) != 16:
+            return None
+        paths = self._named(key) or [path for path in self._former.get(key, []) if path.exists()]
+        record = self._read(paths[0]) if paths else None
+        return record if record is not None and record.key == key else None
 
     def finished(self, key: str) -> bool:
         """Whether the cell of this key has ended well. Raises as `load` does."""
@@ -75,7 +86,8 @@ class Store:
         return bool(self._paths(prefix))
 
     def find(self, prefix: str) -> AnyRecord:
-        """The one record that a user names by its key, the start of its key, its file or its artifact's folder.
+        """The one record that a user names by its key (now or formerly), the start of it, its file or its checkpoint's
+        folder.
 
         Raises:
             UsageError: no record or several match.
@@ -94,14 +106,25 @@ class Store:
         return self._read(paths[0])
 
     def read_all(self) -> tuple[list[AnyRecord], list[RecordError]]:
-        """All records in the order of their paths, and one error for each file that is not one."""
-        records, problems = [], []
+        """All records in the order of their paths, and one error for each file that is not one.
+
+        Of two files of one cell, which only differ in the form of their keys, the one that `load` gives counts.
+        """
+        records: dict[Path, AnyRecord] = {}
+        problems = []
         for path in sorted(self.runs.rglob("*.json")):
             try:
-                records.append(self._read(path))
+                record = self._read(path)
             except RecordError as error:
                 problems.append(error)
-        return records, problems
+                continue
+            place = self._place(record, record.key)
+            if place in records:
+                less, record = sorted([record, records[place]], key=_weight)
+                counts = self.path_of(record)
+                problems.append(RecordError(f"{self.path_of(less)}: {counts} is of the same cell and counts instead"))
+            records[place] = record
+        return list(records.values()), problems
 
     def why(self, a: AnyRecord, b: AnyRecord) -> list[tuple[str, Any, Any]]:
         """What differs between two records, as `differences`; two checkpoints' keys are resolved to what differs there.
@@ -117,8 +140,37 @@ class Store:
                 found += [(f"artifact.{path}", x, y) for path, x, y in differences(made[0], made[1])]
         return found
 
+    @cached_property
+    def _former(self) -> dict[str, list[Path]]:
+        """By its key of today, the files of each record that lies under a former key, those that count most first."""
+        found: dict[str, list[AnyRecord]] = {}
+        for path in self.runs.glob("*/*/*/*.json"):
+            with contextlib.suppress(RecordError):
+                record = self._read(path)
+                if record.former_key is not None:
+                    found.setdefault(record.key, []).append(record)
+        by_weight = {key: sorted(records, key=_weight, reverse=True) for key, records in found.items()}
+        return {key: [self.path_of(record) for record in records] for key, records in by_weight.items()}
+
+    def _place(self, record: AnyRecord, key: str) -> Path:
+        folder = self.runs / safe_name(record.model) / safe_name(record.method)
+        if isinstance(record, ArtifactRecord):
+            return folder / key / "artifact.json"
+        task = safe_name(record.task.split("@")[0]).replace(".", "_")
+        return folder / record.artifact / f"{task}.{key}.json"
+
     def _paths(self, prefix: str) -> list[Path]:
-        if not re.fullmatch(r"[0-9a-f]{1,16}", prefix):
+        """Files of records whose key, now or formerly, begins with `prefix`."""
+        if not KEY_START.fullmatch(prefix):
+            return []
+        named = self._named(prefix)
+        known = {_key_in(path) for path in named}
+        former = [paths[0] for key, paths in self._former.items() if key.startswith(prefix) and key not in known]
+        return sorted({*named, *former})
+
+    def _named(self, prefix: str) -> list[Path]:
+        """Files under a key that begins with `prefix`."""
+        if not KEY_START.fullmatch(prefix):
             return []
         artifacts = self.runs.glob(f"*/*/{prefix}*/artifact.json")
         measures = self.runs.glob(f"*/*/*/*.{prefix}*.json")
@@ -220,6 +272,11 @@ def _field(error: ErrorDetails) -> str:
     return ".".join(path[1:]) or "status"
 
 
+def _weight(record: AnyRecord) -> tuple[bool, bool, str, str]:
+    """Of records of one cell the greatest counts: under its key of today, else a good one, the newest."""
+    return record.former_key is None, record.status == "ok", record.provenance.created, record.former_key or ""
+
+
 def _misfit(path: Path, expected: Path, record: AnyRecord) -> str:
     """The field of `record` that says it belongs at `expected` and not at `path`."""
     if len(path.parts) != len(expected.parts):
@@ -228,7 +285,7 @@ def _misfit(path: Path, expected: Path, record: AnyRecord) -> str:
     fields = ("model", "method", key_folder, "kind" if key_folder == "key" else "key")
     pairs = zip(fields, path.parts[-4:], expected.parts[-4:], strict=True)
     name = next(field for field, is_, should in pairs if is_ != should)
-    return "task" if name == "key" and _key_in(path) == record.key else name
+    return "task" if name == "key" and _key_in(path) == (record.former_key or record.key) else name
 
 
 def _key_in(path: Path) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bench.record.kinds import kind_of, split
+from bench.registry import chance_of
 from bench.report.evidence import scores_of
 from bench.report.frame import Run
 from bench.report.published import Published
@@ -65,8 +66,7 @@ def signals_of(dense: Mapping[int, Run]) -> dict[str, Signal]:
     found: dict[str, Signal] = {}
     for run in dense.values():
         for record in run.measures.values():
-            task = record.ingredients.get("task")
-            chance = task.get("chance") if isinstance(task, dict) else None
+            chance = chance_of(record.task)
             for metric in record.metrics:
                 bits = record.evidence.items.get(split(metric.id)[1])
                 if bits is not None and metric.id not in found:
@@ -78,7 +78,7 @@ def _signal(metric: str, bits: str, chance: float | None) -> Signal:
     n, right = len(bits), bits.count("1")
     value = right / n if n else None
     if chance is None:
-        return Signal(metric, None, value, n, None, None, "the record does not say what chance is")
+        return Signal(metric, None, value, n, None, None, "its task does not say what chance is")
     if n < SMOKE:
         return Signal(metric, None, value, n, chance, None, f"smoke: {n} items say nothing of signal")
     p = above_chance(right, n, chance)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from bench.catalogue import ModelRef
 from bench.method import Target
-from bench.record.keys import digest
+from bench.record.keys import artifact_key, measure_key
 from bench.registry import MethodEntry
 from bench.suite import RandomTokens, TextSource
 from bench.task import Task
@@ -44,7 +44,7 @@ class ArtifactCell(Cell):
 
     @property
     def key(self) -> str:
-        return digest(self.ingredients)
+        return artifact_key(self.ingredients)
 
     @property
     def recovery_name(self) -> str:
@@ -72,7 +72,7 @@ class MeasureCell(Cell):
 
     @property
     def key(self) -> str:
-        return digest(self.ingredients)
+        return measure_key(self.ingredients)
 
 
 class Job(Cell):

@@ -28,7 +28,7 @@ from bench.model.checkpoint import Manifest, load_checkpoint, save_checkpoint
 from bench.model.layers import shape_of
 from bench.model.load import load_folder
 from bench.model.surgery import kept_of
-from bench.record.keys import digest
+from bench.record.keys import artifact_key
 from bench.record.schema import Cost
 from bench.suite import RandomTokens, TextSource
 
@@ -151,7 +151,7 @@ def build(order: Order, out: Path, stages: Stages, on_progress: Progress = lambd
 
 
 def _build(order: Order, out: Path, stages: Stages, on_progress: Progress) -> Built:
-    workspace = out.with_name(f"{out.name}.{digest(order.ingredients)}.work")
+    workspace = out.with_name(f"{out.name}.{artifact_key(order.ingredients)}.work")
     with stages("load"):
         model, tokenizer = load_folder(order.weights, order.dtype, order.device)
     dense = shape_of(model)

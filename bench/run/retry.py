@@ -13,18 +13,19 @@ def failed_with(jobs: list[Job], codes: Collection[str]) -> list[Job]:
 
     With a checkpoint go the tasks that were skipped for want of it, or that it never came to.
     """
-    chosen = []
+    chosen, stores = [], {job.results: Store(job.results) for job in jobs}
     for job in jobs:
-        artifact = bool(_codes(job, job.artifact.key) & set(codes))
+        store = stores[job.results]
+        artifact = bool(_codes(store, job.artifact.key) & set(codes))
         wanted = {*codes, "skipped", "none"} if artifact else set(codes)
-        cells = [cell for cell in job.cells if _codes(job, cell.key) & wanted]
+        cells = [cell for cell in job.cells if _codes(store, cell.key) & wanted]
         if artifact or cells:
             chosen.append(job.model_copy(update={"cells": cells}))
     return chosen
 
 
-def _codes(job: Job, key: str) -> set[str]:
-    record = Store(job.results).load(key)
+def _codes(store: Store, key: str) -> set[str]:
+    record = store.load(key)
     if record is None:
         return {"none"}
     return {record.status, record.error.code} if record.error is not None else {record.status}

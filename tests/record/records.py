@@ -161,7 +161,6 @@ def scored(
     bits: str,
     variants: tuple[str, ...] = ("acc",),
     *,
-    chance: float = 0.5,
     data: str = "text",
     engine: str = "accuracy/2",
     **changes: Any,
@@ -174,7 +173,7 @@ def scored(
         Metric(id=f"{name}.{v}@{protocol}", value=value, unit="fraction", direction="higher", n=n, stderr=error)
         for v in variants
     ]
-    ingredients = {"artifact": made.key, "task": {"name": name, "chance": chance}, "data": data, "engine": engine}
+    ingredients = {"artifact": made.key, "task": {"name": name}, "data": data, "engine": engine}
     evidence = Evidence(items=dict.fromkeys(variants, bits))
     return measure(made, task, metrics, **{"evidence": evidence, "ingredients": ingredients} | changes)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bench.record.check import check_records
-from bench.record.keys import digest
+from bench.record.keys import measure_key
 
 OLD = Path(__file__).parents[1] / "data" / "old_records"
 ARTIFACT, PIQA, TEXT = "artifact", "piqa", "wikitext2"
@@ -101,7 +101,7 @@ def test_a_forged_key_needs_forged_evidence_too(tmp_path: Path) -> None:
     [path] = results.rglob("piqa*.json")
     data = json.loads(path.read_text(encoding="utf-8"))
     data["ingredients"]["limit"], data["task"] = 60, "piqa@0shot/limit60"
-    data["key"] = digest(data["ingredients"])
+    data["key"] = measure_key(data["ingredients"], 1)
     data["metrics"] = [{**metric, "id": metric["id"].replace("16", "60"), "n": 60} for metric in data["metrics"]]
     path.unlink()
     path.with_name(f"piqa.{data['key']}.json").write_text(json.dumps(data) + "\n", encoding="utf-8")

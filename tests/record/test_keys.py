@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from bench.record.keys import digest
+from bench.record.keys import artifact_key, measure_key
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
 VALUES = st.recursive(
@@ -31,28 +31,30 @@ def shuffled(value: Any) -> Any:
 
 @given(MAPPINGS)
 def test_order_does_not_matter(content: dict[str, Any]) -> None:
-    assert digest(content) == digest(shuffled(content))
-    assert len(digest(content)) == 16
-    assert int(digest(content), 16) >= 0
+    assert measure_key(content) == measure_key(shuffled(content))
+    assert len(measure_key(content)) == 16
+    assert int(measure_key(content), 16) >= 0
 
 
 @given(MAPPINGS, st.text(min_size=1, max_size=6), VALUES)
 def test_any_change_changes_the_key(content: dict[str, Any], name: str, value: Any) -> None:
     assume(name not in content or repr(content[name]) != repr(value))
     assume(not (name in content and content[name] == value))
-    assert digest(content) != digest(content | {name: value})
+    assert measure_key(content) != measure_key(content | {name: value})
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), {1, 2}, b"x"])
 def test_what_is_not_json_is_refused(value: object) -> None:
     with pytest.raises((ValueError, TypeError)):
-        digest({"a": value})
+        measure_key({"a": value})
 
 
 def test_a_key_is_the_same_in_every_process() -> None:
     """Committed records are found again by their keys: this one must never change without a new key schema."""
-    assert digest({"b": [1, 2.5, None], "a": {"y": "é", "x": True}}) == "2a7f73f444fffbb3"
-    code = "from bench.record.keys import digest; print(digest({'a': 1, 'b': {'c': 2, 'd': 3}}))"
+    parts = {"b": [1, 2.5, None], "a": {"y": "é", "x": True}}
+    assert artifact_key(parts) == measure_key(parts, 1) == "2a7f73f444fffbb3"
+    assert measure_key(parts) == measure_key(parts, 2) == "8754b7c7adf8b367"
+    code = "from bench.record.keys import measure_key; print(measure_key({'a': 1, 'b': {'c': 2, 'd': 3}}))"
     keys = {
         subprocess.run(
             [sys.executable, "-c", code],
@@ -63,4 +65,4 @@ def test_a_key_is_the_same_in_every_process() -> None:
         ).stdout
         for seed in ("1", "2")
     }
-    assert keys == {digest({"b": {"d": 3, "c": 2}, "a": 1}) + "\n"}
+    assert keys == {measure_key({"b": {"d": 3, "c": 2}, "a": 1}) + "\n"}

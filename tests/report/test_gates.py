@@ -58,13 +58,13 @@ def test_a_longer_run_holds_the_score_of_its_first_items() -> None:
     assert gate(records, {"piqa.acc@0shot": 0.30}).state == "not known"
 
 
-def seven(shares: dict[str, float], method: str = "dense", chance: float = 0.5) -> list[AnyRecord]:
+def seven(shares: dict[str, float], method: str = "dense") -> list[AnyRecord]:
     records = dense() if method == "dense" else row(method, 1.0)
     made = records[0]
     return [
         *records,
         *(
-            scored(made, f"{task}@0shot/limit200", answers(shares.get(task, 0.8), seed=i), chance=chance)
+            scored(made, f"{task}@0shot/limit200", answers(shares.get(task, 0.8), seed=i))
             for i, task in enumerate(SEVEN)
         ),
     ]
@@ -77,7 +77,7 @@ def board(shares: dict[str, float]) -> Board:
 def test_the_signal_is_a_binomial_test_against_chance_or_the_majority() -> None:
     made = artifact("dense", target="none")
     bits = "1" * 124 + "0" * 76  # 62 %: above a coin, not above always saying yes
-    boolq = scored(made, "boolq@0shot/limit200", bits, chance=0.6217)
+    boolq = scored(made, "boolq@0shot/limit200", bits)
     signals = build([made, scored(made, "piqa@0shot/limit200", bits), boolq], []).signals["tiny"]
     assert signals["piqa.acc@0shot/limit200"].has_signal is True
     found = signals["boolq.acc@0shot/limit200"]

@@ -201,7 +201,7 @@ def ranked() -> Board:
         records += [
             scored(made[0], "piqa@0shot/limit200", answers(share, seed=noise)),
             scored(made[0], "hellaswag@0shot/limit200", answers(share, seed=noise + 1), ("acc_norm",)),
-            scored(made[0], "boolq@0shot/limit200", answers(0.5, seed=noise), chance=0.6217),
+            scored(made[0], "boolq@0shot/limit200", answers(0.5, seed=noise)),
         ]
     return build(records, [TRIO], KNOWN)
 

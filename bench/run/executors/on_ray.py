@@ -74,13 +74,15 @@ def run_on_ray(
             signal.signal(number, handler)  # Ray's own would end this process before it could record anything
     try:
         with ExitStack() as claims:
-            mine = [job for job in (_claimed(job, claims, on_event) for job in jobs) if job is not None]
+            stores = {job.results: Store(job.results) for job in jobs}
+            found = [_claimed(job, stores[job.results], claims, on_event) for job in jobs]
+            mine = [job for job in found if job is not None]
             _Driver(ray, on_event, limits, memory).run(mine)
     finally:
         ray.shutdown()
 
 
-def _claimed(job: Job, claims: ExitStack, on_event: Callable[[Event], None]) -> Job | None:
+def _claimed(job: Job, store: Store, claims: ExitStack, on_event: Callable[[Event], None]) -> Job | None:
     """What is open of `job` and no other run is at; the claims are held by `claims`."""
 
     def is_mine(key: str) -> bool:
@@ -89,7 +91,6 @@ def _claimed(job: Job, claims: ExitStack, on_event: Callable[[Event], None]) -> 
         on_event({"event": "wait", "key": key})
         return False
 
-    store = Store(job.results)
     made = store.finished(job.artifact.key)
     if not made and not is_mine(job.artifact.key):
         return None
