@@ -90,6 +90,12 @@ def fingerprint_of(config: dict[str, Any], weights: list[Path]) -> str:
     return _digest([kept, [[path.name, file_sha256(path)] for path in weights]])
 
 
+def weights_sha256(folder: Path) -> str:
+    """A hash of a checkpoint's weight files, names included; raises what `check_checkpoint` does."""
+    _, weights = check_checkpoint(folder)
+    return _digest([[path.name, file_sha256(path)] for path in weights])
+
+
 def tokenizer_fingerprint(folder: Path) -> str:
     """A hash of the tokenizer's files, "none" without any."""
     parts: list[object] = []

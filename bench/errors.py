@@ -39,6 +39,10 @@ class MethodError(LeanboardError):
     """A method broke the contract of `bench.method`."""
 
 
+class KeyMismatch(LeanboardError):
+    """What a worker would compute is not what the key of its cell says."""
+
+
 class BudgetExceeded(MethodError):
     """A method used more calibration tokens or optimiser steps than it declared."""
 

@@ -18,6 +18,11 @@ def cache_dir() -> Path:
     return Path(os.environ.get("LEANBOARD_CACHE") or platformdirs.user_cache_dir("leanboard")).expanduser()
 
 
+def artifact_path(key: str) -> Path:
+    """Where the checkpoint of a key lies on this machine."""
+    return cache_dir() / "artifacts" / key
+
+
 def data_roots() -> list[Path]:
     """Local data packs in the order they are searched: `LEANBOARD_DATA` where set, then the cache."""
     given = os.environ.get("LEANBOARD_DATA")

@@ -12,19 +12,30 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from bench.measure.scorer import PackedLM
+    from bench.model.load import Loaded
 
 
 class Subject:
     """A checkpoint folder and, once asked for, its model and tokenizer.
 
     `dense` is the folder of the model it was made from (for a dense model its own); None where that is not known.
+    `loaded` is what loading the folder gave, where that was done just now.
     """
 
-    def __init__(self, path: Path, dense: Path | None = None, dtype: str = "float32", device: str = "cpu") -> None:
+    def __init__(
+        self,
+        path: Path,
+        dense: Path | None = None,
+        dtype: str = "float32",
+        device: str = "cpu",
+        loaded: Loaded | None = None,
+    ) -> None:
         self.path = path
         self.dense = dense
         self.dtype = dtype
         self.device = device
+        if loaded is not None:
+            self._loaded = loaded
 
     @property
     def model(self) -> PreTrainedModel:
@@ -55,7 +66,7 @@ class Subject:
             give_back(self.device)
 
     @cached_property
-    def _loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
+    def _loaded(self) -> Loaded:
         from bench.model.checkpoint import load_checkpoint
 
         return load_checkpoint(self.path, dtype=self.dtype, device=self.device)

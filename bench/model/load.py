@@ -19,6 +19,8 @@ from bench.family import Family, of_config
 from bench.model.classes import class_of
 from bench.paths import offline
 
+Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase | None]
+"""A model in evaluation mode, and the tokenizer beside it (None where there is none)."""
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 WIDTHS = (
     "hidden_size",

@@ -6,8 +6,12 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench.checkpoint_files import weights_sha256
+from bench.errors import UsageError
+from bench.paths import artifact_path
 from bench.record.keys import artifact_key, measure_key
 from bench.record.kinds import UNKNOWN, Kind, form_of, kind_of, split
+from bench.record.provenance import accelerator_name, fingerprint_of, machine_fingerprint
 from bench.record.schema import ArtifactRecord, MeasureRecord, Metric, Windows
 from bench.record.store import AnyRecord, Store
 
@@ -19,7 +23,7 @@ def check_records(results: Path) -> list[str]:
 
     A record is whole if its schema fits, it lies where its identity says, its key is the hash of its ingredients, these
     are those of what it says it is, its metrics belong to its task and follow from its evidence, and the record of its
-    checkpoint is there.
+    checkpoint is there. A checkpoint that this machine made and still has must have the weights that its record says.
     """
     store = Store(results)
     records, unreadable = store.read_all()
@@ -27,6 +31,8 @@ def check_records(results: Path) -> list[str]:
     problems = [str(problem) for problem in unreadable]
     for record in records:
         found = [*_key(record), *_identity(record)]
+        if isinstance(record, ArtifactRecord):
+            found += _weights(record)
         if isinstance(record, MeasureRecord):
             found += [*_task(record), *_metrics(record), *_checkpoint(record, made.get(record.artifact))]
         problems += [f"{store.path_of(record)}: {problem}" for problem in found]
@@ -56,6 +62,21 @@ def _identity(record: AnyRecord) -> Iterator[str]:
     for field, value in said.items():
         if getattr(record, field) != value:
             yield f"field '{field}' is {getattr(record, field)}, but the ingredients say {value}"
+
+
+def _weights(record: ArtifactRecord) -> Iterator[str]:
+    """Of a checkpoint that was made elsewhere the last bits may be others here."""
+    machine, folder = record.provenance.machine, artifact_path(record.key)
+    if record.weights_sha256 is None or not folder.is_dir():
+        return
+    accelerator = accelerator_name() if machine.get("accelerator") else None
+    if fingerprint_of(machine) == machine_fingerprint(accelerator):
+        try:
+            here = weights_sha256(folder)
+        except UsageError:  # not whole: it is made again when it is needed
+            return
+        if here != record.weights_sha256:
+            yield f"field 'weights_sha256' is {record.weights_sha256}, but the weights in {folder} give {here}"
 
 
 def _task(record: MeasureRecord) -> Iterator[str]:

@@ -162,12 +162,16 @@ class BaseRecord(Strict):
 
 
 class ArtifactRecord(BaseRecord):
-    """How a checkpoint was made: what was asked, what was achieved, what it cost, what is left of each layer."""
+    """How a checkpoint was made: what was asked, what was achieved, what it cost, what is left of each layer.
+
+    `weights_sha256` hashes the weight files that were saved (`bench.checkpoint_files`): what was measured.
+    """
 
     kind: Literal["artifact"] = "artifact"
     achieved: dict[str, Finite] = Field({}, description="removed fraction by basis: params, block_params, macs")
     widths: list[tuple[int, int, int]] = Field([], description="heads, key/value heads, MLP channels of each layer")
     cost: Cost | None = None
+    weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(None, exclude_if=_is_none)
 
 
 class MeasureRecord(BaseRecord):

@@ -12,7 +12,7 @@ import json
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, from_json
@@ -187,7 +187,14 @@ class Store:
         return record
 
 
-def differences(a: BaseRecord, b: BaseRecord) -> list[tuple[str, Any, Any]]:
+class Keyed(Protocol):
+    """What has a key: a record, or a cell."""
+
+    @property
+    def ingredients(self) -> dict[str, Any]: ...
+
+
+def differences(a: Keyed, b: Keyed) -> list[tuple[str, Any, Any]]:
     """What differs between the ingredients of two keys: (path of the field, value in `a`, value in `b`), by path.
 
     A field that one side lacks has the value `ABSENT` there.

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from bench.catalogue import ModelRef
+from bench.data.pack import Pack
 from bench.method import Target
 from bench.record.keys import artifact_key, measure_key
 from bench.registry import MethodEntry
@@ -76,10 +77,14 @@ class MeasureCell(Cell):
 
 
 class Job(Cell):
-    """What one worker does: make (or find) a checkpoint, then measure the tasks that are still open."""
+    """What one worker does: make (or find) a checkpoint, then measure the tasks that are still open.
+
+    `sources` are the versions of the code that the keys were computed with (`bench.run.agreement`).
+    """
 
     artifact: ArtifactCell
     cells: list[MeasureCell]
+    sources: dict[str, str]
     results: Path
     plugins: list[Path] = []
     command: list[str]
@@ -130,3 +135,12 @@ def measure_ingredients(
         **task.settings(),
     }
     return parts | ({"machine": machine} if machine else {})
+
+
+def fingerprinted(source: TextSource | RandomTokens | None) -> dict[str, Any] | None:
+    """A text as an ingredient: where it is from, and the fingerprint of what is there."""
+    if source is None:
+        return None
+    if isinstance(source, RandomTokens):
+        return source.model_dump(mode="json")
+    return {**source.model_dump(mode="json"), "fingerprint": Pack.default().fingerprint(source.data)}

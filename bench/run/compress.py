@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from bench.blocks.recoveries import load_recovery
+from bench.checkpoint_files import weights_sha256
 from bench.data.calibration import random_windows, sample_windows
 from bench.data.pack import Pack
 from bench.data.training import token_examples, training_examples
@@ -26,7 +27,7 @@ from bench.measure.memory import peak_memory, set_aside
 from bench.method import TARGET_TOLERANCE, Context, Example, Method, Progress, Target
 from bench.model.checkpoint import Manifest, load_checkpoint, save_checkpoint
 from bench.model.layers import shape_of
-from bench.model.load import load_folder
+from bench.model.load import Loaded, load_folder
 from bench.model.surgery import kept_of
 from bench.record.keys import artifact_key
 from bench.record.schema import Cost
@@ -98,10 +99,12 @@ class Order:
 
 @dataclass
 class Built:
-    """A checkpoint that was saved, loaded again and found to give the same logits."""
+    """A checkpoint that was saved, loaded again and found to give the same logits: `loaded` is what came back."""
 
     path: Path
     manifest: Manifest
+    weights_sha256: str
+    loaded: Loaded
     widths: list[tuple[int, int, int]]
     cost: Cost
 
@@ -177,9 +180,10 @@ def _build(order: Order, out: Path, stages: Stages, on_progress: Progress) -> Bu
         manifest = save_checkpoint(
             out, model, tokenizer, ingredients=order.ingredients, achieved=achieved, kept=kept_of(model)
         )
+        weights = weights_sha256(out)
         del model
     with stages("reload"):
-        load_checkpoint(out, order.dtype, order.device)
+        loaded = load_checkpoint(out, order.dtype, order.device)
     shutil.rmtree(workspace, ignore_errors=True)
     if ctx.meter.earlier_seconds:
         stages.seconds["before an interruption"] = ctx.meter.earlier_seconds
@@ -191,7 +195,8 @@ def _build(order: Order, out: Path, stages: Stages, on_progress: Progress) -> Bu
         optimiser_steps=ctx.meter.optimiser_steps,
         trainable_parameters=ctx.meter.trainable_parameters,
     )
-    return Built(out, manifest, [(b.heads, b.kv_heads, b.channels) for b in after.blocks], cost)
+    widths = [(b.heads, b.kv_heads, b.channels) for b in after.blocks]
+    return Built(out, manifest, weights, loaded, widths, cost)
 
 
 def _import_code_of(order: Order) -> None:

@@ -8,11 +8,10 @@ from typing import Any
 
 from bench.blocks.recoveries import resolve_recovery
 from bench.catalogue import ModelRef
-from bench.data.pack import Pack
 from bench.errors import UsageError
 from bench.method import Target
 from bench.registry import MethodEntry, Registry, tasks_named
-from bench.run.cells import ArtifactCell, artifact_ingredients
+from bench.run.cells import ArtifactCell, artifact_ingredients, fingerprinted
 from bench.suite import RandomTokens, RecoveryChoice, Suite, SuiteMethod, TextSource
 from bench.task import Task
 
@@ -78,8 +77,8 @@ class PlanEntry:
             target,
             seed,
             suite.dtype,
-            _fingerprinted(calibration),
-            _fingerprinted(training),
+            fingerprinted(calibration),
+            fingerprinted(training),
         )
         return ArtifactCell(
             model=ref.id,
@@ -100,11 +99,3 @@ class PlanEntry:
 
 def _removes(entry: MethodEntry) -> bool:
     return bool(entry.cls.traits.changes) and entry.cls.traits.track != "peft"
-
-
-def _fingerprinted(source: TextSource | RandomTokens | None) -> dict[str, Any] | None:
-    if source is None:
-        return None
-    if isinstance(source, RandomTokens):
-        return source.model_dump(mode="json")
-    return {**source.model_dump(mode="json"), "fingerprint": Pack.default().fingerprint(source.data)}

@@ -21,14 +21,13 @@ from bench.blocks.settings import KEPT_LEAST, KEPT_SHARE, ROWS_BACKWARD, ROWS_FO
 from bench.data.files import read_json
 from bench.errors import UsageError
 from bench.method import Target, Traits
-from bench.paths import cache_dir
+from bench.paths import artifact_path, cache_dir
 from bench.random_weights import Recipe
 from bench.record.provenance import accelerator_memory, fingerprint_of, machine_fingerprint
 from bench.record.schema import MeasureRecord
 from bench.record.store import Store
 from bench.registry import Registry
 from bench.run.cells import ArtifactCell, Job
-from bench.run.worker import artifact_path
 from bench.shape import Shape
 from bench.task import kind_of_task
 

@@ -18,6 +18,7 @@ from bench.random_weights import Recipe, recipe_of, without_quality
 from bench.record.provenance import accelerator_name, machine_fingerprint
 from bench.record.store import Store
 from bench.registry import Registry, tasks_named
+from bench.run.agreement import sources_of
 from bench.run.cells import ArtifactCell, Job, MeasureCell, measure_ingredients
 from bench.run.entries import PlanEntry
 from bench.run.estimate import Estimate, check_fits, estimates_of, past_seconds
@@ -113,7 +114,8 @@ def make_plan(
             if _fits(artifact, only):
                 mine = {task.id: task for task in [*tasks, *plan_entry.own_tasks]}.values()
                 cells = [_measure_cell(artifact, task, accelerator) for task in mine if _asked(task, only)]
-                jobs.append(Job(artifact=artifact, cells=cells, remote_code=ref.remote_code, **common))
+                sources = sources_of(plan_entry.entry)
+                jobs.append(Job(artifact=artifact, cells=cells, sources=sources, remote_code=ref.remote_code, **common))
     if not any(job.cells for job in jobs):
         raise UsageError(f"--only {' '.join(f'{k}={v}' for k, v in only.items())}: no cell of the suite fits")
     plan = Plan(jobs, set(), left_out + notes, recipes)

@@ -12,24 +12,27 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.checkpoint_files import check_checkpoint
+from bench.checkpoint_files import check_checkpoint, weights_sha256
 from bench.data.files import locked
 from bench.errors import DataError
 from bench.method import Progress
-from bench.paths import cache_dir
+from bench.paths import artifact_path
 from bench.record.claims import claim
 from bench.record.schema import ArtifactRecord, Failure, MeasureRecord
 from bench.record.store import Store
-from bench.registry import load_registry, tasks_named
+from bench.registry import Registry, load_registry, tasks_named
+from bench.run.agreement import check_checkpoint_agrees, check_task_agrees
 from bench.run.cells import ArtifactCell, Job, MeasureCell
 from bench.run.outcome import artifact_record, done, failure_of, measure_record, status_of
 
 if TYPE_CHECKING:
     from bench.measure.subject import Subject
+    from bench.model.load import Loaded
+    from bench.run.compress import Order
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -48,11 +51,6 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-def artifact_path(key: str) -> Path:
-    """Where the checkpoint of an artefact key lies on this machine."""
-    return cache_dir() / "artifacts" / key
-
-
 class Worker:
     """The cells of one job, one after another; a cell that fails is recorded, and the next goes on."""
 
@@ -60,6 +58,11 @@ class Worker:
         self.job = job
         self.emit = emit
         self.store = Store(job.results)
+        self.loaded: Loaded | None = None
+
+    @cached_property
+    def registry(self) -> Registry:
+        return load_registry(self.job.plugins)
 
     def run(self) -> None:
         self._start_up()
@@ -136,11 +139,13 @@ class Worker:
             start = time.perf_counter()
             stages = Stages(cell.device)
             try:
-                built = build(order_of(cell, self.job.plugins), path, stages, self._progress(cell.key))
+                check_checkpoint_agrees(self.job, self.registry)
+                built = build(order_of(cell, self.registry), path, stages, self._progress(cell.key))
             except Exception as error:
                 failure = failure_of(error, stages.current)
                 self._write(artifact_record(self.job, status_of(error), time.perf_counter() - start, error=failure))
                 return failure
+            self.loaded = built.loaded
             self._write(
                 artifact_record(
                     self.job,
@@ -149,16 +154,26 @@ class Worker:
                     achieved=built.manifest.achieved,
                     widths=built.widths,
                     cost=built.cost,
+                    weights_sha256=built.weights_sha256,
                 ),
                 already,
             )
         return None
 
     def _subject(self) -> Subject:
+        """The checkpoint under measurement; what was loaded to check it is handed on."""
         from bench.measure.subject import Subject
 
-        cell = self.job.artifact
-        return Subject(artifact_path(cell.key), dense=cell.weights, dtype=cell.dtype, device=cell.device)
+        cell, (loaded, self.loaded) = self.job.artifact, (self.loaded, None)
+        return Subject(artifact_path(cell.key), cell.weights, cell.dtype, cell.device, loaded)
+
+    def _notes(self) -> list[str]:
+        """What is to be said of everything that is measured on the checkpoint."""
+        record = self.store.load(self.job.artifact.key)
+        recorded = record.weights_sha256 if isinstance(record, ArtifactRecord) else None
+        if recorded in (None, weights_sha256(artifact_path(self.job.artifact.key))):
+            return []
+        return ["measured on a checkpoint that was made again and has other weights than the one of its record"]
 
     def _measure(self, cell: MeasureCell, subject: Subject) -> None:
         from bench.data.pack import Pack
@@ -173,10 +188,12 @@ class Worker:
             return time.perf_counter() - start + answers.earlier_seconds
 
         try:
+            check_task_agrees(self.job, cell, self.registry)
             [task] = tasks_named(cell.task)
             progress = self._progress(cell.key)
             got = measure(task, subject, Pack.default(), lambda done, total: progress("", done, total), answers)
-            record = measure_record(self.job, cell, "ok", seconds(), metrics=got.metrics, evidence=got.evidence)
+            evidence = got.evidence.model_copy(update={"notes": [*got.evidence.notes, *self._notes()]})
+            record = measure_record(self.job, cell, "ok", seconds(), metrics=got.metrics, evidence=evidence)
         except Exception as error:
             failure = failure_of(error, "measure")
             record = measure_record(self.job, cell, status_of(error), seconds(), error=failure)
@@ -206,11 +223,11 @@ class Worker:
         return progress
 
 
-def order_of(cell: ArtifactCell, plugins: list[Path]) -> Any:
+def order_of(cell: ArtifactCell, registry: Registry) -> Order:
     """The `bench.run.compress.Order` that an artefact cell describes."""
     from bench.run.compress import Order, Texts
 
-    entry = load_registry(plugins).method(cell.method)
+    entry = registry.method(cell.method)
     method = entry.cls(entry.cls.Config.model_validate(cell.config))
     texts = Texts(calibration=cell.calibration, training=cell.training)
     return Order(

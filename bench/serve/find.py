@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import UsageError
+from bench.paths import artifact_path
 from bench.record.rows import RowName, command
 from bench.record.schema import ArtifactRecord, MeasureRecord
 from bench.report.find import Rows
-from bench.run.worker import artifact_path
 
 MANIFEST = "leanboard.json"
 

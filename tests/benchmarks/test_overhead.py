@@ -22,12 +22,12 @@ import yaml
 from bench.data.pack import Pack
 from bench.errors import LeanboardError
 from bench.measure import accuracy
+from bench.paths import artifact_path
 from bench.record.store import Store
 from bench.registry import load_registry, tasks_named
 from bench.run.cells import Job
 from bench.run.executors import run_jobs
 from bench.run.plan import make_plan
-from bench.run.worker import artifact_path
 from bench.suite import Suite
 from tests.benchmarks.conftest import Limit
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from bench.paths import artifact_path
 from bench.record import provenance as provenance_module
 from bench.record.store import Store
 from bench.run import status as status_module
 from bench.run.cells import Job
 from bench.run.executors import run_jobs
 from bench.run.status import running
-from bench.run.worker import artifact_path
 from tests.faults.conftest import Tally
 from tests.run.bad import jobs_of, write_plugins
 from tests.run.test_sweep import good

@@ -12,13 +12,12 @@ import pytest
 from bench.catalogue import CATALOGUE
 from bench.data.files import read_json
 from bench.errors import UsageError
-from bench.paths import cache_dir
+from bench.paths import artifact_path, cache_dir
 from bench.record.provenance import fingerprint_of, machine_fingerprint
 from bench.record.store import Store
 from bench.registry import load_registry
 from bench.run import estimate
 from bench.run.plan import Plan, make_plan
-from bench.run.worker import artifact_path
 from bench.shape import Shape
 from bench.suite import load_suite
 from tests.suites import CALIBRATION, environment, leanboard, make_suite

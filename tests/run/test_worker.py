@@ -1,5 +1,6 @@
 """A worker that was killed within a task: another goes on where it was."""
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,16 @@ from typing import Any
 import pytest
 
 from bench.measure import answers, scorer
+from bench.measure.subject import Subject
+from bench.model import checkpoint, load
+from bench.paths import artifact_path
 from bench.record.schema import MeasureRecord
 from bench.record.store import Store
 from bench.registry import load_registry
+from bench.run import compress
 from bench.run.cells import Job
 from bench.run.plan import make_plan
-from bench.run.worker import Worker, artifact_path
+from bench.run.worker import Worker
 from bench.suite import load_suite
 from tests.suites import make_suite
 
@@ -157,3 +162,45 @@ def test_a_failure_leaves_the_answers_for_the_next_run(
     assert again.status == "ok"
     assert len(first) == 1
     assert sum(batches) == again.metrics[0].n * 2
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Folders whose model is loaded in this process, one after another."""
+    found, load_folder = list[Path](), load.load_folder
+
+    def counting(folder: Path, *rest: Any) -> Any:
+        found.append(folder)
+        return load_folder(folder, *rest)
+
+    monkeypatch.setattr(checkpoint, "load_folder", counting)
+    monkeypatch.setattr(compress, "load_folder", counting)
+    return found
+
+
+def test_what_was_loaded_to_check_a_checkpoint_is_measured(planned: Plan, loads: list[Path]) -> None:
+    job = planned("results")
+    worker = Worker(job, lambda event: None)
+    worker.run()
+    folder = artifact_path(job.artifact.key)
+    assert loads == [job.artifact.weights, folder]
+    assert worker.loaded is None
+    first = measured(job)
+    assert first is not None
+    Store(job.results).path_of(first).unlink()
+    run(job)
+    assert loads == [job.artifact.weights, folder, folder]
+    again = measured(job)
+    assert again is not None
+    assert (again.status, again.metrics, again.evidence) == ("ok", first.metrics, first.evidence)
+
+
+def test_a_subject_lets_go_of_what_was_handed_to_it(tiny_gqa: Path, loads: list[Path]) -> None:
+    """As before a generation, whose processes hold the model themselves."""
+    subject = Subject(tiny_gqa, loaded=checkpoint.load_checkpoint(tiny_gqa))
+    kept = weakref.ref(subject.model)
+    assert len(loads) == 1
+    subject.release()
+    assert kept() is None
+    assert subject.model is not None
+    assert len(loads) == 2

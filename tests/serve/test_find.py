@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from bench.errors import UsageError
+from bench.paths import artifact_path
 from bench.record.store import Store
-from bench.run.worker import artifact_path
 from bench.serve.find import find_row
 from tests.record.records import artifact, failed_artifact, perplexity
 from tests.suites import leanboard, make_suite
