@@ -26,7 +26,7 @@ TASK = "wikitext2@128/limit2"
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A suite of a plug-in that changes nothing, with a LoRA of one step, and a perplexity."""
     root = tmp_path_factory.mktemp("suite")
-    recovery = {"name": "lora", "steps": 1, "batch_size": 2, "micro_batch": 2, "max_length": 16}
+    recovery = {"name": "lora", "steps": 1, "batch_size": 2, "micro_batch": 2, "max_length": 16, "holdout": 2}
     make_suite(
         root,
         methods=[{"name": "nothing", "recovery": recovery, "targets": []}],
