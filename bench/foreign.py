@@ -13,12 +13,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.catalogue import run_apart
 from bench.data.files import locked, read_json, replacing
 from bench.data.store import file_sha256
 from bench.errors import UsageError
 from bench.family import of_type
 from bench.paths import cache_dir
+from bench.process import run_apart
 
 READ = (".safetensors", ".json", ".model")
 NAMES_CODE = ("config.json", "tokenizer_config.json")

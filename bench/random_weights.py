@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.catalogue import CATALOGUE, ModelRef, run_apart
+from bench.catalogue import CATALOGUE, ModelRef
 from bench.data.files import locked, read_json, replacing
 from bench.errors import LeanboardError, UsageError, unknown
 from bench.families import DEFAULT
 from bench.paths import cache_dir
+from bench.process import run_apart
 from bench.registry import tasks_named
 from bench.shape import Shape
 from bench.suite import FirstOf, Suite

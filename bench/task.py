@@ -35,7 +35,6 @@ GENERATION = re.compile(
 )
 GENERATION_TEXT = f"{'|'.join(BACKENDS)}/b<batch>/p<prompt tokens>/n<new tokens>"
 """`b1-64` is a sweep: batches 1, 2, 4, … until the throughput grows no more, 64 at most."""
-
 NO_INGREDIENTS = {"description", "protocols", "grids", "windows", "headline", "chance"}
 """Fields of a task that describe it, list usual protocols or judge its numbers: they change none of them."""
 

@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -79,6 +79,42 @@ def imports(path: Path, *, everywhere: bool) -> Iterator[str]:
             todo += ast.iter_child_nodes(node)
 
 
+def module(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def asked(path: Path, known: Collection[str]) -> set[str]:
+    """Modules of ours whose names `path` asks for: at any time, for types too. `from package import x` asks for the
+    module `x` where there is one, else for the package's `__init__`.
+    """
+    found = set[str]()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names = (f"{node.module}.{alias.name}" for alias in node.names)
+            found |= {name if name in known else node.module or "" for name in names}
+    return found & set(known) - {module(path)}
+
+
+def circles(graph: Mapping[str, Collection[str]]) -> Iterator[list[str]]:
+    """One circle for each module from which a way leads back to itself."""
+    for start in graph:
+        ways = [[start]]
+        seen = set[str]()
+        while ways:
+            way = ways.pop(0)
+            for other in sorted(graph[way[-1]]):
+                if other == start:
+                    yield [*way, start]
+                    ways = []
+                    break
+                if other not in seen:
+                    seen.add(other)
+                    ways.append([*way, other])
+
+
 def inside(path: Path, *folders: str) -> bool:
     return any(name(path).startswith(folder + "/") for folder in folders)
 
@@ -96,6 +132,21 @@ def test_data_flows_one_way(path: Path) -> None:
         assert not {m for m in mine if m.startswith(("methods", "bench.run", "bench.api", "bench.views"))}
     if not inside(path, "bench/cli"):
         assert not {m for m in mine if m.startswith("bench.cli")}
+
+
+def test_no_import_goes_in_a_circle() -> None:
+    """Neither between modules nor through the `__init__` of a package, in functions and for types included.
+
+    A method's package is left out: its `__init__` is what the registry reads without torch, and compress() then imports
+    the work from `method.py`, which knows the settings.
+    """
+    files = {module(path): path for path in SOURCES if inside(path, "bench")}
+    assert list(circles({name: asked(path, files) for name, path in files.items()})) == []
+
+
+def test_circles_are_found() -> None:
+    graph = {"a": ["b"], "b": ["c", "d"], "c": ["a"], "d": [], "e": ["d", "a"]}
+    assert list(circles(graph)) == [["a", "b", "c", "a"], ["b", "c", "a", "b"], ["c", "a", "b", "c"]]
 
 
 @pytest.mark.parametrize("path", sorted({p for pattern in CHEAP for p in ROOT.glob(pattern)}), ids=name)

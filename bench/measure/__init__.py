@@ -3,38 +3,17 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bench.errors import LeanboardError
+from bench.measure.measurement import Measurement, Progress, Resources
 from bench.record.kinds import form_of
-from bench.record.schema import Evidence, Metric
 from bench.task import Task
 
 if TYPE_CHECKING:
     from bench.data.pack import Pack
     from bench.measure.answers import Answers
     from bench.measure.subject import Subject
-
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What one task measured on one checkpoint."""
-
-    metrics: list[Metric]
-    evidence: Evidence = field(default_factory=Evidence)
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What measuring may use: the texts of a data pack, whom to tell how far it is, and where to keep answers."""
-
-    pack: Pack
-    on_progress: Progress
-    answers: Answers | None = None
 
 
 def measure(

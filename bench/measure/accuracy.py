@@ -25,7 +25,7 @@ from lm_eval.tasks import TaskManager
 from bench.blocks.notice import NOTICE
 from bench.data.pack import Pack
 from bench.errors import DataError, UsageError
-from bench.measure import Measurement, Resources
+from bench.measure.measurement import Measurement, Resources
 from bench.measure.scorer import quiet
 from bench.measure.subject import Subject
 from bench.paths import cache_dir

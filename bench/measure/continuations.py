@@ -13,7 +13,7 @@ from statistics import mean
 import torch
 from transformers import GenerationConfig
 
-from bench.measure import Measurement, Resources
+from bench.measure.measurement import Measurement, Resources
 from bench.measure.perplexity import token_ids
 from bench.measure.subject import Subject
 from bench.record.schema import Evidence, Metric

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bench.errors import LeanboardError, UsageError
-from bench.measure import Measurement, Resources
+from bench.measure.measurement import Measurement, Resources
 from bench.measure.subject import Subject
 from bench.model.layers import head_of
 from bench.record.schema import Evidence, Metric, Windows

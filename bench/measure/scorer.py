@@ -22,8 +22,8 @@ from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bench.errors import LeanboardError
-from bench.measure import Progress
 from bench.measure.answers import Answer, Answers
+from bench.measure.measurement import Progress
 from bench.measure.tries import Batch, batches, build_tries
 from bench.model.layers import head_of, window_of
 from bench.task import CPU_TOKENS, GPU_TOKENS

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from bench.errors import LeanboardError
-from bench.measure import Measurement, Resources
+from bench.measure.measurement import Measurement, Resources
 from bench.measure.subject import Subject
 from bench.model.checkpoint import sizes_of
 from bench.model.layers import embedding_of, head_of, shape_of

@@ -6,23 +6,21 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import pandas as pd
 
 from bench.record.kinds import Kind, kind_of, name_of, split
 from bench.record.rows import RowName, labels
-from bench.report.cards import ReportCard
 from bench.report.cell import Cell
 from bench.report.gates import DenseGate, Signal
 from bench.report.paired import Pair
+from bench.report.published import Published
 from bench.report.rank import Standing
 from bench.task import TaskGroup
 
-if TYPE_CHECKING:
-    from bench.report.reproduction import Comparison
-
 WORSE = "worse than random (point estimate)"
+State = Literal["reproduced", "off", "not comparable", "not run"]
 
 
 @dataclass(frozen=True)
@@ -85,6 +83,42 @@ class Headline:
     beside: tuple[str, ...]
     left_out: tuple[Signal, ...]
     reason: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A published number and ours, in the unit of our metric id.
+
+    `row` is the row of ours that comes nearest, None where none does. `delta` is ours minus theirs, `low` and `high`
+    our 95 % interval (None for counts); all None unless the protocols match. Reproduced: theirs lies in our interval,
+    or is ours as far as it was printed. `why` names what differs ('window 128 ≠ 2048') or what is not run.
+    """
+
+    published: Published
+    state: State
+    row: RowName | None = None
+    ours: float | None = None
+    low: float | None = None
+    high: float | None = None
+    delta: float | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Tick:
+    """One line of a report card: `ok` None where the records do not say."""
+
+    title: str
+    ok: bool | None
+    detail: str
+
+
+@dataclass(frozen=True)
+class ReportCard:
+    """The ticks of one method, always the same in the same order."""
+
+    method: str
+    ticks: tuple[Tick, ...]
 
 
 @dataclass(frozen=True)

@@ -3,35 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from bench.record.kinds import SPEEDUP, name_of
 from bench.record.rows import RowName
+from bench.report.board import Board, ReportCard, Row, Tick
 from bench.report.frame import Run
-
-if TYPE_CHECKING:
-    from bench.report.board import Board, Row
 
 POINTS = 5
 SEEDS = 3
-
-
-@dataclass(frozen=True)
-class Tick:
-    """One line of a report card: `ok` None where the records do not say."""
-
-    title: str
-    ok: bool | None
-    detail: str
-
-
-@dataclass(frozen=True)
-class ReportCard:
-    """The ticks of one method, always the same in the same order."""
-
-    method: str
-    ticks: tuple[Tick, ...]
 
 
 def cards_of(

@@ -4,36 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 from bench.record.kinds import kind_of, name_of, split
-from bench.record.rows import RowName
-from bench.report.board import Row
+from bench.report.board import Comparison, Row, State
 from bench.report.gates import DenseCheck, DenseGate
 from bench.report.published import Counterpart, Published
 from bench.report.stats import rounded
-
-State = Literal["reproduced", "off", "not comparable", "not run"]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A published number and ours, in the unit of our metric id.
-
-    `row` is the row of ours that comes nearest, None where none does. `delta` is ours minus theirs, `low` and `high`
-    our 95 % interval (None for counts); all None unless the protocols match. Reproduced: theirs lies in our interval,
-    or is ours as far as it was printed. `why` names what differs ('window 128 ≠ 2048') or what is not run.
-    """
-
-    published: Published
-    state: State
-    row: RowName | None = None
-    ours: float | None = None
-    low: float | None = None
-    high: float | None = None
-    delta: float | None = None
-    why: str = ""
 
 
 def compare(published: Sequence[Published], rows: Sequence[Row], gates: Mapping[str, DenseGate]) -> list[Comparison]:

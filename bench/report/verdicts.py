@@ -8,10 +8,9 @@ from itertools import groupby
 
 from bench.record.kinds import form_of
 from bench.record.rows import RowName
-from bench.report.board import Board
+from bench.report.board import Board, Comparison
 from bench.report.formats import NOTHING, escape, grid, number, title_of
 from bench.report.gates import DenseGate, Signal
-from bench.report.reproduction import Comparison
 
 MARKS = {True: "✓", False: "✗", None: NOTHING}
 SHORT = 60

@@ -22,7 +22,7 @@ from bench.run.agreement import sources_of
 from bench.run.cells import ArtifactCell, Job, MeasureCell, measure_ingredients
 from bench.run.entries import PlanEntry
 from bench.run.estimate import Estimate, check_fits, estimates_of, past_seconds
-from bench.run.executors import threads_each
+from bench.run.threads import threads_each
 from bench.suite import FirstOf, RandomTokens, Suite
 from bench.task import Task, kind_of_task
 

@@ -3,7 +3,8 @@
 from typing import Any
 
 from bench.report.board import Board
-from bench.report.plots.scatter import Point, axes_of, draw, points_of
+from bench.report.plots.points import Point
+from bench.report.plots.scatter import axes_of, draw, points_of
 from bench.report.plots.style import style
 
 

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from bench.record.store import AnyRecord
-from bench.report.board import Board
+from bench.report.board import Board, Tick
 from bench.report.build import build
-from bench.report.cards import Tick
 from bench.report.published import Counterpart, Protocol, Published, PublishedRow
 from tests.record.records import artifact, speed
 from tests.report.boards import KNOWN, PPL, dense, row

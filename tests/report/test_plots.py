@@ -10,8 +10,9 @@ from bench.report.plots import KINDS, plots
 from bench.report.plots.heat import changes_of, heat_map
 from bench.report.plots.labels import is_inside, lines_of, marker_box
 from bench.report.plots.looks import COLOURS, CONTROLS, KNOWN, MARKERS, Series, look, looks
+from bench.report.plots.points import Point
 from bench.report.plots.retention import curves, retention_curve
-from bench.report.plots.scatter import REACH, STEP, Point, _drawn, axes_of, points_of
+from bench.report.plots.scatter import REACH, STEP, _drawn, axes_of, points_of
 from bench.report.plots.style import style
 from tests.record.records import accuracy, artifact, perplexity, speed
 from tests.report.boards import PAIR, cells, smollm

@@ -6,10 +6,11 @@ import pytest
 
 from bench.errors import UsageError
 from bench.record.store import AnyRecord
+from bench.report.board import Comparison
 from bench.report.build import build
 from bench.report.markdown import markdown
 from bench.report.published import HERE, Published, known_dense, load_published
-from bench.report.reproduction import Comparison, differing
+from bench.report.reproduction import differing
 from bench.report.tables import reproduction_csv
 from bench.report.verdicts import reproduction
 from tests.record.records import artifact, perplexity, scored, size, windowed

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import torch
 
 from bench.errors import UsageError
-from bench.measure import Measurement, Resources
+from bench.measure.measurement import Measurement, Resources
 from bench.measure.perplexity import window_losses
 from bench.measure.subject import Subject
 from bench.record.kinds import Form, Gap, Kind

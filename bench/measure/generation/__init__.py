@@ -9,10 +9,10 @@ the subject (`rounds`), each generation timed and checked where it runs (`timing
 
 from __future__ import annotations
 
-from bench.measure import Measurement, Resources
 from bench.measure.generation.backend import Workload
 from bench.measure.generation.metrics import metrics_of, samples_of
 from bench.measure.generation.session import Entrant, play
+from bench.measure.measurement import Measurement, Resources
 from bench.measure.subject import Subject
 from bench.record.schema import Evidence
 from bench.task import GENERATION, GenerationTask, Task

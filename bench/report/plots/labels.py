@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from bench.report.plots.points import Point
+
 if TYPE_CHECKING:
     from matplotlib.path import Path
     from matplotlib.transforms import Bbox
-
-    from bench.report.plots.scatter import Point
 
 DISTANCES = (9, 13, 18, 26, 36, 48, 64, 84)
 """Points between a label and what it names; from `FAR` on a thin line leads there."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 from bench.record.kinds import GENERATION, SPEEDUP, form_of
 from bench.report.board import Board, Column, Row
 from bench.report.plots.labels import place_labels
-from bench.report.plots.looks import Look, Series, legend, letter2d, line2d, looks, names, series_of
+from bench.report.plots.looks import Series, legend, letter2d, line2d, looks, names, series_of
+from bench.report.plots.points import Axis, Point
 from bench.report.plots.style import DASHES, INK, QUIET, canvas, dark, log_scale, plain, settled
 
 LABELLED = 12
@@ -20,39 +21,6 @@ FRONT, FRONT_WIDTH = "#c9d3dd", 4.5
 WIDTH, HEIGHT = 7.6, 4.9
 STEP, REACH = 11.0, 2
 """Points of the page between two markers that would lie on one another, and how many such steps one may move."""
-
-
-@dataclass(frozen=True)
-class Axis:
-    """What quality is drawn against; `sign` is 1 where more of it is better, -1 where less is."""
-
-    kind: str
-    column: Column
-    what: str
-    label: str
-    sign: int
-
-
-@dataclass(frozen=True)
-class Point:
-    """A row's place in a plot; errors are distances down and up, `at` is where it is drawn beside its neighbours."""
-
-    row: Row
-    label: str
-    look: Look
-    x: float
-    y: float
-    x_error: tuple[float, float]
-    y_error: tuple[float, float]
-    at: float
-
-    @property
-    def is_dense(self) -> bool:
-        return self.row.identity.method == "dense"
-
-    def is_disturbed(self, axis: Axis) -> bool:
-        """Whether others used the machine while its place on the axis was timed."""
-        return self.row.cells[axis.column.id].is_disturbed
 
 
 def axes_of(board: Board, model: str) -> list[Axis]:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from bench.record.kinds import form_of
 from bench.record.rows import RowName
 from bench.record.store import safe_name
+from bench.report.board import Comparison
 from bench.report.cell import Cell
 from bench.report.formats import number, writer
 from bench.report.plots.looks import Look
 from bench.report.plots.style import INK
-from bench.report.reproduction import Comparison
 
 SHAPES = {
     "o": "M8 2.6a5.4 5.4 0 1 1 0 10.8a5.4 5.4 0 1 1 0-10.8z",

@@ -5,7 +5,6 @@ All three run the same worker, and tell what happens by the same events; `local`
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 
@@ -76,12 +75,6 @@ def check_executor(name: str, limits: Limits) -> None:
         raise UsageError("--executor ray: Ray is not installed; pip install 'leanboard[ray]'")
     if name == "inline" and limits != NO_LIMITS:
         raise UsageError("--executor inline: runs in this process, which no limit can end; use --executor local")
-
-
-def threads_each(workers: int) -> int:
-    """Compute threads of a worker: `OMP_NUM_THREADS` where the user set it, else an equal share of the cores."""
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    return int(given) if given.isdecimal() and int(given) else max(1, (os.cpu_count() or 1) // workers)
 
 
 def _with_kinds(job: Job, *, speed: bool) -> Job:

@@ -12,9 +12,9 @@ import psutil
 
 from bench.record.provenance import accelerator_ids
 from bench.run.cells import Job
-from bench.run.executors import threads_each
 from bench.run.executors.attendant import Attendant, Limits
 from bench.run.outcome import Event
+from bench.run.threads import threads_each
 
 TICK_SECONDS = 0.25
 """How often workers are looked after."""

@@ -26,10 +26,10 @@ from bench.record.provenance import accelerator_name
 from bench.record.schema import RECORD, Status
 from bench.record.store import Store, render
 from bench.run.cells import Job
-from bench.run.executors import threads_each
 from bench.run.executors.attendant import Limits, write_end
 from bench.run.executors.local import run_local
 from bench.run.outcome import Event
+from bench.run.threads import threads_each
 
 TRIES = 3
 """How often a cell in flight is handed out again when its node was lost."""

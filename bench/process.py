@@ -1,0 +1,19 @@
+"""Processes of their own, for what needs torch where torch is not to be imported."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def run_apart(module: str, *arguments: str) -> str | None:
+    """Run a module that needs torch in a process of its own; the last line of its complaint where it fails."""
+    root = Path(__file__).resolve().parent.parent
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", module, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    return None if done.returncode == 0 else (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
