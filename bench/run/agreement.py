@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.blocks.recoveries import resolve_recovery
+from bench.data.files import read_json
 from bench.data.pack import Pack
 from bench.errors import KeyMismatch
+from bench.family import of_type
 from bench.paths import METHODS, ROOT, TASKS
 from bench.record.store import differences
 from bench.registry import BUILT_IN, MethodEntry, Registry, tasks_named
@@ -28,13 +30,19 @@ SHOWING = ("cli", "conformance", "report", "scaffold", "suites")
 """Folders of ours on which no number depends, so that they may be changed while a suite runs."""
 
 
-def sources_of(entry: MethodEntry) -> dict[str, str]:
-    """What makes a checkpoint by this method and measures it: Leanboard's code, and the plug-in's where it is one."""
-    if entry.origin == BUILT_IN:
-        return {"leanboard": leanboard_code()}
-    file = sys.modules[entry.cls.__module__].__file__
-    files = entry.folder.rglob("*.py") if entry.folder is not None else [Path(file)] if file else []
-    return {"leanboard": leanboard_code(), "plug-in": _digest(files)}
+def sources_of(entry: MethodEntry, weights: Path) -> dict[str, str]:
+    """What makes a checkpoint of the model in `weights` by this method and measures it: Leanboard's code, the table of
+    the model's family (which may be a plug-in's), and the method's code where it is a plug-in.
+    """
+    found, config = {"leanboard": leanboard_code()}, weights / "config.json"
+    family = of_type(str(read_json(config).get("model_type"))) if config.is_file() else None
+    if family is not None:
+        found["family"] = hashlib.sha256(repr(family).encode()).hexdigest()[:12]
+    if entry.origin != BUILT_IN:
+        file = sys.modules[entry.cls.__module__].__file__
+        files = entry.folder.rglob("*.py") if entry.folder is not None else [Path(file)] if file else []
+        found["plug-in"] = _digest(files)
+    return found
 
 
 @cache
@@ -102,12 +110,12 @@ def check_task_agrees(job: Job, cell: MeasureCell, registry: Registry) -> None:
 
 
 def _check_sources(job: Job, entry: MethodEntry) -> None:
-    here = sources_of(entry)
-    for name in sorted(here.keys() | job.sources.keys()):
-        if here.get(name) != job.sources.get(name):
+    here = sources_of(entry, job.artifact.weights)
+    for name, planned in job.sources.items():
+        if here.get(name) != planned:
             raise KeyMismatch(
-                f"{job.artifact.label}: field 'sources.{name}' is {job.sources.get(name)} in the plan and "
-                f"{here.get(name)} in this worker; both need the same code"
+                f"{job.artifact.label}: field 'sources.{name}' is {planned} in the plan and {here.get(name)} in this "
+                "worker; both need the same code"
             )
 
 

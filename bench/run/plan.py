@@ -114,7 +114,7 @@ def make_plan(
             if _fits(artifact, only):
                 mine = {task.id: task for task in [*tasks, *plan_entry.own_tasks]}.values()
                 cells = [_measure_cell(artifact, task, accelerator) for task in mine if _asked(task, only)]
-                sources = sources_of(plan_entry.entry)
+                sources = sources_of(plan_entry.entry, ref.path)
                 jobs.append(Job(artifact=artifact, cells=cells, sources=sources, remote_code=ref.remote_code, **common))
     if not any(job.cells for job in jobs):
         raise UsageError(f"--only {' '.join(f'{k}={v}' for k, v in only.items())}: no cell of the suite fits")

@@ -86,7 +86,7 @@ def test_a_job_of_this_very_code_is_done(job: Job) -> None:
     assert isinstance(made, ArtifactRecord)
     assert isinstance(measured, MeasureRecord)
     assert (made.status, measured.status) == ("ok", "ok")
-    assert set(job.sources) == {"leanboard", "plug-in"}
+    assert set(job.sources) == {"leanboard", "family", "plug-in"}
 
 
 @pytest.mark.parametrize(
@@ -94,6 +94,7 @@ def test_a_job_of_this_very_code_is_done(job: Job) -> None:
     [
         (other_sources("leanboard"), "sources.leanboard"),
         (other_sources("plug-in"), "sources.plug-in"),
+        (other_sources("family"), "sources.family"),
         (checkpoint_of(version="2"), "ingredients.version"),
         (checkpoint_of(config={"ratio": 0.5}), "ingredients.config"),
         (checkpoint_of(recovery=None), "ingredients.recovery"),
@@ -145,7 +146,7 @@ def test_a_method_of_another_version_is_refused(job: Job, tmp_path: Path, monkey
     assert made is not None
     assert made.error is not None
     assert "field 'sources.plug-in' is" in made.error.message
-    monkeypatch.setattr(agreement, "sources_of", lambda entry: job.sources)
+    monkeypatch.setattr(agreement, "sources_of", lambda entry, weights: job.sources)
     made, _ = run(job)
     assert made is not None
     assert made.error is not None
