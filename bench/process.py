@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 
-def run_apart(module: str, *arguments: str) -> str | None:
+def run_module(module: str, *arguments: str) -> str | None:
     """Run a module that needs torch in a process of its own; the last line of its complaint where it fails."""
     root = Path(__file__).resolve().parent.parent
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}

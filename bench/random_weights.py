@@ -18,7 +18,7 @@ from bench.data.files import locked, read_json, replacing
 from bench.errors import LeanboardError, UsageError, unknown
 from bench.families import DEFAULT
 from bench.paths import cache_dir
-from bench.process import run_apart
+from bench.process import run_module
 from bench.registry import tasks_named
 from bench.shape import Shape
 from bench.suite import FirstOf, Suite
@@ -79,7 +79,7 @@ class Recipe:
             say(f"{self.id}: drawing random weights (once)")
             order = json.dumps({"config": self.config, "dtype": self.dtype, "seed": SEED})
             with replacing(self.folder) as new:
-                problem = run_apart("bench.model.random", order, str(new))
+                problem = run_module("bench.model.random", order, str(new))
                 if problem is not None:
                     raise LeanboardError(f"{self.id}: the random weights cannot be made ({problem})")
 

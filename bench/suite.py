@@ -5,20 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from bench.errors import UsageError, unknown
 from bench.method import Target
 from bench.paths import SUITES
 from bench.task import DataRef
-from bench.yamlfile import read_yaml, validated
+from bench.yamlfile import Strict, read_yaml, validated
 
 RecoveryChoice = Literal["preset", "none"] | dict[str, Any]
 """Training after compression: that of the method's preset, none, or {name: lora, …}."""
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class TextSource(Strict):

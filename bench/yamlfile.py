@@ -5,13 +5,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from bench.errors import UsageError
 
 T = TypeVar("T")
 
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, ten times as fast where it was built
+
+
+class Strict(BaseModel):
+    """A part of a file or record: frozen, without unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def read_yaml(file: Path) -> Any:

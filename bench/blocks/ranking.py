@@ -115,10 +115,10 @@ def to_target(
         return choose(target.value, target.value)
     start = current or shape
 
-    def trial(attention_ratio: float, mlp_ratio: float) -> Trial:
+    def trial(attention_ratio: float, mlp_ratio: float) -> SizeTrial:
         kept = choose(attention_ratio, mlp_ratio)
         removed = shape.removed(start.after(kept))[target.basis]
-        return Trial(attention_ratio, kept, removed, abs(removed - target.value))
+        return SizeTrial(attention_ratio, kept, removed, abs(removed - target.value))
 
     trials = _nearest(lambda ratio: trial(ratio, ratio), target.value)
     for side in sorted(trials, key=lambda t: t.error):
@@ -131,7 +131,7 @@ def to_target(
 
 
 @dataclass(frozen=True)
-class Trial:
+class SizeTrial:
     """One setting of the ratios: what it keeps, the fraction it removes, and how far that is from the target."""
 
     attention_ratio: float
@@ -140,7 +140,7 @@ class Trial:
     error: float
 
 
-def _nearest(at: Callable[[float], Trial], value: float, cells: int = 16, halvings: int = 14) -> list[Trial]:
+def _nearest(at: Callable[[float], SizeTrial], value: float, cells: int = 16, halvings: int = 14) -> list[SizeTrial]:
     """The trials just below and just above `value`; only the last below where nothing is above.
 
     The first cell of an even grid over the ratios that crosses `value` is halved, so that a function with steps, or one
@@ -164,7 +164,7 @@ def _nearest(at: Callable[[float], Trial], value: float, cells: int = 16, halvin
     return [below, above]
 
 
-def _reachable(trials: Sequence[Trial], target: Target) -> str:
+def _reachable(trials: Sequence[SizeTrial], target: Target) -> str:
     below = max((t.removed for t in trials if t.removed <= target.value), default=None)
     above = min((t.removed for t in trials if t.removed >= target.value), default=None)
     nearest = " or ".join(f"{value:.4f}" for value in (below, above) if value is not None)

@@ -19,7 +19,7 @@ SAVE_SECONDS = 60.0
 
 
 @dataclass
-class Progress:
+class TrainingState:
     """Where a run of the training loop is: steps done, and the best weights by the examples set aside."""
 
     step: int = 0
@@ -40,16 +40,16 @@ class Resume:
         self.started = self.saved = time.monotonic()
         self.earlier = 0.0
 
-    def load(self) -> Progress:
+    def load(self) -> TrainingState:
         """The last saved state, put into weights, optimiser and generators; a fresh start where there is none."""
         if self.file is None or not self.file.exists():
-            return Progress()
+            return TrainingState()
         try:
             with safe_open(self.file, "pt") as content:
                 meta = json.loads(content.metadata()["state"])
                 tensors = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118
         except (OSError, SafetensorError):
-            return Progress()
+            return TrainingState()
         for i, parameter in enumerate(self.trained):
             parameter.data.copy_(tensors[f"weight.{i}"])
             self.optimiser.state[parameter] = {
@@ -64,9 +64,9 @@ class Resume:
         self.ctx.meter.optimiser_steps += meta["step"]
         self.ctx.meter.earlier_seconds += self.earlier
         best = [tensors[f"best.{i}"].to(p.device) for i, p in enumerate(self.trained) if f"best.{i}" in tensors]
-        return Progress(meta["step"], meta["best_loss"], best)
+        return TrainingState(meta["step"], meta["best_loss"], best)
 
-    def save(self, progress: Progress) -> None:
+    def save(self, progress: TrainingState) -> None:
         """Save the state, unless the last time was less than a minute ago."""
         now = time.monotonic()
         if self.file is None or now - self.saved < SAVE_SECONDS:

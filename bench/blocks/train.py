@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.blocks.resume import Progress, Resume
+from bench.blocks.resume import Resume, TrainingState
 from bench.blocks.settings import TrainingConfig
 from bench.errors import MethodError
 from bench.method import IGNORED, Context, Example
@@ -120,7 +120,7 @@ def _set_rates(optimiser: torch.optim.Optimizer, factor: float) -> None:
         group["lr"] = group["peak"] * factor
 
 
-def _keep_best(progress: Progress, value: float, trained: Sequence[nn.Parameter]) -> None:
+def _keep_best(progress: TrainingState, value: float, trained: Sequence[nn.Parameter]) -> None:
     if progress.best_loss is None or value < progress.best_loss:
         progress.best_loss = value
         progress.best = [parameter.detach().clone() for parameter in trained]

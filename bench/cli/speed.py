@@ -33,7 +33,7 @@ def measure_speed(
     """Time two checkpoints in turn, A-B-B-A: how many times as fast B generates as A, with a 95 % interval."""
     from bench.catalogue import resolve
     from bench.measure.generation.backend import Workload
-    from bench.measure.generation.session import Entrant, play
+    from bench.measure.generation.session import Candidate, play
     from bench.task import BACKENDS
 
     if backend not in BACKENDS:
@@ -41,13 +41,13 @@ def measure_speed(
     if device not in ("cpu", "cuda"):
         raise UsageError(f"--device {device}: must be cpu or cuda")
     folders = {"dense": a, "measured": b}
-    entrants = {
-        name: Entrant(resolve(model, offline=is_offline(offline)).path, dtype, device)
+    candidates = {
+        name: Candidate(resolve(model, offline=is_offline(offline)).path, dtype, device)
         for name, model in folders.items()
     }
     rows = []
     for size in dict.fromkeys(batch or [1]):
-        session = play(backend, entrants, Workload(size, prompt, new), rounds)
+        session = play(backend, candidates, Workload(size, prompt, new), rounds)
         rows.append(_row(f"{backend}/b{size}/p{prompt}/n{new}", session))
         for note in session.notes:
             if as_json:

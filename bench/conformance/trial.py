@@ -101,7 +101,7 @@ class Watched(Method):
 
 
 @dataclass(frozen=True)
-class Run:
+class TrialRun:
     """A finished run: what the harness built, and what was seen of it."""
 
     built: Built
@@ -114,7 +114,7 @@ class Trial:
     def __init__(self, entry: MethodEntry, folder: Path) -> None:
         self.entry, self.folder = entry, folder
         self.traits = entry.cls.traits
-        self._runs: dict[str, Run | Exception] = {}
+        self._runs: dict[str, TrialRun | Exception] = {}
         self._reader: subprocess.Popen[str] | None = None
 
     @contextmanager
@@ -161,13 +161,13 @@ class Trial:
                 make_checkpoint(folder, **SIZE | (MODELS | models_of_families())[model])
         return folder
 
-    def usual_runs(self, *, families: bool = False) -> Iterator[tuple[str, Run]]:
+    def usual_runs(self, *, families: bool = False) -> Iterator[tuple[str, TrialRun]]:
         """A run on one model after the other, at a target of 20 % where the method has a size."""
         return (
             (model, self.run(model, self.usual)) for model in [*MODELS, *(models_of_families() if families else ())]
         )
 
-    def run(self, model: str, target: Target | None, *, seed: int = 0, again: str = "") -> Run:
+    def run(self, model: str, target: Target | None, *, seed: int = 0, again: str = "") -> TrialRun:
         """The run on `model`, made the first time it is asked for; another `again` makes another.
 
         Raises:
@@ -177,7 +177,7 @@ class Trial:
         if name not in self._runs:
             watched = self.watched()
             try:
-                self._runs[name] = Run(self.build(watched, name, model, target, seed), watched.sight)
+                self._runs[name] = TrialRun(self.build(watched, name, model, target, seed), watched.sight)
             except Exception as error:  # a method may fail in any way, and every check that needs this run says so
                 self._runs[name] = error
         found = self._runs[name]
@@ -212,7 +212,7 @@ class Trial:
         finally:
             hook.remove()
 
-    def reload(self, runs: Iterable[Run]) -> list[torch.Tensor]:
+    def reload(self, runs: Iterable[TrialRun]) -> list[torch.Tensor]:
         """The logits of each run's checkpoint, from a process that never saw the model.
 
         Raises:

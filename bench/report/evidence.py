@@ -17,7 +17,7 @@ from bench.report.stats import Array, Drawn, block_length, resample_items, resam
 
 
 @dataclass(frozen=True)
-class Scores:
+class ItemScores:
     """One row, one metric: for each seed the bits of its items (1 right), or the sums of its windows.
 
     `values` is [seeds, items]; `targets` are the windows' target counts, None for items. `data` says what
@@ -35,7 +35,7 @@ class Scores:
         return self.data, self.values.shape[1], b"" if self.targets is None else self.targets.tobytes()
 
 
-def scores_of(runs: Mapping[int, Run], metric: str) -> Scores | None:
+def scores_of(runs: Mapping[int, Run], metric: str) -> ItemScores | None:
     """The evidence of one row's seeds for a metric id; None where no record keeps any.
 
     Seeds that were measured on other data than the first are left out.
@@ -55,12 +55,12 @@ def scores_of(runs: Mapping[int, Run], metric: str) -> Scores | None:
     if not found:
         return None
     every = [
-        (seed, Scores((seed,), values[None], targets, data_of(record)))
+        (seed, ItemScores((seed,), values[None], targets, data_of(record)))
         for seed, (record, values, targets) in found.items()
     ]
     same = [(seed, scores) for seed, scores in every if scores.key == every[0][1].key]
     values = np.concatenate([scores.values for _, scores in same])
-    return Scores(tuple(seed for seed, _ in same), values, every[0][1].targets, every[0][1].data)
+    return ItemScores(tuple(seed for seed, _ in same), values, every[0][1].targets, every[0][1].data)
 
 
 def bits_of(text: str) -> Array:
@@ -73,16 +73,18 @@ def data_of(record: MeasureRecord) -> str:
     return json.dumps([record.ingredients.get("data"), record.ingredients.get("engine")], sort_keys=True)
 
 
-def evidence_of(runs: Mapping[RowName, Mapping[int, Run]], metrics: Iterable[str]) -> dict[str, dict[RowName, Scores]]:
+def evidence_of(
+    runs: Mapping[RowName, Mapping[int, Run]], metrics: Iterable[str]
+) -> dict[str, dict[RowName, ItemScores]]:
     """Metric id -> row -> what it has to show."""
-    found: dict[str, dict[RowName, Scores]] = {}
+    found: dict[str, dict[RowName, ItemScores]] = {}
     for metric in metrics:
         rows = {identity: scores_of(seeds, metric) for identity, seeds in runs.items()}
         found[metric] = {identity: scores for identity, scores in rows.items() if scores is not None}
     return found
 
 
-def draw(rows: Mapping[RowName, Scores], metric: str) -> dict[RowName, Drawn]:
+def draw(rows: Mapping[RowName, ItemScores], metric: str) -> dict[RowName, Drawn]:
     """All rows of one metric, their items or windows drawn again, the same for all that read the same ones."""
     alike: dict[tuple[str, int, bytes], list[RowName]] = defaultdict(list)
     for identity in sorted(rows):
@@ -103,6 +105,6 @@ def draw(rows: Mapping[RowName, Scores], metric: str) -> dict[RowName, Drawn]:
     return drawn
 
 
-def common(parts: Sequence[Scores]) -> tuple[int, ...]:
+def common(parts: Sequence[ItemScores]) -> tuple[int, ...]:
     """The seeds that all of these have."""
     return tuple(sorted(set.intersection(*(set(part.seeds) for part in parts))))

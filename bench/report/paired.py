@@ -8,7 +8,7 @@ from itertools import takewhile
 
 from bench.record.kinds import form_of
 from bench.record.rows import RowName
-from bench.report.rank import Basis, Ranking
+from bench.report.rank import Basis, Ranker
 from bench.report.stats import Difference, pairwise
 
 CONTROLS = ("random", "magnitude")
@@ -43,7 +43,7 @@ class Pair:
         return (self.difference.value < 0) == (form_of(self.metric).direction == "lower")
 
 
-def pairs(ranking: Ranking, bases: Mapping[str, Sequence[Basis]]) -> list[Pair]:
+def pairs(ranking: Ranker, bases: Mapping[str, Sequence[Basis]]) -> list[Pair]:
     """Every comparison with a control that the records allow, by what `bases` has of each model."""
     rows = sorted(ranking.runs)
     return [
@@ -55,7 +55,7 @@ def pairs(ranking: Ranking, bases: Mapping[str, Sequence[Basis]]) -> list[Pair]:
     ]
 
 
-def _controls(row: RowName, rows: Sequence[RowName], ranking: Ranking) -> dict[str, RowName]:
+def _controls(row: RowName, rows: Sequence[RowName], ranking: Ranker) -> dict[str, RowName]:
     """What a row is held against, by the name that it has in `Pair`."""
     others = [other for other in rows if other.model == row.model and other != row]
     found: dict[str, list[RowName]] = {}
@@ -72,7 +72,7 @@ def _controls(row: RowName, rows: Sequence[RowName], ranking: Ranking) -> dict[s
     return {name: rivals[0] for name, rivals in found.items() if rivals}
 
 
-def _compare(ranking: Ranking, row: RowName, name: str, rival: RowName, bases: Sequence[Basis]) -> Iterator[Pair]:
+def _compare(ranking: Ranker, row: RowName, name: str, rival: RowName, bases: Sequence[Basis]) -> Iterator[Pair]:
     for basis in bases:
         if not all(ranking.has(one, basis) for one in (row, rival)) or ranking.key(row, basis) != ranking.key(
             rival, basis

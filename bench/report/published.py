@@ -6,18 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from bench.errors import UsageError
 from bench.report.stats import rounded
-from bench.yamlfile import read_yaml, validated
+from bench.yamlfile import Strict, read_yaml, validated
 
 HERE = Path(__file__).resolve().parents[1] / "published"
 """Those that come with Leanboard, which serve every results folder."""
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Protocol(Strict):

@@ -12,10 +12,10 @@ from bench.method import TARGET_TOLERANCE
 from bench.record.kinds import kind_of
 from bench.record.rows import RowName
 from bench.record.schema import ArtifactRecord
-from bench.report.evidence import Scores, common, draw
+from bench.report.evidence import ItemScores, common, draw
 from bench.report.frame import Run
 from bench.report.gates import SMOKE, DenseGate
-from bench.report.stats import ALPHA, Array, Drawn, Estimate, estimate, holm, mcnemar_all, pairwise
+from bench.report.stats import ALPHA, Array, Drawn, Interval, estimate, holm, mcnemar_all, pairwise
 
 REFERENCE = "reference"
 
@@ -120,13 +120,13 @@ def _alike(
         yield sizes[cluster[0]], cluster
 
 
-class Ranking:
+class Ranker:
     """The standings of all rows by any metric; what is drawn again is drawn once for each metric."""
 
     def __init__(
         self,
         runs: Mapping[RowName, Mapping[int, Run]],
-        evidence: Mapping[str, Mapping[RowName, Scores]],
+        evidence: Mapping[str, Mapping[RowName, ItemScores]],
         gates: Mapping[str, DenseGate],
     ) -> None:
         self.runs, self.evidence, self.gates = runs, evidence, gates
@@ -165,14 +165,14 @@ class Ranking:
         """What two rows must share to be compared pair by pair."""
         return tuple(self.evidence[part][row].key for part in basis.parts)
 
-    def estimates(self, rows: Sequence[RowName], basis: Basis) -> list[Estimate]:
+    def estimates(self, rows: Sequence[RowName], basis: Basis) -> list[Interval]:
         """The score of each row by `basis`, with its draws; only the seeds that have all its parts count."""
         for part in basis.parts:
             if part not in self.drawn:
                 self.drawn[part] = draw(self.evidence[part], part)
         return [estimate([self._chosen(row, part, basis) for part in basis.parts], "/".join(row)) for row in rows]
 
-    def p_values(self, rows: Sequence[RowName], basis: Basis, estimates: Sequence[Estimate]) -> tuple[Array, Array]:
+    def p_values(self, rows: Sequence[RowName], basis: Basis, estimates: Sequence[Interval]) -> tuple[Array, Array]:
         """Differences and p-values of all pairs: exact where two checkpoints are compared on one task's items."""
         tests = pairwise(estimates)
         first = [self.evidence[basis.parts[0]][row] for row in rows]

@@ -47,7 +47,7 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Interval:
     """The mean score of a row, and how it moves when its items and its seeds are drawn again: `draws` [RESAMPLES].
 
     Estimates over the same tasks moved together, so that their differences are paired.
@@ -105,7 +105,7 @@ def block_length(windows: int) -> int:
     return max(1, round(math.cbrt(windows)))
 
 
-def estimate(tasks: Sequence[Drawn], name: str) -> Estimate:
+def estimate(tasks: Sequence[Drawn], name: str) -> Interval:
     """The unweighted mean over tasks; several seeds are drawn again too, the same for all tasks.
 
     Of k seeds k - 1 are drawn, which gives their mean its variance without bias (Rao and Wu, 1988). `name` tells the
@@ -115,14 +115,14 @@ def estimate(tasks: Sequence[Drawn], name: str) -> Estimate:
     draws = np.mean([task.draws for task in tasks], axis=0)
     units, k = min(task.units for task in tasks), len(values)
     if k == 1:
-        return Estimate(float(values[0]), draws[0], units, 1, 0.0)
+        return Interval(float(values[0]), draws[0], units, 1, 0.0)
     times = _generator(name, k).multinomial(k - 1, np.full(k, 1 / k), size=RESAMPLES)
-    return Estimate(
+    return Interval(
         float(values.mean()), (times * draws.T).sum(axis=1) / (k - 1), units, k, float(values.var(ddof=1)) / k
     )
 
 
-def pairwise(rows: Sequence[Estimate]) -> Pairwise:
+def pairwise(rows: Sequence[Interval]) -> Pairwise:
     """Every row against every other: a t-test whose standard error is the bootstrap's.
 
     Few items or seeds make the bootstrap's error too small and its tails too short (Hesterberg, 2015): the error is

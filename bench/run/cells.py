@@ -19,11 +19,11 @@ from bench.suite import RandomTokens, TextSource
 from bench.task import Task
 
 
-class Cell(BaseModel):
+class BaseCell(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class ArtifactCell(Cell):
+class ArtifactCell(BaseCell):
     """Everything that makes a checkpoint, names of files on this machine included.
 
     `ingredients` is the part that changes the result, and alone enters the key.
@@ -64,7 +64,7 @@ class ArtifactCell(Cell):
         return " · ".join([*parts, f"seed {self.seed}"])
 
 
-class MeasureCell(Cell):
+class MeasureCell(BaseCell):
     """One task on one checkpoint."""
 
     task: str
@@ -76,7 +76,7 @@ class MeasureCell(Cell):
         return measure_key(self.ingredients)
 
 
-class Job(Cell):
+class Job(BaseCell):
     """What one worker does: make (or find) a checkpoint, then measure the tasks that are still open.
 
     `sources` are the versions of the code that the keys were computed with (`bench.run.agreement`).

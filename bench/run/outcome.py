@@ -27,7 +27,7 @@ def done(key: str, status: Status, message: str, seconds: float = 0.0) -> Event:
 
 def status_of(error: BaseException) -> Status:
     """How a record calls what `error` did to its cell."""
-    if any(_is_want_of_memory(one) for one in _chain(error)):
+    if any(_is_out_of_memory(one) for one in _chain(error)):
         return "oom"
     return "interrupted" if type(error).__name__ == "Cancelled" else "failed"
 
@@ -85,7 +85,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _is_want_of_memory(error: BaseException) -> bool:
+def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     if isinstance(error, OSError):

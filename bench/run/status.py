@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from bench.data.files import write_whole
 from bench.errors import LeanboardError
-from bench.record.claims import private_folder
+from bench.record.locks import private_folder
 from bench.run.outcome import Event
 from bench.run.progress import Progress
 

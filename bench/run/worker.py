@@ -21,7 +21,7 @@ from bench.data.files import locked
 from bench.errors import DataError
 from bench.method import Progress
 from bench.paths import artifact_path
-from bench.record.claims import claim
+from bench.record.locks import cell_lock
 from bench.record.schema import ArtifactRecord, Failure, MeasureRecord
 from bench.record.store import Store
 from bench.registry import Registry, load_registry, tasks_named
@@ -85,7 +85,7 @@ class Worker:
         before = self.store.load(key)
         if wait:
             self.emit({"event": "wait", "key": key})
-        with claim(self.job.results, key, wait=wait) as mine:
+        with cell_lock(self.job.results, key, wait=wait) as mine:
             if not mine:
                 return False
             after = self.store.load(key)

@@ -12,10 +12,10 @@ from bench.blocks import bottleneck as plain
 from bench.blocks.bottleneck import bottlenecks_of
 from bench.method import Context
 
-from .branches import Masks, concatenate, side_by_side
+from .branches import BranchMasks, concatenate, side_by_side
 
 
-def attach(model: PreTrainedModel, ctx: Context, width: int, masks: Masks) -> PreTrainedModel:
+def attach(model: PreTrainedModel, ctx: Context, width: int, masks: BranchMasks) -> PreTrainedModel:
     """A model with a bottleneck behind the MLP of every block, whose 2·width·hidden weights serve all branches.
 
     They start as in the published code; only they require gradients. `model` is handed over.

@@ -2,7 +2,7 @@
 
 Source: CapaBoost (arXiv 2407.01320), ΔW = alpha/r · Σ_k (B ⊙ M_B^k)(A ⊙ M_A^k). The branches side by side are one
 low-rank pair of rank d·r, so they are trained, merged and exported as an adapter of that rank whose factors are masked
-copies of A and B. Masks follow from a seed and a name alone: nothing needs to store them.
+copies of A and B. BranchMasks follow from a seed and a name alone: nothing needs to store them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ GROUP, KEPT = 4, 2
 
 
 @dataclass(frozen=True)
-class Masks:
+class BranchMasks:
     """How the masks of `branches` branches are drawn.
 
     `unstructured` keeps max(1, int(density·n)) of a matrix's n entries, drawn without replacement; `nm` keeps 2 of each
@@ -80,7 +80,7 @@ class MaskedCopies(nn.Module):  # type: ignore[misc]  # torch has no types here
         return copies.chunk(len(self.masks), self.dim)[0].clone()
 
 
-def side_by_side(first: nn.Linear, second: nn.Linear, masks: Masks, name: str) -> None:
+def side_by_side(first: nn.Linear, second: nn.Linear, masks: BranchMasks, name: str) -> None:
     """Make two layers of inner width d·r masked copies, branch by branch, of a pair of inner width r, in place.
 
     Training then holds one `first.weight` [r, in] and one `second.weight` [out, r], whose gradients are the sums of
@@ -107,7 +107,7 @@ def concatenate(first: nn.Linear, second: nn.Linear) -> None:
             parametrize.remove_parametrizations(linear, tensor)
 
 
-def share(adapted: PeftModel, masks: Masks, init_fan: Literal["in", "r"] = "in") -> None:
+def share(adapted: PeftModel, masks: BranchMasks, init_fan: Literal["in", "r"] = "in") -> None:
     """Make the factors of every adapter, of rank d·r, masked copies of one A [r, in] and one B [out, r], in place.
 
     A starts uniform on ±1/√in, or with `init_fan` "r" on ±1/√r as in the published code.

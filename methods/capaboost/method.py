@@ -8,7 +8,7 @@ from bench.errors import MethodError
 from bench.method import Context
 
 from . import CapaBoostConfig, bottleneck
-from .branches import Masks, share, unshare
+from .branches import BranchMasks, share, unshare
 
 
 def compress(model: PreTrainedModel, ctx: Context, config: CapaBoostConfig) -> PreTrainedModel:
@@ -17,7 +17,7 @@ def compress(model: PreTrainedModel, ctx: Context, config: CapaBoostConfig) -> P
     The LoRA form is merged, and a LoRA of rank d·r goes with the model; bottlenecks stay in the model.
     """
     refuse_target(ctx, "capaboost")
-    masks = Masks(config.d, config.density, config.mask_type, config.mask_seed)
+    masks = BranchMasks(config.d, config.density, config.mask_type, config.mask_seed)
     if config.form == "adapter":
         return _with_bottlenecks(model, ctx, config, masks)
     adapted = attach(model, ctx, wide(config), name="capaboost")
@@ -33,7 +33,9 @@ def wide(config: CapaBoostConfig) -> CapaBoostConfig:
     return config.model_copy(update={"r": config.d * config.r, "alpha": config.alpha * config.d * scale})
 
 
-def _with_bottlenecks(model: PreTrainedModel, ctx: Context, config: CapaBoostConfig, masks: Masks) -> PreTrainedModel:
+def _with_bottlenecks(
+    model: PreTrainedModel, ctx: Context, config: CapaBoostConfig, masks: BranchMasks
+) -> PreTrainedModel:
     width = model.config.hidden_size // config.reduction
     if not width:
         raise MethodError(f"reduction: {config.reduction} leaves no width of the model's {model.config.hidden_size}")

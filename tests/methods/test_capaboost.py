@@ -14,7 +14,7 @@ from bench.registry import load_registry
 from methods.capaboost import CapaBoostConfig
 from methods.capaboost.bottleneck import attach as attach_bottlenecks
 from methods.capaboost.bottleneck import fuse
-from methods.capaboost.branches import Masks, share
+from methods.capaboost.branches import BranchMasks, share
 from tests.blocks.context import make_context, token_ids
 from tests.methods.test_lora_method import compress
 from tests.tiny import make_model
@@ -64,7 +64,7 @@ def test_training_is_that_of_masked_branches_written_out():
         normalize_scale=True,
     )
     started = adapter_start()
-    masks, pairs = Masks(2, 0.5, "unstructured", 0), []
+    masks, pairs = BranchMasks(2, 0.5, "unstructured", 0), []
     for block in blocks_of(model):
         path = f"model.layers.{block.index}.self_attn.v_proj"
         a, b = nn.Parameter(started[path]), nn.Parameter(torch.zeros(64, 4))
@@ -93,7 +93,7 @@ def adapter_start():
     model = make_model().requires_grad_(False)
     share(
         attach(model, make_context(), CapaBoostConfig(r=8, targets=("v_proj",)), name="capaboost"),
-        Masks(2, 0.5, "unstructured", 0),
+        BranchMasks(2, 0.5, "unstructured", 0),
     )
     return {
         path.removesuffix(".lora_A.default.parametrizations.weight.original"): weight.detach().clone()
@@ -128,7 +128,7 @@ def test_the_adapter_form_stays_in_the_model_and_only_its_bottlenecks_learn():
     assert ctx.meter.trainable_parameters == 4 * (2 * 8 * 64 + 8 + 64)
     assert all(torch.equal(weight, tuned.get_parameter(name)) for name, weight in dense.items())
     assert adapter_of(tuned) is None
-    untrained = fuse(attach_bottlenecks(make_model(), make_context(), 8, Masks(2, 0.5, "unstructured", 0)))
+    untrained = fuse(attach_bottlenecks(make_model(), make_context(), 8, BranchMasks(2, 0.5, "unstructured", 0)))
     ids, labels = collate([Example(row, row) for row in token_ids(4, 24).tolist()], ctx.device)
     with torch.no_grad():
         assert causal_loss(tuned, ids, labels) < causal_loss(untrained, ids, labels)

@@ -7,11 +7,11 @@ from bench.blocks.settings import TrainingConfig
 from bench.blocks.train import causal_loss, mean_loss, train
 from bench.model.layers import bottlenecks_of
 from methods.capaboost.bottleneck import attach, fuse
-from methods.capaboost.branches import Masks
+from methods.capaboost.branches import BranchMasks
 from tests.blocks.context import make_context, token_ids
 from tests.tiny import make_model
 
-MASKS = Masks(3, 0.5, "unstructured", 0)
+MASKS = BranchMasks(3, 0.5, "unstructured", 0)
 CONFIG = TrainingConfig(steps=6, batch_size=4, micro_batch=2, lr=1e-2, warmup_steps=1, holdout=0)
 
 
@@ -41,7 +41,7 @@ def test_training_lowers_the_loss_and_stores_as_much_whatever_the_branches(branc
     before = {name: weight.clone() for name, weight in model.named_parameters()}
     data = ctx.examples(32)
     untrained = mean_loss(model, data, 4, causal_loss, ctx.device)
-    model = attach(model, ctx, 8, Masks(branches, 0.5, "unstructured", 0))
+    model = attach(model, ctx, 8, BranchMasks(branches, 0.5, "unstructured", 0))
     train(model, ctx, CONFIG, data, name="bottleneck")
     trained = mean_loss(model, data, 4, causal_loss, ctx.device)
     assert trained < untrained - 0.1

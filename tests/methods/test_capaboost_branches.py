@@ -9,7 +9,7 @@ import torch
 from bench.blocks.lora import attach, merge
 from bench.blocks.settings import LoraTuning
 from bench.errors import MethodError
-from methods.capaboost.branches import MaskedCopies, Masks, share, unshare
+from methods.capaboost.branches import BranchMasks, MaskedCopies, share, unshare
 from tests.blocks.context import make_context, token_ids
 from tests.tiny import make_model
 
@@ -21,7 +21,7 @@ def branched(r=R, d=D, *, density=0.5, kind="unstructured", seed=0, filled=True,
     """A tiny model with branches on q and v; `filled` gives A and B random values in place of the first ones."""
     model = make_model(**shape)
     adapted = attach(model, make_context(), LoraTuning(r=d * r, alpha=ALPHA * d), name="t")
-    share(adapted, Masks(d, density, kind, seed), init_fan)
+    share(adapted, BranchMasks(d, density, kind, seed), init_fan)
     if filled:
         torch.manual_seed(1)
         with torch.no_grad():
@@ -42,7 +42,7 @@ def pair(model, path=PATH):
 
 def masks_of(model, path=PATH, d=D, density=0.5, kind="unstructured", seed=0):
     a, b = pair(model, path)
-    masks = Masks(d, density, kind, seed)
+    masks = BranchMasks(d, density, kind, seed)
     return masks.draw(f"{path}|A", tuple(a.shape)), masks.draw(f"{path}|B", tuple(b.shape))
 
 
@@ -152,13 +152,15 @@ def test_merging_and_unmerging_come_back():
 
 
 def test_masks_depend_on_seed_and_name_alone():
-    masks = Masks(2, 0.5, "unstructured", 0)
+    masks = BranchMasks(2, 0.5, "unstructured", 0)
     names = [f"{path}|{factor}" for path in ("x", "y") for factor in "AB"]
     first = {name: masks.draw(name, (4, 32)) for name in names}
     torch.manual_seed(9)
     again = {name: masks.draw(name, (4, 32)) for name in reversed(names)}
     assert all(torch.equal(first[name], again[name]) for name in names)
-    drawn = [m for name in names for m in first[name]] + list(Masks(2, 0.5, "unstructured", 1).draw("x|A", (4, 32)))
+    drawn = [m for name in names for m in first[name]] + list(
+        BranchMasks(2, 0.5, "unstructured", 1).draw("x|A", (4, 32))
+    )
     assert len({tuple(m.flatten().tolist()) for m in drawn}) == len(drawn) == 10
 
 
@@ -167,7 +169,9 @@ def test_masks_are_what_the_seed_says():
     digest = hashlib.sha256(b"7|m|A|1").digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
     kept = torch.randperm(24, generator=generator)[:6].sort().values
-    assert torch.equal(Masks(2, 0.25, "unstructured", 7).draw("m|A", (2, 12))[1].flatten().nonzero().flatten(), kept)
+    assert torch.equal(
+        BranchMasks(2, 0.25, "unstructured", 7).draw("m|A", (2, 12))[1].flatten().nonzero().flatten(), kept
+    )
 
 
 def test_masks_are_not_stored():
@@ -180,17 +184,17 @@ def test_masks_are_not_stored():
 
 @pytest.mark.parametrize(("density", "shape", "kept"), [(0.5, (3, 5), 7), (0.3, (8, 64), 153), (0.01, (2, 8), 1)])
 def test_unstructured_counts_are_exact(density, shape, kept):
-    drawn = Masks(3, density, "unstructured", 0).draw("m", shape)
+    drawn = BranchMasks(3, density, "unstructured", 0).draw("m", shape)
     assert drawn.shape == (3, *shape)
     assert drawn.flatten(1).sum(1).tolist() == [kept] * 3
 
 
 def test_two_of_every_four():
-    drawn = Masks(4, 0.5, "nm", 0).draw("m", (6, 64))
+    drawn = BranchMasks(4, 0.5, "nm", 0).draw("m", (6, 64))
     assert (drawn.view(-1, 4).sum(1) == 2).all()
     assert len({tuple(group) for group in drawn.view(-1, 4).tolist()}) == 6
     with pytest.raises(MethodError, match="mask_type: 'nm' needs groups of 4; m has 6 entries in a row"):
-        Masks(2, 0.5, "nm", 0).draw("m", (4, 6))
+        BranchMasks(2, 0.5, "nm", 0).draw("m", (4, 6))
 
 
 def test_complementary_masks_use_every_entry_once_with_rank_2r():

@@ -8,7 +8,7 @@ import torch
 
 from bench.blocks.groups import BlockShape, Scores, Shape, kept_of, shape_of
 from bench.blocks.ranking import Ranking, to_target
-from bench.blocks.taylor import random_scores as scores_by_lot
+from bench.blocks.taylor import random_scores as uniform_scores
 from bench.errors import MethodError
 from bench.method import Target
 from methods.saap import SAAP, SAAPConfig
@@ -232,7 +232,7 @@ def test_real_widths_are_met_within_a_quarter_of_a_point(search, round_to):
     """In closed form: SmolLM2-135M's shape, three key/value heads a layer, scores by lot."""
     dense = Shape(576, 64, 49152, True, (BlockShape(9, 3, 1536),) * 30)
     for seed, value in product(range(2), (0.1, 0.2, 0.35, 0.5)):
-        scores = scores_by_lot(dense, range(4, 28), torch.Generator().manual_seed(seed))
+        scores = uniform_scores(dense, range(4, 28), torch.Generator().manual_seed(seed))
         ranking = Ranking(dense, dense, scores)
         choose = Budget(ranking, round_to, 0.05).choose
         if search == "uniform":

@@ -15,7 +15,7 @@ from bench.blocks.settings import LoraRecovery
 from bench.model.adapter import adapter_of
 from bench.model.checkpoint import load_checkpoint, save_checkpoint
 from bench.registry import load_registry
-from methods.capaboost.branches import Masks
+from methods.capaboost.branches import BranchMasks
 from tests.blocks.context import make_context, token_ids
 from tests.tiny import make_model
 
@@ -78,7 +78,7 @@ def test_the_adapter_names_no_path_of_this_machine_and_counts_for_nothing(tmp_pa
 def test_the_zeros_of_a_saved_adapter_are_the_masks_of_its_config(tmp_path: Path) -> None:
     folder = saved(tuned("capaboost", r=4, d=3, mask_seed=5), tmp_path / "c")
     weights = load_file(folder / "adapter" / "adapter_model.safetensors")
-    masks = Masks(3, 0.5, "unstructured", 5)
+    masks = BranchMasks(3, 0.5, "unstructured", 5)
     assert len(weights) == 16
     for name, weight in weights.items():
         path, _, factor = name.removeprefix("base_model.model.").removesuffix(".weight").rpartition(".lora_")

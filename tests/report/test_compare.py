@@ -5,7 +5,7 @@ import pytest
 
 from bench.errors import UsageError
 from bench.record.store import AnyRecord
-from bench.report.compare import Compared, Outcome, compare_rows, compare_trees, table
+from bench.report.compare import Change, Compared, compare_rows, compare_trees, table
 from bench.report.find import Rows
 from bench.report.stats import mcnemar
 from tests.record.records import artifact, scored, windowed
@@ -29,7 +29,7 @@ def tree(folder: Path, records: list[AnyRecord]) -> Rows:
     return Rows(store(folder, records))
 
 
-def by_metric(compared: Compared) -> dict[str, Outcome]:
+def by_metric(compared: Compared) -> dict[str, Change]:
     return {test.metric: test for test in compared.tests}
 
 

@@ -25,7 +25,7 @@ from bench.report.stats import (
 )
 
 
-def of_items(*tasks: Array, name: str = "row") -> stats.Estimate:
+def of_items(*tasks: Array, name: str = "row") -> stats.Interval:
     """A row's estimate from [seeds, items] (or [items]) of each task."""
     scores = [np.atleast_2d(task) for task in tasks]
     return estimate(
@@ -33,13 +33,13 @@ def of_items(*tasks: Array, name: str = "row") -> stats.Estimate:
     )
 
 
-def of_windows(losses: Array, targets: Array) -> stats.Estimate:
+def of_windows(losses: Array, targets: Array) -> stats.Interval:
     n = len(losses)
     drawn = resample_windows(losses[None], targets, "text", block_length(len(losses)))
     return estimate([Drawn(np.array([losses.sum() / targets.sum()]), drawn, -(-n // block_length(n)))], "row")
 
 
-def difference(a: stats.Estimate, b: stats.Estimate) -> Difference:
+def difference(a: stats.Interval, b: stats.Interval) -> Difference:
     return pairwise([a, b]).difference(0, 1)
 
 
@@ -77,7 +77,7 @@ def test_what_cancels_between_tasks_counts_as_no_difference() -> None:
     assert (found.value, found.p) == (0.0, 1.0)
 
 
-def false_findings(rows: list[stats.Estimate]) -> float:
+def false_findings(rows: list[stats.Interval]) -> float:
     """How often two successive rows, which do not differ in truth, are told apart."""
     return float(np.mean([difference(a, b).p < ALPHA for a, b in zip(rows[::2], rows[1::2], strict=True)]))
 

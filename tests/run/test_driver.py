@@ -11,8 +11,8 @@ import pytest
 from bench.record.store import Store
 from bench.run.cells import Job
 from bench.run.executors.attendant import Limits
-from bench.run.executors.on_ray import TRIES, _claimed, _Driver
-from tests.record.test_claims import holder
+from bench.run.executors.on_ray import TRIES, _Driver, _locked
+from tests.record.test_locks import holder
 from tests.run.bad import jobs_of
 from tests.suites import make_suite
 
@@ -90,11 +90,11 @@ def test_what_no_node_has_room_for_is_said_and_not_waited_for(job: Job) -> None:
 
 def test_what_another_run_is_at_is_left_to_it(job: Job) -> None:
     told: list[Any] = []
-    with ExitStack() as claims:
-        assert _claimed(job, claims, told.append) == job
+    with ExitStack() as locks:
+        assert _locked(job, locks, told.append) == job
     other = holder(job.results, job.cells[0].key, 600)
-    with ExitStack() as claims:
-        left = _claimed(job, claims, told.append)
+    with ExitStack() as locks:
+        left = _locked(job, locks, told.append)
     assert left is not None
     assert left.cells == []
     assert told == [{"event": "wait", "key": job.cells[0].key}]

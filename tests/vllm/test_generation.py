@@ -7,8 +7,8 @@ import pytest
 from bench.data.files import read_json
 from bench.data.pack import Pack
 from bench.measure import measure
-from bench.measure.generation.apart import Apart
 from bench.measure.generation.backend import Checkpoint, Workload
+from bench.measure.generation.process_client import ProcessClient
 from bench.measure.subject import Subject
 from bench.registry import tasks_named
 from bench.shape import Shape
@@ -26,14 +26,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_ids_are_those_of_transformers_and_the_cache_has_its_size(folder: Path) -> None:
     checkpoint = Checkpoint(folder, "float32", "cpu", WORK)
-    with Apart("hf") as transformers:
+    with ProcessClient("hf") as transformers:
         transformers.load(checkpoint)
         expected = transformers.generate(WORK)
-    with Apart("vllm") as player:
-        player.load(checkpoint)
-        first, again = player.generate(WORK), player.generate(WORK)
-        short = player.generate(Workload(1, 20, 4))
-        memory = player.memory(WORK)
+    with ProcessClient("vllm") as client:
+        client.load(checkpoint)
+        first, again = client.generate(WORK), client.generate(WORK)
+        short = client.generate(Workload(1, 20, 4))
+        memory = client.memory(WORK)
     assert first.ids == again.ids == expected.ids
     assert short.ids == [expected.ids[0][:4]]
     assert len(first.stamps) == WORK.new + 1

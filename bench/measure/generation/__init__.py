@@ -2,7 +2,7 @@
 
 One generation is a prefill of `prompt` tokens, which gives the first new token, and `new - 1` decoding steps of one
 token over the key/value cache. An end-of-sequence token never stops it, so every generation does the same work. Each
-checkpoint has a process of its own (`player`), driven from here (`apart`) in rounds A-B-B-A between the dense model and
+checkpoint has a process of its own (`client`), driven from here (`apart`) in rounds A-B-B-A between the dense model and
 the subject (`rounds`), each generation timed and checked where it runs (`timing`). Engines are modules that keep
 `backend.Backend`; they, and no other module here, import torch.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from bench.measure.generation.backend import Workload
 from bench.measure.generation.metrics import metrics_of, samples_of
-from bench.measure.generation.session import Entrant, play
+from bench.measure.generation.session import Candidate, play
 from bench.measure.measurement import Measurement, Resources
 from bench.measure.subject import Subject
 from bench.record.schema import Evidence
@@ -26,12 +26,12 @@ def measure(task: Task, spec: GenerationTask, subject: Subject, resources: Resou
     subject.release()
     match = GENERATION.match(task.protocol)
     assert match is not None, task.protocol
-    entrants = {"measured": Entrant(subject.path, subject.dtype, subject.device)}
+    candidates = {"measured": Candidate(subject.path, subject.dtype, subject.device)}
     if subject.dense is not None:
-        entrants = {"dense": Entrant(subject.dense, subject.dtype, subject.device)} | entrants
+        candidates = {"dense": Candidate(subject.dense, subject.dtype, subject.device)} | candidates
     work = Workload(int(match["batch"]), int(match["prompt"]), int(match["new"]))
     most = int(match["most"]) if match["most"] else None
-    session = play(match["backend"], entrants, work, spec.rounds, most, resources.on_progress)
+    session = play(match["backend"], candidates, work, spec.rounds, most, resources.on_progress)
     least = {"least" if name == "measured" else f"{name}_least": value for name, value in session.least.items()}
     evidence = Evidence(
         samples=samples_of(session), machine=session.machine | least, disturbed=session.disturbed, notes=session.notes

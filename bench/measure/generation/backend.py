@@ -34,7 +34,7 @@ class Workload:
         return ids
 
 
-class Meter(Protocol):
+class MemoryMeter(Protocol):
     """The memory of the device that the backend uses; None in place of bytes where it cannot be told."""
 
     def reset(self) -> int | None:
@@ -64,7 +64,7 @@ class Backend(Protocol):
     weight_bytes: int
     passes: int
     cache_reserved: bool
-    meter: Meter
+    meter: MemoryMeter
 
     def clear(self) -> None:
         """Let go of the generation before and its cache; no prefix of it may be reused."""

@@ -29,20 +29,20 @@ class Footprint:
         return None if self.activations is None else self.weights + self.cache + self.activations
 
 
-def footprint(player: Local, work: Workload) -> Footprint:
+def footprint(client: Local, work: Workload) -> Footprint:
     """Of one generation; another must have run before, so that what is only made once is there.
 
     Raises:
         LeanboardError: the peak of what ran before is still there after a reset.
     """
-    backend = player.backend
+    backend = client.backend
     backend.clear()
     start, fresh = backend.meter.reset(), backend.meter.peak()
     if start is not None and fresh is not None and fresh > start + SLACK:
         raise LeanboardError(
             f"{fresh} bytes are the peak of memory right after its reset, while {start} are in use: it was not reset"
         )
-    player.generate(work)
+    client.generate(work)
     peak, cache = backend.meter.peak(), backend.cache_bytes()
     grown = 0 if backend.cache_reserved else cache
     above = None if start is None or peak is None else max(0, peak - start - grown)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from bench.measure.generation.roofline import Probe
+from bench.measure.generation.roofline import MachineProbe
 from bench.model.load import dtype_of
 
 READ_BYTES = 128 * 2**20
@@ -18,14 +18,14 @@ TRIES = 8
 PRODUCTS = 24
 
 
-def probe(dtype: str, device: str, hidden: int, widths: Sequence[int] = (), batch: int = 1) -> Probe:
+def probe(dtype: str, device: str, hidden: int, widths: Sequence[int] = (), batch: int = 1) -> MachineProbe:
     """Try the machine out, in well under a second."""
     on_gpu = device.startswith("cuda")
     cpu, start = time.process_time(), time.perf_counter()
     rate = max(_rate(side, dtype, device) for side in SIDES["cuda" if on_gpu else "cpu"])
     share = (time.process_time() - cpu) / (time.perf_counter() - start)
     threads = 1 if on_gpu else torch.get_num_threads()
-    return Probe(
+    return MachineProbe(
         bandwidth=_bandwidth(device),
         rate=rate,
         threads=threads,

@@ -19,7 +19,7 @@ LIKED = {"cpu": 8, "cuda": 64}
 
 
 @dataclass(frozen=True)
-class Probe:
+class MachineProbe:
     """What a machine was seen to do in a short try (`probe`).
 
     Attributes:
@@ -53,7 +53,7 @@ def pass_numbers(shape: Shape, batch: int, seen: int) -> int:
     return weights + batch * seen * cache
 
 
-def least_seconds(shape: Shape, work: Workload, dtype: str, machine: Probe) -> float:
+def least_seconds(shape: Shape, work: Workload, dtype: str, machine: MachineProbe) -> float:
     """The time that a generation cannot be below."""
     passes = [(work.prompt, 0)] + [(1, work.prompt + i) for i in range(work.new - 1)]
     return sum(

@@ -8,7 +8,7 @@ from statistics import median
 
 from bench.errors import LeanboardError
 from bench.measure.generation.backend import Workload
-from bench.measure.generation.timing import Generation, Player
+from bench.measure.generation.timing import Client, Generation
 
 WARM_UP_NEW = 8
 WARM_UP_MOST = 5
@@ -23,7 +23,7 @@ Rounds = dict[str, list[Generation]]
 
 
 def alternate(
-    players: Mapping[str, Player],
+    clients: Mapping[str, Client],
     work: Workload,
     rounds: int,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -38,14 +38,14 @@ def alternate(
     """
     notes = [
         f"warm-up of the {name} model did not settle within {WARM_UP_MOST} tries"
-        for name, player in players.items()
-        if not warm_up(player, work, begun)
+        for name, client in clients.items()
+        if not warm_up(client, work, begun)
     ]
-    found: Rounds = {name: [] for name in players}
+    found: Rounds = {name: [] for name in clients}
     played: list[Generation] = []
     for round_ in range(rounds):
-        for name in players if round_ % 2 == 0 else reversed(list(players)):
-            played.append(players[name].generate(work))
+        for name in clients if round_ % 2 == 0 else reversed(list(clients)):
+            played.append(clients[name].generate(work))
             found[name].append(played[-1])
         on_progress(round_ + 1, rounds)
     check_one_by_one(played)
@@ -57,7 +57,7 @@ def alternate(
 
 
 def saturate(
-    players: Mapping[str, Player],
+    clients: Mapping[str, Client],
     work: Workload,
     most: int,
     rounds: int,
@@ -73,7 +73,7 @@ def saturate(
     batches = [work.batch]
     while batches[-1] * 2 <= most:
         batches.append(batches[-1] * 2)
-    best: dict[str, float] = dict.fromkeys(players, 0.0)
+    best: dict[str, float] = dict.fromkeys(clients, 0.0)
     for batch in batches:
         played = len(found) * rounds
 
@@ -81,7 +81,7 @@ def saturate(
             on_progress(played + done, total * len(batches))
 
         now = Workload(batch, work.prompt, work.new)
-        found[batch], more = alternate(players, now, rounds, progress, begun=now == work)
+        found[batch], more = alternate(clients, now, rounds, progress, begun=now == work)
         notes += [f"batch {batch}: {note}" if len(batches) > 1 else note for note in more]
         rates = {name: throughput(generations) for name, generations in found[batch].items()}
         if all(rate < GAIN_LEAST * best[name] for name, rate in rates.items()):
@@ -95,17 +95,17 @@ def throughput(generations: Sequence[Generation]) -> float:
     return median(g.tokens / g.total for g in generations)
 
 
-def warm_up(player: Player, work: Workload, begun: bool = False) -> bool:
+def warm_up(client: Client, work: Workload, begun: bool = False) -> bool:
     """Generate all once (unless that was done before), then a few tokens until three successive times agree within 5 %.
 
     False where they never do.
     """
     if not begun:
-        player.generate(work)
+        client.generate(work)
     few = Workload(work.batch, work.prompt, min(work.new, WARM_UP_NEW))
     seconds: list[float] = []
     for _ in range(WARM_UP_MOST):
-        seconds.append(player.generate(few).total)
+        seconds.append(client.generate(few).total)
         latest = seconds[-WARM_UP_AGREE:]
         if len(latest) == WARM_UP_AGREE and max(latest) <= min(latest) * (1 + WARM_UP_SPREAD):
             return True

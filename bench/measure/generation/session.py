@@ -1,4 +1,4 @@
-"""One session: the processes of all entrants, their rounds, and what else is measured of them and of the machine."""
+"""One session: the processes of all candidates, their rounds, and what else is measured of them and of the machine."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import psutil
 
 from bench.data.files import read_json
 from bench.measure.generation import nvml, roofline, watch
-from bench.measure.generation.apart import Apart
 from bench.measure.generation.backend import Checkpoint, Workload
 from bench.measure.generation.footprint import Footprint
+from bench.measure.generation.process_client import ProcessClient
 from bench.measure.generation.rounds import Rounds, saturate
 from bench.measure.generation.timing import Generation
 from bench.shape import Shape
@@ -23,7 +23,7 @@ OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Entrant:
+class Candidate:
     """A checkpoint that takes part."""
 
     folder: Path
@@ -40,7 +40,7 @@ class Entrant:
 
 @dataclass(frozen=True)
 class Session:
-    """What was seen of each entrant, by its name, and of the machine.
+    """What was seen of each candidate, by its name, and of the machine.
 
     Attributes:
         rounds: by batch; one batch, but for a sweep.
@@ -63,71 +63,75 @@ class Session:
 
 def play(
     backend: str,
-    entrants: Mapping[str, Entrant],
+    candidates: Mapping[str, Candidate],
     work: Workload,
     rounds: int,
     most: int | None = None,
     on_progress: OnProgress = lambda done, total: None,
 ) -> Session:
-    """Start a process for each entrant, and let them generate in turn.
+    """Start a process for each candidate, and let them generate in turn.
 
     Where `most` is given, larger batches follow up to that, until throughput grows no more (`rounds.saturate`). The
-    last entrant is the one under measurement: the machine is tried out in its process.
+    last candidate is the one under measurement: the machine is tried out in its process.
 
     Raises:
         LeanboardError: a checkpoint cannot be loaded, a process died, or what was timed is not what was meant to be.
         MemoryError: a process wanted for memory.
     """
     memory: dict[str, Footprint] = {}
-    under_test = list(entrants)[-1]
+    under_test = list(candidates)[-1]
     with ExitStack() as stack:
-        processes = {name: stack.enter_context(Apart(backend)) for name in reversed(list(entrants))}
+        processes = {name: stack.enter_context(ProcessClient(backend)) for name in reversed(list(candidates))}
         for name, process in processes.items():
-            process.load(entrants[name].checkpoint(replace(work, batch=most or work.batch)))
+            process.load(candidates[name].checkpoint(replace(work, batch=most or work.batch)))
             first = process.generate(replace(work, new=1))
             if name == under_test:
                 cold = first.stamps[-1] - process.started
             memory[name] = process.memory(work)
-        players = {name: processes[name] for name in entrants}
-        before = watch.read(_pids(players))
-        found, notes = saturate(players, work, most or work.batch, rounds, on_progress)
-        seen = watch.between(before, watch.read(_pids(players)), _others_on_gpu(players))
-        tried = _try_out(players[under_test], entrants[under_test], work, notes)
-    notes += _what_is_missing(memory[under_test], entrants[under_test], found[work.batch][under_test])
+        clients = {name: processes[name] for name in candidates}
+        before = watch.read(_pids(clients))
+        found, notes = saturate(clients, work, most or work.batch, rounds, on_progress)
+        seen = watch.between(before, watch.read(_pids(clients)), _others_on_gpu(clients))
+        tried = _try_out(clients[under_test], candidates[under_test], work, notes)
+    notes += _what_is_missing(memory[under_test], candidates[under_test], found[work.batch][under_test])
     disturbed = seen.disturbance(tried, psutil.cpu_count() or 1)
     if disturbed:
         notes.append(f"disturbed: {disturbed}")
-    least = {name: roofline.least_seconds(e.shape, work, e.dtype, tried) for name, e in entrants.items()}
+    least = {name: roofline.least_seconds(e.shape, work, e.dtype, tried) for name, e in candidates.items()}
     return Session(work, found, memory, cold, notes, least, seen.machine(tried), disturbed)
 
 
-def _pids(players: Mapping[str, Apart]) -> list[int]:
-    return [player.pid for player in players.values()]
+def _pids(clients: Mapping[str, ProcessClient]) -> list[int]:
+    return [client.pid for client in clients.values()]
 
 
-def _others_on_gpu(players: Mapping[str, Apart]) -> int | None:
+def _others_on_gpu(clients: Mapping[str, ProcessClient]) -> int | None:
     """Foreign processes on the GPU; None where there is none, or it cannot be told."""
-    seen = next(iter(players.values())).ask("processes")
-    return nvml.foreign(seen, {os.getpid(), *_pids(players)})
+    seen = next(iter(clients.values())).ask("processes")
+    return nvml.foreign(seen, {os.getpid(), *_pids(clients)})
 
 
-def _try_out(player: Apart, entrant: Entrant, work: Workload, notes: list[str]) -> roofline.Probe:
+def _try_out(client: ProcessClient, candidate: Candidate, work: Workload, notes: list[str]) -> roofline.MachineProbe:
     """What the machine can do; where the model has widths that kernels do not like, their cost is added to `notes`."""
-    shape = entrant.shape
-    odd = roofline.odd_width(shape, entrant.device)
-    tried = player.probe(
-        dtype=entrant.dtype, device=entrant.device, hidden=shape.hidden, widths=odd[:2] if odd else (), batch=work.batch
+    shape = candidate.shape
+    odd = roofline.odd_width(shape, candidate.device)
+    tried = client.probe(
+        dtype=candidate.dtype,
+        device=candidate.device,
+        hidden=shape.hidden,
+        widths=odd[:2] if odd else (),
+        batch=work.batch,
     )
     if odd:
         notes.append(roofline.odd_width_note(odd, len(shape.blocks), tried.products))
     return tried
 
 
-def _what_is_missing(memory: Footprint, entrant: Entrant, played: Sequence[Generation]) -> list[str]:
+def _what_is_missing(memory: Footprint, candidate: Candidate, played: Sequence[Generation]) -> list[str]:
     """Notes on what could not be measured."""
     notes = []
     if memory.activations is None:
         notes.append("peak memory not measured: this platform cannot reset its high-water mark")
-    if entrant.device.startswith("cuda") and played[0].joules is None:
+    if candidate.device.startswith("cuda") and played[0].joules is None:
         notes.append(nvml.MISSING)
     return notes

@@ -60,14 +60,14 @@ class Generation:
         return sum(len(sequence) for sequence in self.ids)
 
 
-class Player(Protocol):
+class Client(Protocol):
     """What generates and times itself, in this process or another."""
 
     def generate(self, work: Workload) -> Generation: ...
 
 
 class Local:
-    """A backend of this process as a player."""
+    """A backend of this process as a client."""
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from bench.measure.generation.roofline import Probe
+from bench.measure.generation.roofline import MachineProbe
 
 FOREIGN_MOST = 0.1
 """Of each of our threads' cores, what others may have used."""
@@ -44,7 +44,7 @@ class Watch:
     swapped: int
     others: int | None = None
 
-    def disturbance(self, tried: Probe, cores: int) -> str | None:
+    def disturbance(self, tried: MachineProbe, cores: int) -> str | None:
         """What disturbed a session, in words; None where nothing did.
 
         `cores` are those of the machine: others may use what our threads leave free.
@@ -60,7 +60,7 @@ class Watch:
             reasons.append(f"foreign processes on the GPU: {self.others}")
         return "; ".join(reasons) or None
 
-    def machine(self, tried: Probe) -> dict[str, float]:
+    def machine(self, tried: MachineProbe) -> dict[str, float]:
         """What a record keeps of the machine."""
         kept = {"bandwidth": tried.bandwidth, "rate": tried.rate, "threads": float(tried.threads)}
         kept |= {"foreign_cores": self.foreign, "swapped_bytes": float(self.swapped)}

@@ -9,7 +9,7 @@ from bench.report.plots.looks import Look
 
 
 @dataclass(frozen=True)
-class Axis:
+class PlotAxis:
     """What quality is drawn against; `sign` is 1 where more of it is better, -1 where less is."""
 
     kind: str
@@ -36,6 +36,6 @@ class Point:
     def is_dense(self) -> bool:
         return self.row.identity.method == "dense"
 
-    def is_disturbed(self, axis: Axis) -> bool:
+    def is_disturbed(self, axis: PlotAxis) -> bool:
         """Whether others used the machine while its place on the axis was timed."""
         return self.row.cells[axis.column.id].is_disturbed

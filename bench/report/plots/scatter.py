@@ -12,7 +12,7 @@ from bench.record.kinds import GENERATION, SPEEDUP, form_of
 from bench.report.board import Board, Column, Row
 from bench.report.plots.labels import place_labels
 from bench.report.plots.looks import Series, legend, letter2d, line2d, looks, names, series_of
-from bench.report.plots.points import Axis, Point
+from bench.report.plots.points import PlotAxis, Point
 from bench.report.plots.style import DASHES, INK, QUIET, canvas, dark, log_scale, plain, settled
 
 LABELLED = 12
@@ -23,7 +23,7 @@ STEP, REACH = 11.0, 2
 """Points of the page between two markers that would lie on one another, and how many such steps one may move."""
 
 
-def axes_of(board: Board, model: str) -> list[Axis]:
+def axes_of(board: Board, model: str) -> list[PlotAxis]:
     """What the rows of `model` can be drawn against: size, and where they were measured speed, memory and cost.
 
     Of several workloads of generation it is the last, of the largest batch: there what was removed tells.
@@ -43,11 +43,11 @@ def axes_of(board: Board, model: str) -> list[Axis]:
     for kind, name, what, label, sign in known:
         if name in shown:
             protocol = f", {shown[name].protocol}" * bool(shown[name].protocol)
-            found.append(Axis(kind, shown[name], what, label.format(protocol), sign))
+            found.append(PlotAxis(kind, shown[name], what, label.format(protocol), sign))
     return found
 
 
-def points_of(board: Board, model: str, axis: Axis, quality: Column) -> list[Point]:
+def points_of(board: Board, model: str, axis: PlotAxis, quality: Column) -> list[Point]:
     """A point for each row that has both. The dense model's speed-up is measured too, and shows the clock's noise.
 
     Compressing the dense model costs nothing: against cost it is no point, only the line of its quality.
@@ -76,14 +76,14 @@ def points_of(board: Board, model: str, axis: Axis, quality: Column) -> list[Poi
     return points
 
 
-def has_spread(points: Sequence[Point], axis: Axis) -> bool:
+def has_spread(points: Sequence[Point], axis: PlotAxis) -> bool:
     """Whether there is something to see: compressed rows at two or more places, not all of one size, speed or cost."""
     compressed = [point for point in points if not point.is_dense]
     places = [point.x for point in compressed]
     return bool(places) and max(places) - min(places) > _grain(compressed, axis)
 
 
-def _grain(points: Sequence[Point], axis: Axis) -> float:
+def _grain(points: Sequence[Point], axis: PlotAxis) -> float:
     """How near one another two places count as one: a percent of the model (targets are met to half of it), or of x."""
     return 1.0 if axis.kind == "size" else 0.01 * max(abs(point.x) for point in points)
 
@@ -114,7 +114,7 @@ def front(points: Sequence[Point], x_sign: int, y_sign: int, grain: float) -> li
     return sorted(best, key=lambda p: (-x_sign * p.x, -y_sign * p.y))
 
 
-def draw(points: Sequence[Point], model: str, axis: Axis, quality: Column) -> Any:
+def draw(points: Sequence[Point], model: str, axis: PlotAxis, quality: Column) -> Any:
     """The figure: points with error bars, joined where a method was run at several sizes, and a name for each."""
     if len(points) <= LABELLED:
         figure, axes, placed = _drawn(points, model, axis, quality, has_legend=False)
@@ -124,7 +124,7 @@ def draw(points: Sequence[Point], model: str, axis: Axis, quality: Column) -> An
 
 
 def _drawn(
-    points: Sequence[Point], model: str, axis: Axis, quality: Column, has_legend: bool
+    points: Sequence[Point], model: str, axis: PlotAxis, quality: Column, has_legend: bool
 ) -> tuple[Any, Any, list[Point]]:
     figure, axes = canvas(WIDTH, HEIGHT)
     _dress(axes, points, model, axis, quality)
@@ -218,7 +218,7 @@ def _draw_point(axes: Any, point: Point) -> None:
         axes.plot([point.at], [point.y], linestyle="", zorder=layer, **letter2d(point.look))
 
 
-def _dress(axes: Any, points: Sequence[Point], model: str, axis: Axis, quality: Column) -> None:
+def _dress(axes: Any, points: Sequence[Point], model: str, axis: PlotAxis, quality: Column) -> None:
     """Titles, axes with unit and protocol, limits and reference lines."""
     _limit(axes, "x", [(p.x, *p.x_error) for p in points], 0.14)
     _limit(axes, "y", [(p.y, *p.y_error) for p in points], 0.16)
@@ -234,7 +234,7 @@ def _dress(axes: Any, points: Sequence[Point], model: str, axis: Axis, quality: 
     axes.set_axisbelow(True)
 
 
-def _remarks(points: Sequence[Point], axis: Axis) -> list[str]:
+def _remarks(points: Sequence[Point], axis: PlotAxis) -> list[str]:
     """What the reader must know of bars, fills and places, a line each."""
     bars = "bars: ± 1 standard error" + ", and the 95 % interval of the speed-up" * (axis.kind == "speed")
     has_hollow = any(not point.look.is_filled for point in points)

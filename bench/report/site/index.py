@@ -44,7 +44,7 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Line:
+class BoardLine:
     """A row: `cut` where another size begins, `ties` the numbers of the rows that it cannot be told from."""
 
     number: int
@@ -132,13 +132,13 @@ def _lines(
     numbers: Mapping[RowName, int],
     tracks: Mapping[str, str],
     looks: Looks,
-) -> list[Line]:
+) -> list[BoardLine]:
     labels, lines = board.labels(model), []
     target = ""
     for row in board.of(model):
         identity, standing = row.identity, board.standing(row.identity)
         lines.append(
-            Line(
+            BoardLine(
                 number=numbers[identity],
                 href=row_href(identity),
                 label=labels[identity],

@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 
 from bench.errors import LeanboardError
-from bench.record.claims import claim
+from bench.record.locks import cell_lock
 from bench.record.provenance import without_user
 from bench.record.schema import Failure, Status
 from bench.record.store import Store
@@ -203,7 +203,7 @@ def record_end(
     job: Job, key: str, status: Status, code: str, message: str, on_event: Callable[[Event], None], **more: Any
 ) -> None:
     """As `write_end`, unless another run is at the cell now: then the record is its business."""
-    with claim(job.results, key) as mine:
+    with cell_lock(job.results, key) as mine:
         if mine:
             write_end(job, key, status, code, message, on_event, **more)
         else:
@@ -224,7 +224,7 @@ def write_end(
 ) -> None:
     """Record for a worker that cannot do so itself how the cell of `key` ended, and that what depends on it is skipped.
 
-    The caller holds the claim of the cell.
+    The caller holds the lock of the cell.
     """
     failure = Failure(stage="worker", code=code, message=message, traceback=traceback, peak_memory_bytes=peak)
     if key == job.artifact.key:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import LeanboardError
-from bench.record.claims import claim
+from bench.record.locks import cell_lock
 from bench.record.provenance import accelerator_name
 from bench.record.schema import RECORD, Status
 from bench.record.store import Store, render
@@ -73,20 +73,20 @@ def run_on_ray(
         for number, handler in heeded.items():
             signal.signal(number, handler)  # Ray's own would end this process before it could record anything
     try:
-        with ExitStack() as claims:
+        with ExitStack() as locks:
             stores = {job.results: Store(job.results) for job in jobs}
-            found = [_claimed(job, stores[job.results], claims, on_event) for job in jobs]
+            found = [_locked(job, stores[job.results], locks, on_event) for job in jobs]
             mine = [job for job in found if job is not None]
             _Driver(ray, on_event, limits, memory).run(mine)
     finally:
         ray.shutdown()
 
 
-def _claimed(job: Job, store: Store, claims: ExitStack, on_event: Callable[[Event], None]) -> Job | None:
-    """What is open of `job` and no other run is at; the claims are held by `claims`."""
+def _locked(job: Job, store: Store, locks: ExitStack, on_event: Callable[[Event], None]) -> Job | None:
+    """What is open of `job` and no other run is at; the locks are held by `locks`."""
 
     def is_mine(key: str) -> bool:
-        if claims.enter_context(claim(job.results, key)):
+        if locks.enter_context(cell_lock(job.results, key)):
             return not store.finished(key)
         on_event({"event": "wait", "key": key})
         return False

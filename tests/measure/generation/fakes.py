@@ -116,12 +116,12 @@ def session(
     measured: Fake, dense: Fake | None = None, rounds: int = 4, work: Workload = WORK, most: int = 0
 ) -> Session:
     """What `session.play` makes of processes, made of fakes."""
-    players = {"dense": local(dense)} if dense else {}
-    players["measured"] = local(measured)
-    for player in players.values():
-        player.generate(Workload(work.batch, work.prompt, 1))
-    memory = {name: footprint(player, work) for name, player in players.items()}
-    found, notes = saturate(players, work, most or work.batch, rounds)
+    clients = {"dense": local(dense)} if dense else {}
+    clients["measured"] = local(measured)
+    for client in clients.values():
+        client.generate(Workload(work.batch, work.prompt, 1))
+    memory = {name: footprint(client, work) for name, client in clients.items()}
+    found, notes = saturate(clients, work, most or work.batch, rounds)
     return Session(work, found, memory, 3.0, notes)
 
 

@@ -199,11 +199,11 @@ def never_waiting(self: Local, work: Workload) -> Generation:
         self.backend.sync = sync
 
 
-def unreset(player: Local, work: Workload) -> Footprint:
+def unreset(client: Local, work: Workload) -> Footprint:
     """The peak since the process began."""
-    player.generate(work)
-    peak, cache = player.backend.meter.peak(), player.backend.cache_bytes()
-    return Footprint(player.backend.weight_bytes, cache, peak - player.backend.weight_bytes - cache)
+    client.generate(work)
+    peak, cache = client.backend.meter.peak(), client.backend.cache_bytes()
+    return Footprint(client.backend.weight_bytes, cache, peak - client.backend.weight_bytes - cache)
 
 
 GENERATE = Local.generate
@@ -239,7 +239,7 @@ def test_a_slow_first_generation_stays_out_of_the_rounds() -> None:
 
 
 def test_without_a_warm_up_a_slow_first_round_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rounds, "warm_up", lambda player, work, begun: True)
+    monkeypatch.setattr(rounds, "warm_up", lambda client, work, begun: True)
     found, notes = rounds.alternate({"m": fakes.local(Compiles(Machine()))}, WORK, 3)
     assert found["m"][0].total > 1000
     assert "the first round of the m model was slower" in notes[0]

@@ -11,14 +11,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.measure.generation import nvml, roofline, watch
 from bench.measure.generation.backend import Workload
 from bench.measure.generation.probe import probe
-from bench.measure.generation.roofline import Probe
+from bench.measure.generation.roofline import MachineProbe
 from bench.measure.generation.watch import Reading, between
 from bench.measure.subject import Subject
 from bench.model.layers import shape_of
 from bench.shape import BlockShape, Shape
 
 SHAPE = Shape(hidden=64, head_dim=8, vocab=100, tied=True, blocks=(BlockShape(8, 2, 96), BlockShape(6, 3, 50)))
-PROBE = Probe(bandwidth=1e9, rate=1e9, threads=2, share=1.0, products=[])
+PROBE = MachineProbe(bandwidth=1e9, rate=1e9, threads=2, share=1.0, products=[])
 
 
 def test_the_products_of_a_pass_are_those_that_run(tiny_gqa: Path) -> None:
@@ -43,10 +43,10 @@ def test_a_pass_reads_every_weight_and_the_cache() -> None:
 
 def test_the_roofline_is_the_slower_of_reading_and_multiplying() -> None:
     work = Workload(2, 16, 3)
-    slow_memory = Probe(1e6, 1e15, 1, None, [])
+    slow_memory = MachineProbe(1e6, 1e15, 1, None, [])
     read = sum(roofline.pass_numbers(SHAPE, 2, seen) for seen in (16, 17, 18))
     assert roofline.least_seconds(SHAPE, work, "float16", slow_memory) == pytest.approx(2 * read / 1e6)
-    slow_rate = Probe(1e15, 1e6, 1, None, [])
+    slow_rate = MachineProbe(1e15, 1e6, 1, None, [])
     macs = sum(2 * roofline.pass_macs(SHAPE, *of) for of in ((16, 0), (1, 16), (1, 17)))
     assert roofline.least_seconds(SHAPE, work, "float16", slow_rate) == pytest.approx(macs / 1e6)
 
@@ -87,7 +87,7 @@ def test_the_probe_of_this_machine_is_plausible() -> None:
 )
 def test_what_disturbs_is_told(found: dict, tried: dict, cores: int, reason: str | None) -> None:
     seen = watch.Watch(**{"foreign": 0.0, "swapped": 0} | found)
-    assert seen.disturbance(Probe(**vars(PROBE) | tried), cores) == reason
+    assert seen.disturbance(MachineProbe(**vars(PROBE) | tried), cores) == reason
 
 
 def test_foreign_is_what_is_busy_and_not_ours() -> None:

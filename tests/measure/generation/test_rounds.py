@@ -22,9 +22,9 @@ def test_every_pass_is_stamped_when_the_device_is_done() -> None:
 
 def test_rounds_alternate_and_each_times_one_generation() -> None:
     machine = Machine()
-    players = {"dense": local(Fake(machine, 2.0, "A")), "measured": local(Fake(machine, 1.0, "B"))}
+    clients = {"dense": local(Fake(machine, 2.0, "A")), "measured": local(Fake(machine, 1.0, "B"))}
     seen: list[tuple[int, int]] = []
-    found, notes = rounds.alternate(players, WORK, 4, lambda done, total: seen.append((done, total)))
+    found, notes = rounds.alternate(clients, WORK, 4, lambda done, total: seen.append((done, total)))
     assert notes == []
     assert machine.log == "AAAABBBB" + "ABBAABBA"
     assert [g.total for g in found["dense"]] == pytest.approx([32 + 4 * LAUNCH] * 4)
@@ -84,10 +84,10 @@ def test_a_sweep_goes_on_until_no_model_gains() -> None:
                 self.seconds = seconds
 
     machine = Machine()
-    players = {"dense": Wide(machine, 2.0), "measured": Wide(machine, 1.0)}
+    clients = {"dense": Wide(machine, 2.0), "measured": Wide(machine, 1.0)}
     seen: list[tuple[int, int]] = []
     found, notes = rounds.saturate(
-        {name: local(fake) for name, fake in players.items()},
+        {name: local(fake) for name, fake in clients.items()},
         Workload(1, 5, 4),
         64,
         2,
@@ -95,7 +95,7 @@ def test_a_sweep_goes_on_until_no_model_gains() -> None:
     )
     assert (list(found), notes) == ([1, 2, 4, 8], [])
     assert seen == [(i, 14) for i in range(1, 9)]
-    swept = session(players["measured"], players["dense"], work=Workload(1, 5, 4), most=4)
+    swept = session(clients["measured"], clients["dense"], work=Workload(1, 5, 4), most=4)
     got = values(metrics_of(TASK, swept))
     assert got == {
         "tokens_per_s": pytest.approx(16 / 8, rel=0.01),
@@ -108,5 +108,5 @@ def test_a_sweep_goes_on_until_no_model_gains() -> None:
 
 
 def test_a_sweep_is_bounded() -> None:
-    players = {"measured": local(Fake(Machine(), 0.0))}
-    assert list(rounds.saturate(players, Workload(1, 5, 4), 6, 2)[0]) == [1, 2, 4]
+    clients = {"measured": local(Fake(Machine(), 0.0))}
+    assert list(rounds.saturate(clients, Workload(1, 5, 4), 6, 2)[0]) == [1, 2, 4]

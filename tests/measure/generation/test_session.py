@@ -15,10 +15,10 @@ import torch
 from bench.data.pack import Pack
 from bench.errors import DataError, LeanboardError
 from bench.measure import measure, memory
-from bench.measure.generation import apart
-from bench.measure.generation.apart import Apart
+from bench.measure.generation import process_client
 from bench.measure.generation.backend import Checkpoint, Workload, engine
-from bench.measure.generation.roofline import Probe, least_seconds
+from bench.measure.generation.process_client import ProcessClient
+from bench.measure.generation.roofline import MachineProbe, least_seconds
 from bench.measure.generation.timing import Local
 from bench.measure.subject import Subject
 from bench.shape import Shape
@@ -97,7 +97,7 @@ def test_a_real_measurement(tiny_mha: Path, tiny_gqa: Path) -> None:
     assert got["speedup"] == pytest.approx((ratios[1] + ratios[2]) / 2)
     shapes = [Shape.of(json.loads((f / "config.json").read_text())) for f in (tiny_mha, tiny_gqa)]
     machine = result.evidence.machine
-    tried = Probe(machine["bandwidth"], machine["rate"], 1, 1.0, [])
+    tried = MachineProbe(machine["bandwidth"], machine["rate"], 1, 1.0, [])
     least = [least_seconds(shape, WORK, "float32", tried) for shape in shapes]
     assert [machine["dense_least"], machine["least"]] == pytest.approx(least)
     assert got["roofline_speedup"] == pytest.approx(least[0] / least[1])
@@ -121,27 +121,27 @@ def test_without_a_dense_model_there_is_no_speed_up(tiny_gqa: Path) -> None:
 
 
 def test_errors_of_the_process_are_ours(tmp_path: Path, tiny_gqa: Path) -> None:
-    with Apart("hf") as player:
+    with ProcessClient("hf") as client:
         with pytest.raises(DataError, match=r"config\.json"):
-            player.load(checkpoint(tmp_path))
-        player.load(checkpoint(tiny_gqa))  # it goes on
+            client.load(checkpoint(tmp_path))
+        client.load(checkpoint(tiny_gqa))  # it goes on
         with pytest.raises(LeanboardError, match="TypeError"):
-            player.ask("generate", work=asdict(WORK) | {"beam": 4})
-        assert player.generate(WORK).tokens == 8
-        player._process.kill()
+            client.ask("generate", work=asdict(WORK) | {"beam": 4})
+        assert client.generate(WORK).tokens == 8
+        client._process.kill()
         with pytest.raises(LeanboardError, match=r"died \(signal SIGKILL\)"):
-            player.generate(WORK)
+            client.generate(WORK)
 
 
 def test_an_engine_that_is_not_there_is_told() -> None:
-    with Apart("nothing") as player, pytest.raises(LeanboardError, match="No module named"):
-        player.load(checkpoint(Path("nowhere")))
+    with ProcessClient("nothing") as client, pytest.raises(LeanboardError, match="No module named"):
+        client.load(checkpoint(Path("nowhere")))
 
 
 def test_want_of_memory_is_told_as_such() -> None:
-    assert isinstance(apart._error("OutOfMemoryError", "CUDA out of memory"), MemoryError)
-    assert isinstance(apart._error("MemoryError", "no"), MemoryError)
-    assert type(apart._error("SystemExit", "no")) is LeanboardError
+    assert isinstance(process_client._error("OutOfMemoryError", "CUDA out of memory"), MemoryError)
+    assert isinstance(process_client._error("MemoryError", "no"), MemoryError)
+    assert type(process_client._error("SystemExit", "no")) is LeanboardError
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
@@ -157,11 +157,11 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 print(*(faults() for _ in range(20)))
 """
-    environment = os.environ | apart.ENVIRONMENT
+    environment = os.environ | process_client.ENVIRONMENT
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
     first, *later = map(int, done.stdout.split())
     assert first > 4000
     assert max(later[9:]) < first / 100
-    with Apart("hf") as player:
-        player.load(checkpoint(tiny_gqa))
-        assert apart.KEEPS_FREED.items() <= psutil.Process(player.pid).environ().items()
+    with ProcessClient("hf") as client:
+        client.load(checkpoint(tiny_gqa))
+        assert process_client.KEEPS_FREED.items() <= psutil.Process(client.pid).environ().items()

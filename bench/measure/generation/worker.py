@@ -1,4 +1,4 @@
-"""A process that plays one checkpoint: `python -m bench.measure.generation.player BACKEND`.
+"""A process that plays one checkpoint: `python -m bench.measure.generation.worker BACKEND`.
 
 It imports its engine, which takes seconds, before it is told anything. Commands come as JSON lines on standard input,
 answers go as JSON lines to standard output; the first command is `load`. When standard input closes, the process ends
@@ -55,7 +55,7 @@ class Stage:
         self._backend = backend
         with suppress(Exception):  # `load` meets it again, and then it is told
             engine(backend)
-        self._player: Local | None = None
+        self._client: Local | None = None
         self._gpu: Gpu | None = None
 
     def do(self, command: Command) -> Any:
@@ -74,13 +74,13 @@ class Stage:
         wanted = Checkpoint.from_json(checkpoint)
         loaded = engine(self._backend).load(wanted)
         self._gpu = gpu_of(wanted.device)
-        self._player = Local(loaded, joules=counter_of(self._gpu))
+        self._client = Local(loaded, joules=counter_of(self._gpu))
 
     def generate(self, work: dict[str, int]) -> Any:
-        return asdict(self.player.generate(Workload(**work)))
+        return asdict(self.client.generate(Workload(**work)))
 
     def memory(self, work: dict[str, int]) -> Any:
-        return asdict(footprint(self.player, Workload(**work)))
+        return asdict(footprint(self.client, Workload(**work)))
 
     def probe(self, **arguments: Any) -> Any:
         from bench.measure.generation.probe import probe
@@ -92,9 +92,9 @@ class Stage:
         return self._gpu.processes() if self._gpu else []
 
     @property
-    def player(self) -> Local:
-        assert self._player is not None, "load comes first"
-        return self._player
+    def client(self) -> Local:
+        assert self._client is not None, "load comes first"
+        return self._client
 
 
 if __name__ == "__main__":

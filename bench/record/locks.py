@@ -36,7 +36,7 @@ def private_folder(results: Path, name: str) -> Path:
 
 
 @contextmanager
-def claim(results: Path, key: str, *, wait: bool = False) -> Iterator[bool]:
+def cell_lock(results: Path, key: str, *, wait: bool = False) -> Iterator[bool]:
     """Hold the cell of `key` against other processes, here and on machines that share the file system.
 
     Yields False where another holds it and `wait` is not given.

@@ -1,4 +1,4 @@
-"""A player in a process of its own, as its parent sees it."""
+"""A client in a process of its own, as its parent sees it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench import errors
 from bench.errors import LeanboardError
 from bench.measure.generation.backend import Checkpoint, Workload
 from bench.measure.generation.footprint import Footprint
-from bench.measure.generation.roofline import Probe
+from bench.measure.generation.roofline import MachineProbe
 from bench.measure.generation.timing import Generation
 
 KEEPS_FREED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
@@ -30,7 +30,7 @@ ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "PYTHON
 TAIL = 2000
 
 
-class Apart:
+class ProcessClient:
     """A fresh process that a checkpoint is loaded in; `with` ends it. It keeps memory, threads and crashes apart.
 
     Attributes:
@@ -41,7 +41,7 @@ class Apart:
         self._log = tempfile.TemporaryFile("w+b")  # noqa: SIM115  open as long as the process
         self.started = time.perf_counter()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.measure.generation.player", backend],
+            [sys.executable, "-m", "bench.measure.generation.worker", backend],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -49,7 +49,7 @@ class Apart:
             encoding="utf-8",
         )
 
-    def __enter__(self) -> Apart:
+    def __enter__(self) -> ProcessClient:
         return self
 
     def __exit__(
@@ -69,9 +69,9 @@ class Apart:
         """Generate once, and measure the peak of memory of that process."""
         return Footprint(**self.ask("memory", work=asdict(work)))
 
-    def probe(self, **arguments: Any) -> Probe:
+    def probe(self, **arguments: Any) -> MachineProbe:
         """Try the machine out in that process; the arguments are those of `probe.probe`."""
-        return Probe(**self.ask("probe", **arguments))
+        return MachineProbe(**self.ask("probe", **arguments))
 
     @property
     def pid(self) -> int:
