@@ -101,7 +101,7 @@ class Family:
 
     def biased(self, config: Mapping[str, Any]) -> tuple[ProjectionName, ...]:
         """The projections that have a bias in a model of this config.json."""
-        return tuple(n for n in PROJECTIONS if (b := self.biases.get(n)) is True or (b and config.get(str(b))))
+        return tuple(n for n in PROJECTIONS if (b := self.biases.get(n)) is True or (b and self.value(config, str(b))))
 
     def value(self, config: Mapping[str, Any], name: str) -> Any:
         """A field of config.json, or what stands for it where it is missing."""
@@ -141,9 +141,13 @@ def register(family: Family) -> None:
     Raises:
         TypeError: another one has its `model_type`.
     """
-    if known().get(family.model_type, family) != family:
-        raise TypeError(f"family '{family.model_type}' exists already")
+    _check_new(family, known())
     _plugged_in[family.model_type] = family
+
+
+def _check_new(family: Family, others: Mapping[str, Family]) -> None:
+    if others.get(family.model_type, family) != family:
+        raise TypeError(f"family '{family.model_type}' exists already, and is another")
 
 
 def known() -> dict[str, Family]:
@@ -176,6 +180,9 @@ def _packaged() -> tuple[dict[str, Family], dict[str, str]]:
     for point in entry_points(group="leanboard.families"):
         try:
             family = point.load()
+            if not isinstance(family, Family):
+                raise TypeError(f"{point.value} is no bench.family.Family")
+            _check_new(family, _found() | families)
             families[family.model_type] = family
         except Exception as error:  # a plug-in may fail in any way; it is listed, and the others go on
             problems[point.name] = f"{type(error).__name__}: {error}"

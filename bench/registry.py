@@ -132,13 +132,20 @@ def load_registry(plugins: Sequence[Path] = ()) -> Registry:
     for path in _children(METHODS):
         registry.add(path.stem, BUILT_IN, partial(_load_built_in, path.stem))
     named = [Path(p) for p in os.environ.get("LEANBOARD_PLUGINS", "").split(os.pathsep) if p]
-    for root in [*plugins, *named]:
+    for root in dict.fromkeys(path.resolve() for path in [*plugins, *named]):
         for path in _plugins_at(root):
             registry.add(path.stem, str(path), partial(_load_file, path))
     for point in entry_points(group="leanboard.methods"):
         registry.add(point.name, f"package {point.dist.name if point.dist else point.value}", point.load)
     registry.broken |= {name: f"family, {why}" for name, why in broken().items()}
     return registry
+
+
+def share_plugins(plugins: Sequence[Path]) -> None:
+    """Have `plugins` looked into by all processes that this one starts: their models may be of a plug-in's family."""
+    named = os.environ.get("LEANBOARD_PLUGINS", "")
+    paths = dict.fromkeys([*(str(path.resolve()) for path in plugins), *filter(None, named.split(os.pathsep))])
+    os.environ["LEANBOARD_PLUGINS"] = os.pathsep.join(paths)
 
 
 @cache

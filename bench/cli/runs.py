@@ -206,12 +206,13 @@ def planned(
     offline: bool,
     trust_remote_code: bool,
 ) -> Plan:
-    from bench.registry import load_registry
+    from bench.registry import load_registry, share_plugins
     from bench.run.plan import make_plan
     from bench.suite import load_suite
 
     if weights not in (None, "random"):
         raise unknown("kind of weights", str(weights), ["random"], "--weights")
+    share_plugins(plugins or [])
     return make_plan(
         load_suite(suite),
         load_registry(plugins or []),

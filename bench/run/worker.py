@@ -24,7 +24,7 @@ from bench.paths import artifact_path
 from bench.record.locks import cell_lock
 from bench.record.schema import ArtifactRecord, Failure, MeasureRecord
 from bench.record.store import Store
-from bench.registry import Registry, load_registry, tasks_named
+from bench.registry import Registry, load_registry, share_plugins, tasks_named
 from bench.run.agreement import check_checkpoint_agrees, check_task_agrees
 from bench.run.cells import ArtifactCell, Job, MeasureCell
 from bench.run.outcome import artifact_record, done, failure_of, measure_record, status_of
@@ -43,6 +43,7 @@ def main() -> None:
     os.dup2(2, 1)  # whatever a library prints joins standard error
     threading.Thread(target=_die_with_parent, daemon=True).start()
     job = Job.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    share_plugins(job.plugins)
     Worker(job, lambda event: print(json.dumps(event), file=events)).run()
 
 

@@ -1,4 +1,4 @@
-"""What is left of a model of any family computes what the dense model does with the rest put to zero."""
+"""What is left of a model of any family computes what the dense model does with zeros for the rest, and is counted."""
 
 import json
 import subprocess
