@@ -176,7 +176,8 @@ def _found() -> dict[str, Family]:
 @cache
 def _packaged() -> tuple[dict[str, Family], dict[str, str]]:
     """What entry points of the group `leanboard.families` give: families, and reasons why others could not be had."""
-    families, problems = {}, {}
+    families: dict[str, Family] = {}
+    problems: dict[str, str] = {}
     for point in entry_points(group="leanboard.families"):
         try:
             family = point.load()
