@@ -33,12 +33,14 @@ def conformance(
 
     entry = load_registry(plugins or []).method(name)
     from bench.conformance.kit import examine
+    from bench.conformance.reader import Reader
 
     outcomes = []
-    for outcome in examine(entry):
-        outcomes.append(outcome)
-        if not as_json:
-            typer.echo(f"{outcome.status:9}  {outcome.check}: {outcome.reason}")
+    with Reader() as reader:
+        for outcome in examine(entry, reader):
+            outcomes.append(outcome)
+            if not as_json:
+                typer.echo(f"{outcome.status:9}  {outcome.check}: {outcome.reason}")
     failed = sum(outcome.status == "failed" for outcome in outcomes)
     if as_json:
         show([vars(outcome) for outcome in outcomes], True)

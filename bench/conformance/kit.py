@@ -15,6 +15,7 @@ from transformers.utils import logging
 
 from bench.conformance.checks import CHECKS, Check
 from bench.conformance.declared import Failed, NotAsked
+from bench.conformance.reader import Reader
 from bench.conformance.trial import Trial
 from bench.errors import LeanboardError
 from bench.measure.memory import set_aside
@@ -33,16 +34,15 @@ class Outcome:
     seconds: float
 
 
-def examine(entry: MethodEntry) -> Iterator[Outcome]:
-    """Run every check on `entry`, giving each outcome as it is known."""
+def examine(entry: MethodEntry, reader: Reader) -> Iterator[Outcome]:
+    """Run every check on `entry`, giving each outcome as it is known; `reader` loads what is saved."""
     logging.disable_progress_bar()
     with tempfile.TemporaryDirectory(prefix="leanboard-") as folder, set_aside():
-        trial = Trial(entry, Path(folder))
-        with trial.reader():
-            for title, check in CHECKS.items():
-                start = time.perf_counter()
-                status, reason = _ask(check, trial)
-                yield Outcome(title, status, reason, time.perf_counter() - start)
+        trial = Trial(entry, Path(folder), reader)
+        for title, check in CHECKS.items():
+            start = time.perf_counter()
+            status, reason = _ask(check, trial)
+            yield Outcome(title, status, reason, time.perf_counter() - start)
 
 
 def _ask(check: Check, trial: Trial) -> tuple[Status, str]:

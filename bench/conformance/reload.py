@@ -1,7 +1,8 @@
 """A process of its own that loads checkpoints as one without Leanboard does, and saves their logits.
 
-Standard input has one JSON line per checkpoint, {"folder": …, "out": …}; the logits of `probe_ids` go to `out`. Of a
-checkpoint is used what lies in its folder, and transformers; Leanboard cannot be imported here.
+Standard input has one JSON line per checkpoint, {"folder": …, "out": …}; the logits of `probe_ids` go to `out`, and a
+line {"error": …} to standard output, null where all went well. Of a checkpoint is used what lies in its folder, and
+transformers; Leanboard cannot be imported here.
 """
 
 import importlib
@@ -43,11 +44,16 @@ def class_in(folder: Path) -> Any:
 
 def main() -> None:
     sys.modules["bench"] = sys.modules["methods"] = None  # type: ignore[assignment]
+    replies, sys.stdout = sys.stdout, sys.stderr  # whatever else is printed is no reply
     for line in sys.stdin:
-        order = json.loads(line)
+        order, error = json.loads(line), None
         folder = Path(order["folder"])
-        model = class_in(folder).from_pretrained(folder, dtype=torch.float32)
-        save_file({"logits": logits_of(model.eval())}, order["out"])
+        try:
+            model = class_in(folder).from_pretrained(folder, dtype=torch.float32)
+            save_file({"logits": logits_of(model.eval())}, order["out"])
+        except Exception as raised:  # loading may fail in any way; the other checkpoints go on
+            error = f"{type(raised).__name__}: {raised}"
+        print(json.dumps({"error": error}), file=replies, flush=True)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import random
-import subprocess
-import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +11,11 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import PreTrainedModel
 
-from bench.conformance import reload
+from bench.conformance.reader import Reader
 from bench.conformance.reload import logits_of, probe_ids
 from bench.conformance.tiny import make_checkpoint, make_uneven_checkpoint, variants
 from bench.families import DEFAULT
@@ -39,7 +34,7 @@ MODELS: dict[str, dict[str, Any]] = {
 SIZE: dict[str, Any] = {"layers": 4, "channels": 256}
 UNEVEN = "uneven"
 SMALL = {"steps": 2, "batch_size": 2, "micro_batch": 2, "holdout": 0, "max_length": 24, "sweeps": 10, "spans": 2}
-"""Fields of the training settings, where a method has them: the whole method, in seconds."""
+"""Fields of settings that say how long something goes on, where a method has them: the whole method, in seconds."""
 
 
 def models_of_families() -> dict[str, dict[str, Any]]:
@@ -109,32 +104,12 @@ class TrialRun:
 
 
 class Trial:
-    """The runs of one method that the checks ask for, each made once, in `folder`."""
+    """The runs of one method that the checks ask for, each made once, in `folder`; `reader` loads what they saved."""
 
-    def __init__(self, entry: MethodEntry, folder: Path) -> None:
-        self.entry, self.folder = entry, folder
+    def __init__(self, entry: MethodEntry, folder: Path, reader: Reader) -> None:
+        self.entry, self.folder, self.reader = entry, folder, reader
         self.traits = entry.cls.traits
         self._runs: dict[str, TrialRun | Exception] = {}
-        self._reader: subprocess.Popen[str] | None = None
-
-    @contextmanager
-    def reader(self) -> Iterator[subprocess.Popen[str]]:
-        """The process that reloads: started early, its imports take no time from the checks that come before."""
-        if self._reader is not None:
-            yield self._reader
-            return
-        self._reader = subprocess.Popen(
-            [sys.executable, "-P", reload.__file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        with self._reader:
-            try:
-                yield self._reader
-            finally:
-                self._reader.kill()
 
     @property
     def sized(self) -> bool:
@@ -211,20 +186,6 @@ class Trial:
             return build(order, self.folder / name, Stages(order.device))
         finally:
             hook.remove()
-
-    def reload(self, runs: Iterable[TrialRun]) -> list[torch.Tensor]:
-        """The logits of each run's checkpoint, from a process that never saw the model.
-
-        Raises:
-            RuntimeError: a checkpoint cannot be loaded there.
-        """
-        orders = [(run.built.path, Path(f"{run.built.path}.logits")) for run in runs]
-        lines = "".join(json.dumps({"folder": str(folder), "out": str(out)}) + "\n" for folder, out in orders)
-        with self.reader() as reader:
-            _, errors = reader.communicate(lines)
-        if reader.returncode:
-            raise RuntimeError(errors.strip().splitlines()[-1])
-        return [load_file(out)["logits"] for _, out in orders]
 
 
 def _global_state() -> dict[str, Any]:

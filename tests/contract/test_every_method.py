@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from bench.conformance.kit import examine
+from bench.conformance.reader import Reader
 from bench.registry import MethodEntry, load_registry
 
 REGISTRY = load_registry()
@@ -16,8 +17,8 @@ def test_no_method_is_broken() -> None:
 
 
 @pytest.mark.parametrize("entry", REGISTRY.methods.values(), ids=list(REGISTRY.methods))
-def test_method_keeps_the_contract(entry: MethodEntry) -> None:
-    outcomes = list(examine(entry))
+def test_method_keeps_the_contract(entry: MethodEntry, reader: Reader) -> None:
+    outcomes = list(examine(entry, reader))
     assert [f"{o.check}: {o.reason}" for o in outcomes if o.status == "failed"] == []
     assert sum(o.status == "ok" for o in outcomes) > len(outcomes) / 2
 

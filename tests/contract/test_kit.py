@@ -14,6 +14,7 @@ from bench.blocks.settings import SelectionConfig, TrainingConfig
 from bench.blocks.train import train
 from bench.conformance.checks import CHECKS
 from bench.conformance.declared import Failed, NotAsked
+from bench.conformance.reader import Reader
 from bench.conformance.trial import Trial
 from bench.errors import BudgetExceeded, LeanboardError
 from bench.method import Context, Method, MethodConfig, Traits
@@ -224,20 +225,29 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("method", "check", "sentence"), FAULTS, ids=[fault[0].__name__ for fault in FAULTS])
-def test_a_fault_is_found(method: type[Method], check: str, sentence: str, tmp_path: Path) -> None:
-    trial = Trial(MethodEntry(method, "a test"), tmp_path)
+def test_a_fault_is_found(method: type[Method], check: str, sentence: str, tmp_path: Path, reader: Reader) -> None:
+    trial = Trial(MethodEntry(method, "a test"), tmp_path, reader)
     with pytest.raises((Failed, LeanboardError), match=sentence):
         CHECKS[check](trial)
 
 
-def test_a_sound_method_passes(tmp_path: Path) -> None:
-    trial = Trial(MethodEntry(Sound, "a test"), tmp_path)
+def test_a_sound_method_passes(tmp_path: Path, reader: Reader) -> None:
+    trial = Trial(MethodEntry(Sound, "a test"), tmp_path, reader)
     for check in ("metadata", "unknown key", "bad values", "presets and card", "runs", "honest counts", "reload"):
         assert CHECKS[check](trial)
 
 
-def test_what_makes_no_sense_is_not_asked(tmp_path: Path) -> None:
-    trial = Trial(load_registry().method("dense"), tmp_path)
+def test_what_makes_no_sense_is_not_asked(tmp_path: Path, reader: Reader) -> None:
+    trial = Trial(load_registry().method("dense"), tmp_path, reader)
     for check in ("size targets", "step budget", "interruption"):
         with pytest.raises(NotAsked):
             CHECKS[check](trial)
+
+
+def test_a_checkpoint_that_cannot_be_loaded_is_told_and_the_reader_goes_on(tmp_path: Path, reader: Reader) -> None:
+    trial = Trial(MethodEntry(Sound, "a test"), tmp_path, reader)
+    built = trial.run("mha", None).built.path
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RuntimeError, match=r"Error: .*empty"):
+        reader.logits(tmp_path / "empty")
+    assert reader.logits(built).shape[:2] == (2, 24)
