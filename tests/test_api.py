@@ -53,6 +53,7 @@ def test_methods_that_train_take_the_callers_ids_and_steps(tiny_gqa: Path, tmp_p
     assert (artifact.path / "adapter" / "adapter_model.safetensors").exists() == (method in ("lora", "capaboost"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recovery", ["lora", "grouped"])
 @pytest.mark.parametrize("method", ["saap", "trawl"])
 def test_a_recovery_may_follow(tiny_gqa: Path, tmp_path: Path, method: str, recovery: str) -> None:

@@ -158,6 +158,7 @@ def test_a_foreign_record_is_named_and_left_alone(tmp_path: Path) -> None:
     assert foreign.read_text() == '{"kind": "artifact", "key": 3}'
 
 
+@pytest.mark.slow
 def test_report_check_fails_on_any_byte_of_difference(tmp_path: Path) -> None:
     shutil.copytree(OLD_RECORDS, tmp_path / "results")
     assert leanboard(tmp_path, "report").returncode == 0
@@ -221,6 +222,7 @@ def test_doctor_reports_what_it_found(tmp_path: Path) -> None:
     assert done.returncode == (0 if all(row["ok"] for row in findings.values()) else 1)
 
 
+@pytest.mark.slow
 def test_speed_of_two_folders(tmp_path: Path, tiny_mha: Path, tiny_gqa: Path) -> None:
     arguments = ["--batch", "2", "--batch", "1", "--prompt", "6", "--new", "3", "--rounds", "2", "--json"]
     done = leanboard(tmp_path, "measure-speed", str(tiny_mha), str(tiny_gqa), *arguments)

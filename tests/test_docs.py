@@ -6,7 +6,11 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
+import pytest
+
 from tests.suites import leanboard, make_suite
+
+pytestmark = pytest.mark.slow
 
 PAGE = (Path(__file__).parents[1] / "docs" / "add-a-method.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)(?: title=(\S+))?\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)

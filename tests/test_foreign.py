@@ -17,6 +17,8 @@ from bench.suite import load_suite
 from tests.suites import leanboard, make_suite
 from tests.tiny import make_checkpoint
 
+pytestmark = pytest.mark.slow
+
 CODE = """
 from pathlib import Path
 from transformers import LlamaConfig, LlamaForCausalLM

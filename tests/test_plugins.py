@@ -14,6 +14,8 @@ from bench.registry import load_registry, load_tasks
 from bench.scaffold import new_method
 from tests.suites import environment, leanboard, make_suite
 
+pytestmark = pytest.mark.slow
+
 BROKEN = "import a_module_that_does_not_exist\n"
 FILE = '''
 from bench.method import Context, Method, Traits

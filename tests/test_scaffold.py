@@ -9,6 +9,8 @@ from bench.errors import UsageError
 from bench.scaffold import FILES, TEMPLATE, new_method
 from tests.suites import leanboard
 
+pytestmark = pytest.mark.slow
+
 
 def test_it_says_what_it_wrote_and_what_to_do_next(tmp_path: Path) -> None:
     done = leanboard(tmp_path, "new-method", "my_first2", "--into", "there")

@@ -14,6 +14,8 @@ import pytest
 
 from bench.registry import load_registry
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("bench", "methods", "tasks")
 

@@ -103,7 +103,7 @@ def flat(scores):
 
 
 @pytest.mark.parametrize("importance", ["vectorize", "param_first", "param_second", "param_mix"])
-@pytest.mark.parametrize("rows", [5, 37])
+@pytest.mark.parametrize("rows", [5, pytest.param(37, marks=pytest.mark.slow)])
 def test_turns_change_no_score(monkeypatch, importance, rows):
     ids = token_ids(rows, 8)
     whole = flat(score_groups(make(), LAYERS, importance, "sum", ids)), score_hidden(make(), importance, "sum", ids)

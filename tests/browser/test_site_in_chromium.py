@@ -9,6 +9,8 @@ from bench.record.store import AnyRecord
 from tests.browser.conftest import Open
 from tests.report.boards import SCRIPT, cells, five_hundred, hostile
 
+pytestmark = pytest.mark.slow
+
 RESULTS = Path(__file__).parents[2] / "results"
 PPL = "wikitext2.ppl_token@2048/limit4"
 SPEED = "generate.speedup@hf/b1/p64/n128"

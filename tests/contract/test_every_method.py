@@ -9,6 +9,8 @@ from bench.conformance.kit import examine
 from bench.conformance.reader import Reader
 from bench.registry import MethodEntry, load_registry
 
+pytestmark = pytest.mark.slow
+
 REGISTRY = load_registry()
 
 

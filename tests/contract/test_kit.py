@@ -231,6 +231,7 @@ def test_a_fault_is_found(method: type[Method], check: str, sentence: str, tmp_p
         CHECKS[check](trial)
 
 
+@pytest.mark.slow
 def test_a_sound_method_passes(tmp_path: Path, reader: Reader) -> None:
     trial = Trial(MethodEntry(Sound, "a test"), tmp_path, reader)
     for check in ("metadata", "unknown key", "bad values", "presets and card", "runs", "honest counts", "reload"):
@@ -244,6 +245,7 @@ def test_what_makes_no_sense_is_not_asked(tmp_path: Path, reader: Reader) -> Non
             CHECKS[check](trial)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_cannot_be_loaded_is_told_and_the_reader_goes_on(tmp_path: Path, reader: Reader) -> None:
     trial = Trial(MethodEntry(Sound, "a test"), tmp_path, reader)
     built = trial.run("mha", None).built.path

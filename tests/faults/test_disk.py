@@ -21,6 +21,8 @@ from tests.run.bad import jobs_of, write_plugins
 from tests.run.test_sweep import good
 from tests.suites import leanboard, make_suite
 
+pytestmark = pytest.mark.slow
+
 Mount = Callable[..., None]
 
 

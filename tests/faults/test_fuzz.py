@@ -32,6 +32,8 @@ from tests.record.records import accuracy, artifact, perplexity, speed
 from tests.suites import make_suite
 from tests.tiny import make_checkpoint
 
+pytestmark = pytest.mark.slow
+
 TIMES = 150
 fuzz = settings(
     max_examples=TIMES,

@@ -20,6 +20,8 @@ from tests.record.records import provenance
 from tests.run.test_sweep import good, records, start
 from tests.suites import CALIBRATION, leanboard, make_suite
 
+pytestmark = pytest.mark.slow
+
 LORA = {"name": "lora", "steps": 6, "holdout": 4, "batch_size": 4, "micro_batch": 2, "max_length": 32}
 SUITE = {
     "methods": ["random", {"name": "magnitude", "recovery": LORA}],

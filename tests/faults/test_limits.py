@@ -17,6 +17,8 @@ from tests.faults.conftest import Tally
 from tests.run.bad import jobs_of, write_plugins
 from tests.suites import environment, leanboard, make_suite
 
+pytestmark = pytest.mark.slow
+
 EAT = """
 held = []
 while True:

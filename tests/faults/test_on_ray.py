@@ -18,6 +18,8 @@ from tests.faults.conftest import Tally
 from tests.run.bad import jobs_of, write_plugins
 from tests.suites import environment, leanboard, make_suite
 
+pytestmark = pytest.mark.slow
+
 WAITS = """
 from pathlib import Path
 root = Path({root!r})

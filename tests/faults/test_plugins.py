@@ -11,6 +11,8 @@ from tests.faults.conftest import Tally
 from tests.run.bad import jobs_of, write_plugins
 from tests.suites import make_suite
 
+pytestmark = pytest.mark.slow
+
 DISTURBS = """
 random.seed(7); np.random.seed(7); torch.manual_seed(7)
 torch.set_num_threads(torch.get_num_threads() + 1)

@@ -13,6 +13,8 @@ from bench.report import report
 from tests.faults.conftest import Tally
 from tests.record.records import accuracy, artifact, perplexity
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("record", [artifact(), perplexity(artifact(), 20.0)], ids=["artifact", "measure"])
 def test_every_truncation_is_an_error_and_the_file_stays(

@@ -145,6 +145,7 @@ def test_the_target_rises_to_the_sparsity(ramp, half):
     assert lagrangian.penalty(torch.tensor(0.1), 50).item() == pytest.approx((2 * gap + 3 * gap**2).item())
 
 
+@pytest.mark.slow
 def test_toy_training_ends_at_the_sparsity_and_keeps_what_matters():
     """The loss is a weighted squared distance of all masks from 1; the first half of the channels weighs most."""
     sparsity, masks = 0.3, make_masks()

@@ -226,6 +226,7 @@ def test_every_search_meets_the_target_and_spares_the_outer_blocks(shape, search
     assert (len(widths) == 1) == (search == "uniform")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("round_to", [1, 32])
 @pytest.mark.parametrize("search", ["asi", "uniform"])
 def test_real_widths_are_met_within_a_quarter_of_a_point(search, round_to):
@@ -262,6 +263,7 @@ def test_search_steps_calibrate_anew_and_end_at_the_same_size():
     assert kept_of(steps) != kept_of(once)
 
 
+@pytest.mark.slow
 def test_the_scores_decide_and_the_seed_draws_the_text():
     def kept(seed=0, **config):
         return kept_of(prune(make_model().requires_grad_(False), seed=seed, **config))

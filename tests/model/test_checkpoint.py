@@ -57,12 +57,14 @@ print(json.dumps([float(x) for x in logits]))
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_a_fresh_process_gives_the_same_logits(saved: tuple[Path, torch.Tensor]) -> None:
     folder, expected = saved
     code = "import bench.model\nfrom transformers import AutoModelForCausalLM as A\nmodel = A.from_pretrained(folder)"
     assert fresh_process(folder, code, PYTHONPATH=str(ROOT)) == expected[0, -1].tolist()
 
 
+@pytest.mark.slow
 def test_a_process_without_leanboard_gives_the_same_logits(saved: tuple[Path, torch.Tensor]) -> None:
     folder, expected = saved
     code = """

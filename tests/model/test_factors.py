@@ -141,6 +141,7 @@ def test_a_checkpoint_comes_back(shape: dict[str, int], mode: int, kind: str, tm
     assert [len(entry["slices"]) for entry in config["factors"]] == [len(s.slices) for s in chosen]
 
 
+@pytest.mark.slow
 def test_a_process_without_leanboard_loads_it(tmp_path: Path) -> None:
     model, _, _ = factored(GQA, 2, "kv_group")
     folder = tmp_path / "c"

@@ -17,6 +17,8 @@ from bench.random_weights import Recipe, recipe_of
 from bench.record.store import Store
 from tests.suites import environment, leanboard, make_suite
 
+pytestmark = pytest.mark.slow
+
 SHAPE = {
     "hidden_size": 32,
     "intermediate_size": 48,

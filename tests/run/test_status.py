@@ -18,6 +18,8 @@ from tests.run.bad import write_plugins
 from tests.run.test_sweep import records, start, wait_for
 from tests.suites import leanboard, make_suite
 
+pytestmark = pytest.mark.slow
+
 WAITS_AT_FIRST = """
 if not os.path.exists("{flag}"):
     open("{flag}", "w").close()

@@ -16,6 +16,8 @@ from bench.record.store import Store
 from tests.run.bad import write_plugins
 from tests.suites import environment, leanboard, make_suite
 
+pytestmark = pytest.mark.slow
+
 TASKS = ["size", "wikitext2@128/limit2"]
 SPEED = "generate@hf/b1/p4/n2"
 BAD_METHODS = {

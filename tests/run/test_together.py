@@ -5,8 +5,12 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from bench.record.store import Store
 from tests.suites import environment, make_suite
+
+pytestmark = pytest.mark.slow
 
 RUN = """
 import sys

@@ -14,6 +14,8 @@ from bench.serve.export import export, servable
 from tests.model.test_checkpoint import IDS, fresh_process
 from tests.serve.board import row
 
+pytestmark = pytest.mark.slow
+
 ALONE = """
 sys.modules["bench"] = None  # as if it were not installed
 from transformers import AutoModelForCausalLM as A

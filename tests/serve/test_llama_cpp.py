@@ -12,7 +12,7 @@ from bench.model.checkpoint import load_checkpoint
 from bench.serve.gguf import write_gguf
 from tests.artefacts import SHAPES, make
 
-pytest.importorskip("xllamacpp", reason="llama.cpp's binding is not installed: tox -e vllm")
+pytestmark = pytest.mark.vllm
 
 PROMPT = [5, 9, 200, 33, 7]
 NEW = 24

@@ -14,6 +14,8 @@ from bench.model.checkpoint import load_checkpoint
 from tests.artefacts import make
 from tests.serve.lm_task import score_of, write_task
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -14,6 +14,8 @@ from bench.registry import tasks_named
 from bench.shape import Shape
 from tests.artefacts import make
 
+pytestmark = pytest.mark.vllm
+
 WORK = Workload(3, 20, 9)
 BLOCK = 128
 KV_HEADS = 2 + 1 + 2 + 2

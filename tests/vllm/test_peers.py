@@ -18,6 +18,8 @@ from bench.model.checkpoint import load_checkpoint
 from tests.artefacts import make
 from tests.serve.lm_task import score_of, write_task
 
+pytestmark = pytest.mark.vllm
+
 LIMITS = {"dtype": "float32", "enforce_eager": True, "max_model_len": 128, "max_num_seqs": 2}
 CACHE = 32 << 20
 

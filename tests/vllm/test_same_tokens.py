@@ -12,6 +12,8 @@ import torch
 from bench.model.checkpoint import load_checkpoint
 from tests.artefacts import KINDS, SHAPES, make
 
+pytestmark = pytest.mark.vllm
+
 PROMPTS = [[5, 9, 200, 33, 7], [17, 120, 3], [250, 251, 252, 60, 61, 62, 63, 64]]
 NEW = 24
 CASES = [(kind, shape) for shape in SHAPES for kind in (*KINDS, "merged")]

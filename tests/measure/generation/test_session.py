@@ -24,6 +24,8 @@ from bench.measure.subject import Subject
 from bench.shape import Shape
 from tests.measure.generation.fakes import SPEC, TASK, WORK, values
 
+pytestmark = pytest.mark.slow
+
 
 def checkpoint(folder: Path, work: Workload = WORK) -> Checkpoint:
     return Checkpoint(folder, "float32", "cpu", work)
