@@ -51,6 +51,22 @@ class Projection:
 
 
 @dataclass(frozen=True)
+class Gguf:
+    """An architecture of llama.cpp that computes what a family's models do, and what it can hold.
+
+    `interleaved` says that it rotates neighbouring rows of a head together, so that the halves of a head are woven;
+    `uneven` that widths may differ from layer to layer, `rope_factors` that it reads a factor for each frequency (as
+    Llama 3 needs), `biases` which projections may have one.
+    """
+
+    architecture: str
+    interleaved: bool = False
+    uneven: bool = False
+    rope_factors: bool = False
+    biases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Family:
     """The modules of a decoder by their paths, and how its config.json is read.
 
@@ -58,6 +74,11 @@ class Family:
     field of the config says so. `head_norms` are norms of each head's rows of a projection, by its name. `epsilon` is
     the config's field for that of all norms, `defaults` what transformers takes where config.json is silent.
     `has_window` tells whether `sliding_window` and its like mean anything.
+
+    Servers: `gguf` lists architectures of llama.cpp, the first that can hold a model is taken. `in_vllm` names the
+    architecture of vLLM whose layers a lean model is built from, where that of its own will not do, and
+    `in_vllm_fields` what its config must say as well; `derives_head_dim` tells that vLLM's own takes hidden/heads for
+    the width of a head, whatever config.json says, so that no other width is saved as a stock checkpoint.
     """
 
     model_type: str
@@ -76,6 +97,10 @@ class Family:
     head_norms: Mapping[str, str] = field(default_factory=dict, hash=False)
     defaults: Mapping[str, Any] = field(default_factory=dict, hash=False)
     has_window: bool = False
+    gguf: tuple[Gguf, ...] = ()
+    in_vllm: str = ""
+    in_vllm_fields: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    derives_head_dim: bool = False
 
     def __post_init__(self) -> None:
         if tuple(projection.name for projection in self.projections) != PROJECTIONS:
@@ -91,6 +116,11 @@ class Family:
     def lean_type(self) -> str:
         """The `model_type` of a checkpoint of ours whose layers differ."""
         return LEAN + self.model_type
+
+    @property
+    def lean_architecture(self) -> str:
+        """The causal language model of such a checkpoint, as its config.json names it."""
+        return f"Lean{self.architecture}"
 
     def projection(self, name: str) -> Projection:
         return self.projections[PROJECTIONS.index(name)]

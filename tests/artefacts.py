@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -17,7 +18,33 @@ from bench.model.surgery import add_bottlenecks, factorize, kept_of, prune
 from bench.shape import BlockKept, Kept
 from tests.tiny import make_checkpoint, make_model, make_tokenizer
 
-SHAPES = {"mha": {"hidden": 128}, "gqa": {"hidden": 128, "kv_heads": 2, "tied": True}}
+MHA: dict[str, Any] = {"hidden": 128}
+GQA: dict[str, Any] = {"hidden": 128, "kv_heads": 2, "tied": True}
+BIASES = {"attention_bias": True, "mlp_bias": True}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+SHAPES: dict[str, dict[str, Any]] = {
+    "mha": MHA,
+    "gqa": GQA,
+    "biased": {**GQA, **BIASES, "tied": False},
+    "llama3": {**GQA, "rope_parameters": LLAMA3},
+    "mistral-mha": {**MHA, "family": "mistral", "sliding_window": None},
+    "mistral-gqa": {**GQA, "family": "mistral", "sliding_window": 6},
+    "qwen2-mha": {**MHA, "family": "qwen2", "tied": True},
+    "qwen2-gqa": {**GQA, "family": "qwen2", "tied": False},
+    "qwen2-window": {
+        **GQA, "family": "qwen2", "use_sliding_window": True, "sliding_window": 6, "max_window_layers": 0
+    },
+    "qwen3-mha": {**MHA, "family": "qwen3"},
+    "qwen3-gqa": {**GQA, "family": "qwen3", "head_dim": 64},
+}
+"""MHA and GQA of every family, heads tied and not; what else a table says of some."""
 
 
 def uneven(model: PreTrainedModel) -> PreTrainedModel:
