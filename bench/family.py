@@ -56,13 +56,14 @@ class Gguf:
 
     `interleaved` says that it rotates neighbouring rows of a head together, so that the halves of a head are woven;
     `uneven` that widths may differ from layer to layer, `rope_factors` that it reads a factor for each frequency (as
-    Llama 3 needs), `biases` which projections may have one.
+    Llama 3 needs), `biases` which projections may have one, `derives_head_dim` that heads must be hidden/heads wide.
     """
 
     architecture: str
     interleaved: bool = False
     uneven: bool = False
     rope_factors: bool = False
+    derives_head_dim: bool = False
     biases: tuple[str, ...] = ()
 
 

@@ -20,7 +20,6 @@ from tests.tiny import make_checkpoint, make_model, make_tokenizer
 
 MHA: dict[str, Any] = {"hidden": 128}
 GQA: dict[str, Any] = {"hidden": 128, "kv_heads": 2, "tied": True}
-BIASES = {"attention_bias": True, "mlp_bias": True}
 LLAMA3 = {
     "rope_type": "llama3",
     "rope_theta": 10000.0,
@@ -29,22 +28,21 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
 }
-SHAPES: dict[str, dict[str, Any]] = {
-    "mha": MHA,
-    "gqa": GQA,
-    "biased": {**GQA, **BIASES, "tied": False},
-    "llama3": {**GQA, "rope_parameters": LLAMA3},
+WINDOW = {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 0}
+
+SHAPES = {"mha": MHA, "gqa": GQA}
+"""Of LLaMAs without biases."""
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "biased": {**GQA, "attention_bias": True, "mlp_bias": True, "rope_parameters": LLAMA3, "tied": False},
     "mistral-mha": {**MHA, "family": "mistral", "sliding_window": None},
-    "mistral-gqa": {**GQA, "family": "mistral", "sliding_window": 6},
-    "qwen2-mha": {**MHA, "family": "qwen2", "tied": True},
-    "qwen2-gqa": {**GQA, "family": "qwen2", "tied": False},
-    "qwen2-window": {
-        **GQA, "family": "qwen2", "use_sliding_window": True, "sliding_window": 6, "max_window_layers": 0
-    },
+    "mistral-gqa": {**GQA, "family": "mistral", "sliding_window": 16},
+    "qwen2-mha": {**MHA, "family": "qwen2"},
+    "qwen2-gqa": {**GQA, "family": "qwen2", **WINDOW},
     "qwen3-mha": {**MHA, "family": "qwen3"},
     "qwen3-gqa": {**GQA, "family": "qwen3", "head_dim": 64},
 }
-"""MHA and GQA of every family, heads tied and not; what else a table says of some."""
+"""Of LLaMAs as Llama 3 can be, and of the other families."""
 
 
 def uneven(model: PreTrainedModel) -> PreTrainedModel:
@@ -104,7 +102,7 @@ def make(kind: str, shape: str, folder: Path) -> Path:
     if kind == "merged":
         return merged(shape, folder)
     with torch.no_grad():
-        model = KINDS[kind](make_model(**SHAPES[shape]))
+        model = KINDS[kind](make_model(**(SHAPES | FAMILIES)[shape]))
     save_checkpoint(
         folder, model, make_tokenizer(), ingredients={"kind": kind}, achieved={"params": 0.1}, kept=kept_of(model)
     )
@@ -113,7 +111,7 @@ def make(kind: str, shape: str, folder: Path) -> Path:
 
 def merged(shape: str, folder: Path) -> Path:
     """A PEFT adapter trained and merged by the method `lora`."""
-    dense = make_checkpoint(folder.with_name(f"{folder.name}-dense"), **SHAPES[shape])
+    dense = make_checkpoint(folder.with_name(f"{folder.name}-dense"), **(SHAPES | FAMILIES)[shape])
     ids = torch.randint(3, 300, (8, 32), generator=torch.Generator().manual_seed(0))
     compress(dense, "lora", config={"steps": 3}, calibration=ids, out=folder)
     return folder

@@ -10,7 +10,7 @@ QWEN2 = LLAMA.but(
     architecture="Qwen2ForCausalLM",
     biases=dict.fromkeys((Q, K, V), True),
     has_window=True,
-    gguf=(Gguf("qwen2", biases=(Q, K, V)), DECI),
+    gguf=(Gguf("qwen2", derives_head_dim=True, biases=(Q, K, V)), DECI),
     in_vllm="LlamaForCausalLM",
     in_vllm_fields={"qkv_bias": True},
     derives_head_dim=True,
