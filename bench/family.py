@@ -76,7 +76,8 @@ class Family:
     the config's field for that of all norms, `defaults` what transformers takes where config.json is silent.
     `has_window` tells whether `sliding_window` and its like mean anything.
 
-    Servers: `gguf` lists architectures of llama.cpp, the first that can hold a model is taken. `in_vllm` names the
+    Servers: `gguf` lists architectures of llama.cpp, the first that can hold a model is taken; `splits` are, by its
+    names, the regular expressions by which tokenizers of the family find words. `in_vllm` names the
     architecture of vLLM whose layers a lean model is built from, where that of its own will not do, and
     `in_vllm_fields` what its config must say as well; `derives_head_dim` tells that vLLM's own takes hidden/heads for
     the width of a head, whatever config.json says, so that no other width is saved as a stock checkpoint.
@@ -99,6 +100,7 @@ class Family:
     defaults: Mapping[str, Any] = field(default_factory=dict, hash=False)
     has_window: bool = False
     gguf: tuple[Gguf, ...] = ()
+    splits: Mapping[str, str] = field(default_factory=dict, hash=False)
     in_vllm: str = ""
     in_vllm_fields: Mapping[str, Any] = field(default_factory=dict, hash=False)
     derives_head_dim: bool = False

@@ -33,6 +33,11 @@ WINDOW = {"use_sliding_window": True, "sliding_window": 16, "max_window_layers":
 SHAPES = {"mha": MHA, "gqa": GQA}
 """Of LLaMAs without biases."""
 
+PLUGGED_IN: dict[str, dict[str, Any]] = {
+    "granite": {**GQA, "family": "granite", "residual_multiplier": 0.5, "logits_scaling": 2.0}
+}
+"""Of the family in tests/plugins."""
+
 FAMILIES: dict[str, dict[str, Any]] = {
     "biased": {**GQA, "attention_bias": True, "mlp_bias": True, "rope_parameters": LLAMA3, "tied": False},
     "mistral-mha": {**MHA, "family": "mistral", "sliding_window": None},
@@ -102,7 +107,7 @@ def make(kind: str, shape: str, folder: Path) -> Path:
     if kind == "merged":
         return merged(shape, folder)
     with torch.no_grad():
-        model = KINDS[kind](make_model(**(SHAPES | FAMILIES)[shape]))
+        model = KINDS[kind](make_model(**(SHAPES | FAMILIES | PLUGGED_IN)[shape]))
     save_checkpoint(
         folder, model, make_tokenizer(), ingredients={"kind": kind}, achieved={"params": 0.1}, kept=kept_of(model)
     )
@@ -111,7 +116,7 @@ def make(kind: str, shape: str, folder: Path) -> Path:
 
 def merged(shape: str, folder: Path) -> Path:
     """A PEFT adapter trained and merged by the method `lora`."""
-    dense = make_checkpoint(folder.with_name(f"{folder.name}-dense"), **(SHAPES | FAMILIES)[shape])
+    dense = make_checkpoint(folder.with_name(f"{folder.name}-dense"), **(SHAPES | FAMILIES | PLUGGED_IN)[shape])
     ids = torch.randint(3, 300, (8, 32), generator=torch.Generator().manual_seed(0))
     compress(dense, "lora", config={"steps": 3}, calibration=ids, out=folder)
     return folder

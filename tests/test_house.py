@@ -57,7 +57,6 @@ EXECUTES = {
 UNPICKLES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 KNOW_THE_FLAG = ("resolve", "make_plan")  # ours: they hand on what the user said
 KNOW_MODULES = {"bench/family.py", "bench/model/lean.py"}
-NOT_YET = ("bench/serve", "bench/model/gguf.py")
 HEAVY = {"torch", "transformers", "lm_eval", "peft", "datasets"}
 
 
@@ -230,7 +229,7 @@ def texts_of(path: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)
 def test_only_families_know_what_modules_are_called(path: Path) -> None:
-    if not name(path).startswith(("bench/families/", *NOT_YET)) and name(path) not in KNOW_MODULES:
+    if not name(path).startswith("bench/families/") and name(path) not in KNOW_MODULES:
         assert [text for text in texts_of(path) if WORDS.search(text)] == []
 
 

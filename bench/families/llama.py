@@ -6,6 +6,9 @@ from bench.family import Axis, Family, Gguf, Projection
 DECI = Gguf("deci", interleaved=True, uneven=True, rope_factors=True, biases=PROJECTIONS)
 """LLaMA with widths of their own in every layer, as a search for architectures (Puzzle) leaves them."""
 
+WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+"""What tokenizers since GPT-4's split text by; %s is what they do with digits."""
+
 LLAMA = Family(
     model_type="llama",
     title="LLaMA",
@@ -29,4 +32,5 @@ LLAMA = Family(
     head="lm_head",
     rotary="model.rotary_emb",
     gguf=(Gguf("llama", interleaved=True, rope_factors=True, biases=PROJECTIONS), DECI),
+    splits={"llama-bpe": WORDS % r"\p{N}{1,3}"},
 )

@@ -13,5 +13,6 @@ QWEN3 = LLAMA.but(
     head_norms={Q: "self_attn.q_norm", K: "self_attn.k_norm"},
     has_window=True,
     gguf=(Gguf("qwen3"),),
+    splits=QWEN2.splits,
     defaults={**QWEN2.defaults, "head_dim": 128},
 )

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from bench.errors import UsageError
 from bench.families import K, Q
-from bench.family import Gguf
+from bench.family import Family, Gguf
 from bench.shape import Shape
 
 FILE_TYPES = {
@@ -27,24 +27,8 @@ FILE_TYPES = {
     torch.bfloat16: gguf.LlamaFileType.MOSTLY_BF16,
 }
 BYTE_LEVEL = {"type": "ByteLevel", "use_regex": True}
-WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-
-
-def _split(numbers: str) -> list[dict[str, Any]]:
-    split = {"type": "Split", "pattern": {"Regex": WORDS % numbers}, "behavior": "Isolated", "invert": False}
-    return [split, {"type": "ByteLevel", "use_regex": False}]
-
-
-WHOLE_FIRST = "llama-bpe"
-"""With this one alone, llama.cpp takes words that are tokens whole, as `ignore_merges` says."""
-
-PRE_TOKENIZERS: dict[str, list[dict[str, Any]]] = {
-    "gpt-2": [BYTE_LEVEL],
-    "smollm": [{"type": "Digits", "individual_digits": True}, BYTE_LEVEL],
-    WHOLE_FIRST: _split(r"\p{N}{1,3}"),
-    "qwen2": _split(r"\p{N}"),
-}
-"""By llama.cpp's name: the steps of tokenizer.json's pre-tokenizer that it stands for."""
+PRE_TOKENIZERS = {"gpt-2": [BYTE_LEVEL], "smollm": [{"type": "Digits", "individual_digits": True}, BYTE_LEVEL]}
+"""By llama.cpp's name: the steps of tokenizer.json's pre-tokenizer that it stands for; families have more."""
 
 FACTORS_NEEDED = "llama3"
 """The type of rotary embedding that scales every frequency by a factor of its own."""
@@ -64,8 +48,6 @@ def form_of(config: dict[str, Any]) -> Gguf:
         raise UsageError("bottleneck adapters have no place in GGUF")
     if rope not in ("default", FACTORS_NEEDED):
         raise UsageError(f"rotary embeddings of type '{rope}' are not written to GGUF here")
-    if shape.head_dim % 2:
-        raise UsageError("heads of an odd number of dimensions cannot be rotated in pairs")
     if not shape.family.gguf:
         raise UsageError(f"the table of family {shape.family.model_type} names no architecture of llama.cpp")
     lacks = [_lack(form, shape, rope) for form in shape.family.gguf]
@@ -111,7 +93,7 @@ def write_gguf(model: PreTrainedModel, tokenizer: Path, file: Path, name: str) -
     shape = Shape.of(config)
     writer = gguf.GGUFWriter(file, form.architecture)
     notes = _describe(writer, model, shape, name)
-    notes += _add_tokenizer(writer, tokenizer, shape.vocab)
+    notes += _add_tokenizer(writer, tokenizer, shape)
     _add_weights(writer, model, shape, form)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -180,11 +162,11 @@ def interleaved(weight: torch.Tensor, heads: int) -> torch.Tensor:
     return weight.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
 
 
-def _add_tokenizer(writer: gguf.GGUFWriter, folder: Path, vocab: int) -> list[str]:
+def _add_tokenizer(writer: gguf.GGUFWriter, folder: Path, shape: Shape) -> list[str]:
     """A byte-level BPE, whole; of any other tokenizer nothing, with a note that says so."""
     file = folder / "tokenizer.json"
     content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    pre = _pre_tokenizer(content)
+    pre = _pre_tokenizer(content, shape.family)
     if pre is None:
         writer.add_tokenizer_model("none")
         no_bpe = "its own is no byte-level BPE that llama.cpp has a name for"
@@ -194,27 +176,30 @@ def _add_tokenizer(writer: gguf.GGUFWriter, folder: Path, vocab: int) -> list[st
     for added in content.get("added_tokens", []):
         kind_ = gguf.TokenType.CONTROL if added["special"] else gguf.TokenType.USER_DEFINED
         tokens[added["id"]] = (added["content"], kind_)
-    listed = [tokens.get(i, (f"[PAD{i}]", gguf.TokenType.UNUSED)) for i in range(vocab)]
+    listed = [tokens.get(i, (f"[PAD{i}]", gguf.TokenType.UNUSED)) for i in range(shape.vocab)]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)
     writer.add_token_list([token for token, _ in listed])
     writer.add_token_types([type_ for _, type_ in listed])
-    gguf.SpecialVocab(folder, load_merges=True, n_vocab=vocab).add_to_gguf(writer, quiet=True)
+    gguf.SpecialVocab(folder, load_merges=True, n_vocab=shape.vocab).add_to_gguf(writer, quiet=True)
     if content.get("normalizer") is None:
         return []
-    return ["llama.cpp does not normalise text as the tokenizer does (to Unicode's form NFC) before it looks for tokens"]
+    return ["llama.cpp does not normalise text to Unicode's form NFC before it looks for tokens, as the tokenizer does"]
 
 
-def _pre_tokenizer(content: dict[str, Any]) -> str | None:
-    """What llama.cpp calls the pre-tokenizer of a tokenizer.json; None where it is not one of `PRE_TOKENIZERS`."""
-    model = content.get("model", {})
-    if model.get("type") != "BPE" or content.get("normalizer") not in (None, {"type": "NFC"}):
+def _pre_tokenizer(content: dict[str, Any], family: Family) -> str | None:
+    """What llama.cpp calls the pre-tokenizer of a tokenizer.json; None where no name for it is known."""
+    if content.get("model", {}).get("type") != "BPE" or content.get("normalizer") not in (None, {"type": "NFC"}):
         return None
     pre = content.get("pre_tokenizer") or {}
     steps = pre.get("pretokenizers", [pre])
-    for name, wanted in PRE_TOKENIZERS.items():
+    for name, wanted in (PRE_TOKENIZERS | {name: _split_by(words) for name, words in family.splits.items()}).items():
         pairs = zip(steps, wanted, strict=False)
         if len(steps) == len(wanted) and all(want.items() <= step.items() for step, want in pairs):
-            is_plain = not any(step.get("add_prefix_space") for step in steps)
-            return name if is_plain and bool(model.get("ignore_merges")) == (name == WHOLE_FIRST) else None
+            return name if not any(step.get("add_prefix_space") for step in steps) else None
     return None
+
+
+def _split_by(words: str) -> list[dict[str, Any]]:
+    split = {"type": "Split", "pattern": {"Regex": words}, "behavior": "Isolated", "invert": False}
+    return [split, {"type": "ByteLevel", "use_regex": False}]

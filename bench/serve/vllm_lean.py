@@ -43,27 +43,24 @@ class FactoredProjection(FactoredLinear):
         return super().forward(x), None
 
 
-class Parts(nn.Module):
+class Parts(nn.ModuleList):
     """Several projections of one input, some of them factored, side by side in the output."""
 
-    def __init__(self, parts: dict[str, nn.Module]) -> None:
-        super().__init__()
-        for name, part in parts.items():
-            self.add_module(name, part)
-        self.is_shared = len({id(getattr(part, "factors", None)) for part in parts.values()}) == 1
+    def __init__(self, parts: list[nn.Module]) -> None:
+        super().__init__(parts)
+        self.is_shared = len({id(getattr(part, "factors", None)) for part in parts}) == 1
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, None]:
-        parts = list(self.children())
         if self.is_shared:  # one product with the outer factor serves all
-            inner = x @ parts[0].factors.outer
-            return torch.cat([part.expand(inner) for part in parts], dim=-1), None
-        return torch.cat([part(x) for part in parts], dim=-1), None
+            inner = x @ self[0].factors.outer
+            return torch.cat([part.expand(inner) for part in self], dim=-1), None
+        return torch.cat([part(x) for part in self], dim=-1), None
 
 
 @cache
 def lean(family: Family) -> type[nn.Module]:
     """vLLM's causal language model of `family` with lean layers."""
-    stock = _stock(family)
+    stock: Any = _stock(family)
 
     class Lean(stock):
         def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
@@ -109,7 +106,7 @@ def _without_layers(config: Any) -> Any:
 
 
 class _Layers:
-    """Makes the layers of a model: each of its own widths, with its factored projections and its bottleneck in place."""
+    """Makes layers: each of its own widths, with its factored projections and its bottleneck in place."""
 
     def __init__(
         self, family: Family, vllm_config: VllmConfig, shape: Shape, factors: list[SharedFactors], fused: Fused
@@ -155,7 +152,7 @@ class _Layers:
             if len(parts) == 1:
                 layer.set_submodule(place, self._factored(FactoredProjection, index, projection))
             else:
-                layer.set_submodule(place, Parts({_short(part): self._part(index, part) for part in parts}))
+                layer.set_submodule(place, Parts([self._part(index, part) for part in parts]))
 
     def _part(self, index: int, projection: str) -> nn.Module:
         if projection in self.pieces[index]:
@@ -172,20 +169,15 @@ class _Layers:
         return cls(factors, list(form.rank), n, piece.transposed, self.shape.head_dim, bias)
 
 
-def _short(projection: str) -> str:
-    """What a part is called: not as vLLM stacks it."""
-    return projection.removesuffix("_proj")
-
-
 def _names(shape: Shape, fused: Fused) -> WeightsMapper:
-    """Where the weights of parts lie: `qkv_proj.q`, which is not stacked as `q_proj` would be."""
+    """Where the weights of parts lie: those of `q_proj` in `qkv_proj.0`, and not in a stack."""
     layers = re.escape(shape.family.layers.rpartition(".")[2])
     patterns = {}
     for name, parts in fused.items():
         split = sorted({piece.layer for form in shape.factors for piece in form.slices if piece.projection in parts})
-        for part in parts if split else ():
+        for number, part in enumerate(parts if split else ()):
             where = rf"^({layers}\.(?:{'|'.join(map(str, split))})\..+)\.{part}\."
-            patterns[re.compile(where)] = rf"\1.{name}.{_short(part)}."
+            patterns[re.compile(where)] = rf"\1.{name}.{number}."
     return WeightsMapper(orig_to_new_regex=patterns)
 
 

@@ -17,6 +17,4 @@ def register() -> None:
     for family in known().values():
         lean_class(family)
         if family.lean_architecture not in there:
-            ModelRegistry.register_model(
-                family.lean_architecture, f"bench.serve.vllm_lean:{family.lean_architecture}"
-            )
+            ModelRegistry.register_model(family.lean_architecture, f"bench.serve.vllm_lean:{family.lean_architecture}")

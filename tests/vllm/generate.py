@@ -14,7 +14,6 @@ registry._run_in_subprocess = lambda look: look()  # a process to look at each c
 gc.collect = lambda generation=2: 0  # seven times, over all that vLLM and torch have imported
 
 
-
 def generate(folder: str, prompts: list[list[int]], new: int) -> dict[str, Any]:
     llm = LLM(
         folder,

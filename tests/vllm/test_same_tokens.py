@@ -10,11 +10,14 @@ import pytest
 import torch
 
 from bench.model.checkpoint import load_checkpoint
+from bench.registry import load_registry
 from tests.artefacts import FAMILIES, KINDS, SHAPES, make
 
+PLUGIN = Path(__file__).parents[1] / "plugins" / "granite.py"
 PROMPTS = [[5, 9, 200, 33, 7], [17, 120, 3], [250, 251, 252, 60, 61, 62, 63, 64]]
 NEW = 24
 CASES = [(kind, shape) for shape in SHAPES | FAMILIES for kind in (*KINDS, "merged")]
+CASES += [("uneven", "granite"), ("everything", "granite")]
 
 
 @pytest.fixture(scope="module")
@@ -22,12 +25,13 @@ def generated(
     tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]
 ) -> dict[tuple[str, str], tuple[Path, dict[str, Any]]]:
     root = tmp_path_factory.mktemp("vllm")
+    load_registry([PLUGIN])
     folders = [make(kind, shape, root / f"{kind}-{shape}") for kind, shape in CASES]
     job = {"folders": list(map(str, folders)), "prompts": PROMPTS, "new": NEW, "out": str(root / "out.json")}
     done = subprocess.run(
         [sys.executable, "-m", "tests.vllm.generate"],
         input=json.dumps(job),
-        env=environment,
+        env=environment | {"LEANBOARD_PLUGINS": str(PLUGIN)},
         capture_output=True,
         text=True,
         check=False,
