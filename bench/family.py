@@ -76,11 +76,11 @@ class Family:
     the config's field for that of all norms, `defaults` what transformers takes where config.json is silent.
     `has_window` tells whether `sliding_window` and its like mean anything.
 
-    Servers: `gguf` lists architectures of llama.cpp, the first that can hold a model is taken; `splits` are, by its
-    names, the regular expressions by which tokenizers of the family find words. `in_vllm` names the
-    architecture of vLLM whose layers a lean model is built from, where that of its own will not do, and
-    `in_vllm_fields` what its config must say as well; `derives_head_dim` tells that vLLM's own takes hidden/heads for
-    the width of a head, whatever config.json says, so that no other width is saved as a stock checkpoint.
+    What servers must know: `gguf` lists architectures of llama.cpp, of which the first that can hold a model is taken;
+    `splits` are, by llama.cpp's names, the regular expressions by which tokenizers find words. vLLM builds a lean model
+    from the layers of the architecture `in_vllm` (its own where that is empty), whose config must hold `in_vllm_fields`
+    as well. `derives_head_dim` says that vLLM's own takes hidden/heads for the width of a head, whatever config.json
+    says, so that no model with other heads is saved as a stock checkpoint.
     """
 
     model_type: str
