@@ -51,6 +51,23 @@ class Projection:
 
 
 @dataclass(frozen=True)
+class Gguf:
+    """An architecture of llama.cpp that computes what a family's models do, and what it can hold.
+
+    `interleaved` says that it rotates neighbouring rows of a head together, so that the halves of a head are woven;
+    `uneven` that widths may differ from layer to layer, `rope_factors` that it reads a factor for each frequency (as
+    Llama 3 needs), `biases` which projections may have one, `derives_head_dim` that heads must be hidden/heads wide.
+    """
+
+    architecture: str
+    interleaved: bool = False
+    uneven: bool = False
+    rope_factors: bool = False
+    derives_head_dim: bool = False
+    biases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Family:
     """The modules of a decoder by their paths, and how its config.json is read.
 
@@ -58,6 +75,12 @@ class Family:
     field of the config says so. `head_norms` are norms of each head's rows of a projection, by its name. `epsilon` is
     the config's field for that of all norms, `defaults` what transformers takes where config.json is silent.
     `has_window` tells whether `sliding_window` and its like mean anything.
+
+    What servers must know: `gguf` lists architectures of llama.cpp, of which the first that can hold a model is taken;
+    `splits` are, by llama.cpp's names, the regular expressions by which tokenizers find words. vLLM builds a lean model
+    from the layers of the architecture `in_vllm` (its own where that is empty), whose config must hold `in_vllm_fields`
+    as well. `derives_head_dim` says that vLLM's own takes hidden/heads for the width of a head, whatever config.json
+    says, so that no model with other heads is saved as a stock checkpoint.
     """
 
     model_type: str
@@ -76,6 +99,11 @@ class Family:
     head_norms: Mapping[str, str] = field(default_factory=dict, hash=False)
     defaults: Mapping[str, Any] = field(default_factory=dict, hash=False)
     has_window: bool = False
+    gguf: tuple[Gguf, ...] = ()
+    splits: Mapping[str, str] = field(default_factory=dict, hash=False)
+    in_vllm: str = ""
+    in_vllm_fields: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    derives_head_dim: bool = False
 
     def __post_init__(self) -> None:
         if tuple(projection.name for projection in self.projections) != PROJECTIONS:
@@ -91,6 +119,11 @@ class Family:
     def lean_type(self) -> str:
         """The `model_type` of a checkpoint of ours whose layers differ."""
         return LEAN + self.model_type
+
+    @property
+    def lean_architecture(self) -> str:
+        """The causal language model of such a checkpoint, as its config.json names it."""
+        return f"Lean{self.architecture}"
 
     def projection(self, name: str) -> Projection:
         return self.projections[PROJECTIONS.index(name)]

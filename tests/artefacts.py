@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -17,7 +18,36 @@ from bench.model.surgery import add_bottlenecks, factorize, kept_of, prune
 from bench.shape import BlockKept, Kept
 from tests.tiny import make_checkpoint, make_model, make_tokenizer
 
-SHAPES = {"mha": {"hidden": 128}, "gqa": {"hidden": 128, "kv_heads": 2, "tied": True}}
+MHA: dict[str, Any] = {"hidden": 128}
+GQA: dict[str, Any] = {"hidden": 128, "kv_heads": 2, "tied": True}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+WINDOW = {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 0}
+
+SHAPES = {"mha": MHA, "gqa": GQA}
+"""Of LLaMAs without biases."""
+
+PLUGGED_IN: dict[str, dict[str, Any]] = {
+    "granite": {**GQA, "family": "granite", "residual_multiplier": 0.5, "logits_scaling": 2.0}
+}
+"""Of the family in tests/plugins."""
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "biased": {**GQA, "attention_bias": True, "mlp_bias": True, "rope_parameters": LLAMA3, "tied": False},
+    "mistral-mha": {**MHA, "family": "mistral", "sliding_window": None},
+    "mistral-gqa": {**GQA, "family": "mistral", "sliding_window": 16},
+    "qwen2-mha": {**MHA, "family": "qwen2"},
+    "qwen2-gqa": {**GQA, "family": "qwen2", **WINDOW},
+    "qwen3-mha": {**MHA, "family": "qwen3"},
+    "qwen3-gqa": {**GQA, "family": "qwen3", "head_dim": 64},
+}
+"""Of LLaMAs as Llama 3 can be, and of the other families."""
 
 
 def uneven(model: PreTrainedModel) -> PreTrainedModel:
@@ -77,7 +107,7 @@ def make(kind: str, shape: str, folder: Path) -> Path:
     if kind == "merged":
         return merged(shape, folder)
     with torch.no_grad():
-        model = KINDS[kind](make_model(**SHAPES[shape]))
+        model = KINDS[kind](make_model(**(SHAPES | FAMILIES | PLUGGED_IN)[shape]))
     save_checkpoint(
         folder, model, make_tokenizer(), ingredients={"kind": kind}, achieved={"params": 0.1}, kept=kept_of(model)
     )
@@ -86,7 +116,7 @@ def make(kind: str, shape: str, folder: Path) -> Path:
 
 def merged(shape: str, folder: Path) -> Path:
     """A PEFT adapter trained and merged by the method `lora`."""
-    dense = make_checkpoint(folder.with_name(f"{folder.name}-dense"), **SHAPES[shape])
+    dense = make_checkpoint(folder.with_name(f"{folder.name}-dense"), **(SHAPES | FAMILIES | PLUGGED_IN)[shape])
     ids = torch.randint(3, 300, (8, 32), generator=torch.Generator().manual_seed(0))
     compress(dense, "lora", config={"steps": 3}, calibration=ids, out=folder)
     return folder

@@ -1,7 +1,13 @@
 """LLaMA 1 to 3.x, and what is built like it: Vicuna, SmolLM2, TinyLlama, Yi."""
 
-from bench.families import DOWN, GATE, UP, K, O, Q, V
-from bench.family import Axis, Family, Projection
+from bench.families import DOWN, GATE, PROJECTIONS, UP, K, O, Q, V
+from bench.family import Axis, Family, Gguf, Projection
+
+DECI = Gguf("deci", interleaved=True, uneven=True, rope_factors=True, biases=PROJECTIONS)
+"""LLaMA with widths of their own in every layer, as a search for architectures (Puzzle) leaves them."""
+
+WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+"""What tokenizers since GPT-4's split text by; %s is what they do with digits."""
 
 LLAMA = Family(
     model_type="llama",
@@ -25,4 +31,6 @@ LLAMA = Family(
     final_norm="model.norm",
     head="lm_head",
     rotary="model.rotary_emb",
+    gguf=(Gguf("llama", interleaved=True, rope_factors=True, biases=PROJECTIONS), DECI),
+    splits={"llama-bpe": WORDS % r"\p{N}{1,3}"},
 )

@@ -225,8 +225,9 @@ def _config_for(model: PreTrainedModel, shape: Shape) -> PreTrainedConfig:
     if fields.get("layer_types"):
         fields["layer_types"] = fields["layer_types"][:layers]  # all alike: others are refused
     first = shape.blocks[0]
-    plain = not shape.factors and not shape.bottleneck
-    if plain and set(shape.blocks) == {first} and shape.hidden % first.heads == 0:
+    plain = not shape.factors and not shape.bottleneck and set(shape.blocks) == {first}
+    derived = shape.hidden == first.heads * shape.head_dim or not shape.family.derives_head_dim
+    if plain and derived and shape.hidden % first.heads == 0:
         return stock(**fields | dict(zip(PER_LAYER, _widths(first), strict=True)))
     per_layer = {i: dict(zip(PER_LAYER, _widths(block), strict=True)) for i, block in enumerate(shape.blocks)}
     factors = [

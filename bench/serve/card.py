@@ -87,12 +87,12 @@ def _value(metric: Metric) -> str:
 
 
 def _loading(folder: Path, form: str, dtype: str) -> str:
-    own = (folder / "lean.py").exists()
+    own = _own_code(folder) if form == "hf" else None
     return Template(LOADING[form].read_text(encoding="utf-8")).substitute(
         dtype=dtype,
         code=", trust_remote_code=True" if own else "",
         code_flag=",trust_remote_code=True" if own else "",
-        code_note="The model's code lies beside the weights in `lean.py`; with Leanboard installed, "
+        code_note=f"The model's code lies beside the weights in `{own}`; with Leanboard installed, "
         "`import bench.model` does in its place.\n\n"
         if own
         else "",
@@ -102,3 +102,10 @@ def _loading(folder: Path, form: str, dtype: str) -> str:
         else "As it is:",
         adapter=(HERE / "loading_adapter.md").read_text(encoding="utf-8") if (folder / "adapter").is_dir() else "",
     )
+
+
+def _own_code(folder: Path) -> str | None:
+    """The file of model code that config.json names; None where a stock class loads the weights."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    named: str | None = config.get("auto_map", {}).get("AutoModelForCausalLM")
+    return f"{named.partition('.')[0]}.py" if named else None

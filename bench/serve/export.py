@@ -72,12 +72,6 @@ def servable(folder: Path) -> list[str]:
     """
     config, _ = check_checkpoint(folder)
     shape = Shape.of(config, folder / "config.json")
-    for i, block in enumerate(shape.blocks):
-        if block.heads % block.kv_heads:
-            raise UsageError(
-                f"{folder / 'config.json'}: layer {i}: {block.heads} heads are not a multiple of "
-                f"{block.kv_heads} key/value heads"
-            )
     notes = []
     if shape.head_dim not in CPU_HEAD_DIMS:
         notes.append(f"vLLM has no attention for heads of {shape.head_dim} dimensions on a CPU")

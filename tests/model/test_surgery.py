@@ -156,3 +156,11 @@ def test_the_model_file_that_is_copied_stays_short() -> None:
     from bench.model import lean
 
     assert len(Path(lean.__file__).read_text().splitlines()) < 230
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
+def test_a_uniform_result_is_stock_where_servers_read_it_so(family: str) -> None:
+    """vLLM's Qwen2 takes hidden/heads for the width of a head, which it no longer is once heads are gone."""
+    for heads, is_stock in (((0, 1, 2, 3), True), ((0, 1), family != "qwen2")):
+        pruned = prune(make_model(family=family), Kept({i: BlockKept(heads, tuple(range(64))) for i in range(4)}))
+        assert pruned.config.model_type == (family if is_stock else f"lean_{family}")

@@ -22,6 +22,8 @@ if __name__ == "__main__":
     parameters.model.path = sys.argv[1]
     parameters.n_ctx, parameters.n_parallel, parameters.n_gpu_layers, parameters.warmup = 256, 1, 0, False
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1
+    parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED  # it rounds to float16
+    parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     running = xllamacpp.Server(parameters)
     job = json.load(sys.stdin)
     done = ask(

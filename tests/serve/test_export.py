@@ -10,6 +10,7 @@ import torch
 from bench.errors import DataError, UsageError
 from bench.model.checkpoint import load_checkpoint, read_manifest
 from bench.serve import export as module
+from bench.serve.card import write_card
 from bench.serve.export import export, servable
 from tests.model.test_checkpoint import IDS, fresh_process
 from tests.serve.board import row
@@ -50,6 +51,17 @@ def test_the_card_tells_method_sizes_scores_and_how_to_load_it(tmp_path: Path) -
     assert "vllm serve DIR --dtype float32" in card
     assert "| 1 | 3 | 3 | 80 |" in card
     assert not re.search(r"\$\w", card)
+
+
+def test_the_card_names_the_file_of_code_that_lies_there(tmp_path: Path) -> None:
+    found = row(tmp_path, "uneven")
+    export(found, tmp_path / "out", dtype=None, form="hf")
+    assert "`lean.py`" in (tmp_path / "out" / "README.md").read_text()
+    code, file = tmp_path / "out" / "lean.py", tmp_path / "out" / "config.json"
+    code.rename(code.with_name("lean_llama.py"))  # what checkpoints of earlier versions have
+    file.write_text(file.read_text().replace('"lean.', '"lean_llama.'))
+    write_card(found, tmp_path / "out", "hf", "float32", [])
+    assert "`lean_llama.py`" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_plain_model_needs_no_code_and_an_adapter_is_told_of(tmp_path: Path) -> None:
@@ -118,7 +130,8 @@ def test_heads_that_cannot_be_shared_evenly_are_refused(tmp_path: Path) -> None:
             part = part.setdefault(name, {})
         part |= {"num_attention_heads": 4, "num_key_value_heads": 3}
         file.write_text(json.dumps(config))
-        with pytest.raises(UsageError, match=r"config\.json: layer 0: 4 heads are not a multiple of 3 key/value heads"):
+        why = r"config\.json: num_key_value_heads: 4 query heads are not a multiple of 3 key/value heads"
+        with pytest.raises(UsageError, match=why):
             export(found, tmp_path / "out", dtype=None, form="hf")
 
 
