@@ -160,7 +160,7 @@ class Family:
             return {"full_attention": "sliding_window"}
         first = self.value(config, "max_window_layers") or 0
         found = {"full_attention": "max_window_layers"} if first > 0 else {}
-        if first < config["num_hidden_layers"]:
+        if first < config.get("num_hidden_layers", first + 1):
             found["sliding_attention"] = "max_window_layers"
         return found
 

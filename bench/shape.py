@@ -81,6 +81,8 @@ class Shape:
         hidden = _count(config, "hidden_size", where)
         heads = _count(config, HEADS, where)
         given = family.value(config, "head_dim") is not None
+        if not given and hidden % heads:
+            raise UsageError(f"{where}: hidden_size: {hidden} is no multiple of {heads} heads, and head_dim is missing")
         return cls(
             hidden=hidden,
             head_dim=_count(config, "head_dim", where, family) if given else hidden // heads,

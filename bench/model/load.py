@@ -104,7 +104,8 @@ def _empty(cls: type[PreTrainedModel], family: Family, folder: Path, dtype: torc
     config.dtype = dtype
     with torch.device("meta"):
         model = cls(config)
-    model.set_submodule(family.rotary, type(model.get_submodule(family.rotary))(config=config))
+    rotary = type(model.get_submodule(family.rotary))
+    model.set_submodule(family.rotary, rotary(config=config.per_layer_config[0]))  # reads widths, which may differ
     if (folder / GENERATION_CONFIG_NAME).exists():
         model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
     return model

@@ -26,7 +26,7 @@ from methods.compresso.masks import fold, masked
 from methods.pruning_adapter.method import score
 from methods.pruning_adapter.ranking import select
 from tests.blocks.context import make_context
-from tests.families.models import MODELS, assert_same, logits, make
+from tests.families.models import IDS, MODELS, assert_same, logits, make
 from tests.methods.test_compresso_masks import soft_values
 
 HIDDEN = (*range(0, 64, 2), 63)
@@ -60,6 +60,33 @@ def assert_left(left: PreTrainedModel, dense: PreTrainedModel, kept: Kept) -> No
 def test_what_is_left_computes_as_before(name: str, hidden: tuple[int, ...] | None) -> None:
     kept = some_kept(make(name), hidden)
     assert_left(prune(make(name), kept), make(name), kept)
+
+
+@every_model
+def test_what_is_left_generates_with_its_cache(name: str) -> None:
+    """Beyond the window, and a prompt padded on the left as alone."""
+    left = prune(make(name), some_kept(make(name)))
+    long, short = IDS[:1, :20], IDS[1:, :15]
+    padded = torch.cat([torch.zeros(1, 5, dtype=torch.long), short], dim=1)
+    mask = torch.cat([torch.ones(1, 20), torch.arange(20)[None] >= 5]).long()
+    batch = generated(left, torch.cat([long, padded]), mask, use_cache=True)
+    for row, prompt in zip(batch, (long, short), strict=True):
+        for use_cache in (True, False):
+            assert torch.equal(generated(left, prompt, torch.ones_like(prompt), use_cache=use_cache)[0], row)
+
+
+def generated(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, *, use_cache: bool) -> torch.Tensor:
+    with torch.no_grad():
+        out = model.generate(
+            ids,
+            attention_mask=mask,
+            do_sample=False,
+            max_new_tokens=10,
+            min_new_tokens=10,
+            use_cache=use_cache,
+            pad_token_id=0,
+        )
+    return out[:, ids.shape[1] :]
 
 
 @every_model
