@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import catalogue
+from bench import catalogue, process
 from bench.catalogue import CATALOGUE, resolve
 from bench.data.wheels import Piece, WheelFile
 from bench.errors import DataError, UsageError
@@ -188,6 +188,6 @@ def test_a_gguf_model_of_another_family_is_refused(tmp_path: Path, monkeypatch: 
 
 
 def test_a_conversion_that_is_killed_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    killed = catalogue.subprocess.CompletedProcess([], -9, "", "Converting:  12%|#")
-    monkeypatch.setattr(catalogue.subprocess, "run", lambda *args, **kwargs: killed)
+    killed = process.subprocess.CompletedProcess([], -9, "", "Converting:  12%|#")
+    monkeypatch.setattr(process.subprocess, "run", lambda *args, **kwargs: killed)
     assert "(ended by signal 9; the machine may be out of memory)" in refusal(b"GGUF", monkeypatch)
