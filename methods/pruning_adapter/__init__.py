@@ -44,7 +44,7 @@ class PruningAdapterConfig(TrainingConfig):
 
 
 class PruningAdapter(Method):
-    """Removes the heads whose gates move the task's loss least, then trains adapters of two ranks and the norms."""
+    """Removes the heads whose masks move the task's loss least, then trains adapters of two ranks and the norms."""
 
     name = "pruning_adapter"
     version = "1"

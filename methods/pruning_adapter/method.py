@@ -17,7 +17,7 @@ from bench.blocks.train import Hooks, seeded, train
 from bench.method import Context, Example
 
 from . import PruningAdapterConfig
-from .gates import Gates, gate_importance
+from .head_masks import UnitMasks, mask_importance
 from .ranking import adapter_ranks, normalised, select
 
 NAME = "pruning_adapter"
@@ -39,7 +39,7 @@ def compress(model: PreTrainedModel, ctx: Context, config: PruningAdapterConfig)
     return merge(adapted)
 
 
-def score(model: PreTrainedModel, ctx: Context, config: PruningAdapterConfig, examples: Sequence[Example]) -> Gates:
+def score(model: PreTrainedModel, ctx: Context, config: PruningAdapterConfig, examples: Sequence[Example]) -> UnitMasks:
     """Scores of query heads in [0, 1], and of MLP channels where a size target may need them to go.
 
     Channels are ranked by their importance as it is: norms of their own would let a few outliers empty the last layers.
@@ -47,8 +47,8 @@ def score(model: PreTrainedModel, ctx: Context, config: PruningAdapterConfig, ex
     order = torch.randperm(len(examples), generator=ctx.generator(f"{NAME}: importance"))
     drawn = [examples[i] for i in order[: config.n_samples].tolist()]
     sized = ctx.target is not None and ctx.target.basis != "group_ratio"
-    importance = gate_importance(model, drawn, channels=config.channels and sized, progress=ctx.progress)
-    return Gates(normalised(importance.heads), importance.channels)
+    importance = mask_importance(model, drawn, channels=config.channels and sized, progress=ctx.progress)
+    return UnitMasks(normalised(importance.heads), importance.channels)
 
 
 def attach(model: PreTrainedModel, ctx: Context, config: PruningAdapterConfig, ranks: Sequence[int]) -> PeftModel:

@@ -1,4 +1,4 @@
-"""From what the loss says of the gates to what is kept, and to the rank of each layer's adapters."""
+"""From the importance of heads and channels to what is kept, and to the rank of each layer's adapters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.errors import MethodError
 from bench.method import TARGET_TOLERANCE, Target
 
 from . import PruningAdapterConfig
-from .gates import Gates
+from .head_masks import UnitMasks
 
 TINY = 1e-20
 ByLayer = Mapping[int, torch.Tensor]
@@ -55,7 +55,7 @@ class Queue:
         return {layer: (turns >= removed).nonzero().flatten().tolist() for layer, turns in self.turns.items()}
 
 
-def select(shape: Shape, target: Target | None, scores: Gates, config: PruningAdapterConfig) -> Kept:
+def select(shape: Shape, target: Target | None, scores: UnitMasks, config: PruningAdapterConfig) -> Kept:
     """What is kept of a model of `shape`: whole key/value heads go, worst first, in all layers together.
 
     A target's size is met by heads alone where a `prune_ratio` of them is enough. Where it is not, or their steps are

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from bench.blocks import gradients
 from bench.blocks.gradients import NO_LABEL, MeanLoss, backward, parts, recomputed, taking
 from bench.blocks.taylor import members_of, score_groups, score_hidden
-from methods.pruning_adapter.gates import gate_importance
+from methods.pruning_adapter.head_masks import mask_importance
 from methods.saap.sampled import sample_groups
 from tests.blocks.context import make_context, token_ids
 from tests.tiny import make_model
@@ -127,9 +127,9 @@ def test_turns_change_no_sample(monkeypatch, element):
     assert [done for done, _ in said] == list(range(1, totals.pop() + 1))
 
 
-def test_the_importance_of_gates_is_that_without_making_anything_again(monkeypatch):
+def test_the_importance_of_masks_is_that_without_making_anything_again(monkeypatch):
     examples = make_context().examples(12)[:3]
-    found = gate_importance(make(), examples, channels=True)
-    monkeypatch.setattr("methods.pruning_adapter.gates.recomputed", lambda model: torch.enable_grad())
-    plain = gate_importance(make(), examples, channels=True)
+    found = mask_importance(make(), examples, channels=True)
+    monkeypatch.setattr("methods.pruning_adapter.head_masks.recomputed", lambda model: torch.enable_grad())
+    plain = mask_importance(make(), examples, channels=True)
     assert all(torch.equal(a, b) for a, b in zip(found.tensors(), plain.tensors(), strict=True))

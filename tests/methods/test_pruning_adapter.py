@@ -9,7 +9,7 @@ from bench.data.glue import TEMPLATES, labelled_examples
 from bench.errors import MethodError
 from bench.method import IGNORED, Example, Target
 from methods.pruning_adapter import PruningAdapter, PruningAdapterConfig
-from methods.pruning_adapter.gates import Gates, gated
+from methods.pruning_adapter.head_masks import UnitMasks, masked
 from methods.pruning_adapter.method import attach, norms_of, parameter_groups, score
 from methods.pruning_adapter.ranking import Queue, adapter_ranks, group_scores, normalised, ranks_of, select
 from tests.blocks.context import make_context, token_ids
@@ -118,16 +118,16 @@ def test_exactly_so_many_heads_go_and_nothing_else(shape):
     assert all(block.channels == 96 for block in after.blocks)
 
 
-def test_pruning_equals_closing_the_gates(shape):
+def test_pruning_equals_masking_the_heads(shape):
     model, ids = make(**shape), token_ids(2, 9)
     dense, ctx, config = shape_of(model), make_context(examples=rows(8)), PruningAdapterConfig()
     kept = select(dense, None, score(model, ctx, config, rows(8)), config)
-    gates = {
+    masks = {
         layer: torch.tensor([float(head in mine.heads) for head in range(dense.blocks[layer].heads)])
         for layer, mine in kept.blocks.items()
     }
-    assert any(0 in gate for gate in gates.values())
-    with gated(model, Gates(gates)):
+    assert any(0 in mask for mask in masks.values())
+    with masked(model, UnitMasks(masks)):
         closed = model(ids).logits
     torch.testing.assert_close(prune(model, kept)(ids).logits, closed, atol=1e-5, rtol=1e-5)
 

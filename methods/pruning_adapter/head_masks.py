@@ -1,10 +1,10 @@
-"""Gates on attention heads and MLP channels, and what the loss says of them.
+"""Masks on attention heads and MLP channels, and the gradient of the loss by them.
 
-A gate is a factor, 1 by default, on what a unit hands to the projection that ends its module: on the context vector c
+A mask is a factor, 1 by default, on what a unit hands to the projection that ends its module: on the context vector c
 of a query head before the attention's output projection, on the activation c of an MLP channel before the down
-projection. Gate 0 is the model without that unit, and dL/dgate = sum over tokens of <dL/dc, c>.
+projection. Mask 0 is the model without that unit, and dL/dmask = sum over tokens of <dL/dc, c>.
 
-Source: head importance by gates (Michel, Levy, Neubig, arXiv 1905.10650, §4.1), as Pruning-Adapter uses it.
+Source: head importance by masks (Michel, Levy, Neubig, arXiv 1905.10650, §4.1), as Pruning-Adapter uses it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from bench.method import Example, Progress
 
 
 @dataclass(frozen=True)
-class Gates:
+class UnitMasks:
     """One number per unit: layer to float32 vector, [query heads] for `heads`, [channels] for `channels`.
 
     Layers that are not named have none.
@@ -40,12 +40,12 @@ class Gates:
 
 
 @contextmanager
-def gated(model: PreTrainedModel, gates: Gates) -> Iterator[None]:
-    """Within the block, every unit's output in `model` is multiplied by its gate."""
+def masked(model: PreTrainedModel, masks: UnitMasks) -> Iterator[None]:
+    """Within the block, every unit's output in `model` is multiplied by its mask."""
     blocks = blocks_of(model)
-    pairs = [(blocks[layer].o, gate) for layer, gate in gates.heads.items()]
-    pairs += [(blocks[layer].down, gate) for layer, gate in gates.channels.items()]
-    hooks = [linear.register_forward_pre_hook(_multiply(gate)) for linear, gate in pairs]
+    pairs = [(blocks[layer].o, mask) for layer, mask in masks.heads.items()]
+    pairs += [(blocks[layer].down, mask) for layer, mask in masks.channels.items()]
+    hooks = [linear.register_forward_pre_hook(_multiply(mask)) for linear, mask in pairs]
     try:
         yield
     finally:
@@ -53,14 +53,14 @@ def gated(model: PreTrainedModel, gates: Gates) -> Iterator[None]:
             hook.remove()
 
 
-def gate_importance(
+def mask_importance(
     model: PreTrainedModel,
     examples: Sequence[Example],
     *,
     channels: bool = False,
     progress: Progress = lambda what, done, total: None,
-) -> Gates:
-    """The sum over `examples` of |dL/dgate| for every query head and, where asked for, every MLP channel.
+) -> UnitMasks:
+    """The sum over `examples` of |dL/dmask| for every query head and, where asked for, every MLP channel.
 
     L is the mean loss per target token of one example, taken in the mode that `model` is in (evaluation: no dropout).
     The parameters get no gradients.
@@ -73,17 +73,17 @@ def gate_importance(
     def vectors(sizes: Sequence[int], value: float) -> dict[int, torch.Tensor]:
         return {layer: torch.full((size,), value, device=model.device) for layer, size in enumerate(sizes)}
 
-    def per_unit(value: float) -> Gates:
+    def per_unit(value: float) -> UnitMasks:
         mlp = [block.channels for block in shape.blocks] if channels else []
-        return Gates(vectors([block.heads for block in shape.blocks], value), vectors(mlp, value))
+        return UnitMasks(vectors([block.heads for block in shape.blocks], value), vectors(mlp, value))
 
-    gates, total = per_unit(1.0), per_unit(0.0)
-    for gate in gates.tensors():
-        gate.requires_grad_()
-    with gated(model, gates), recomputed(model), torch.enable_grad():
+    masks, total = per_unit(1.0), per_unit(0.0)
+    for mask in masks.tensors():
+        mask.requires_grad_()
+    with masked(model, masks), recomputed(model), torch.enable_grad():
         for done, example in enumerate(examples, start=1):
             loss = causal_loss(model, *collate([example], model.device)) / max(1, targets_in([example]))
-            for sum_, gradient in zip(total.tensors(), torch.autograd.grad(loss, gates.tensors()), strict=True):
+            for sum_, gradient in zip(total.tensors(), torch.autograd.grad(loss, masks.tensors()), strict=True):
                 sum_ += gradient.abs()
             progress("importance", done, len(examples))
     if not all(bool(torch.isfinite(vector).all()) for vector in total.tensors()):
@@ -91,12 +91,12 @@ def gate_importance(
     return total
 
 
-def _multiply(gate: torch.Tensor) -> Callable[[nn.Module, tuple[torch.Tensor]], torch.Tensor]:
+def _multiply(mask: torch.Tensor) -> Callable[[nn.Module, tuple[torch.Tensor]], torch.Tensor]:
     """A hook that scales the input [..., units·width] of a linear layer unit by unit."""
 
     def hook(module: nn.Module, inputs: tuple[torch.Tensor]) -> torch.Tensor:
         (hidden,) = inputs
-        units = hidden.unflatten(-1, (len(gate), -1))
-        return (units * gate.to(hidden.dtype).unsqueeze(-1)).flatten(-2)
+        units = hidden.unflatten(-1, (len(mask), -1))
+        return (units * mask.to(hidden.dtype).unsqueeze(-1)).flatten(-2)
 
     return hook
