@@ -26,7 +26,7 @@ def check(
     if as_json:
         show(problems, True)
     else:
-        count = sum(1 for _ in Store(results).runs.rglob("*.json"))
+        count = len(Store(results).files())
         typer.echo("\n".join(problems) or f"all {count} records are whole")
     if problems:
         raise typer.Exit(1)

@@ -105,6 +105,11 @@ class Store:
             raise UsageError(f"'{prefix}' is the start of {len(paths)} keys ({listed}); give more of it")
         return self._read(paths[0])
 
+    def files(self) -> list[Path]:
+        """Every file that is there for a record, in order; one that is being written, in a hidden folder, is not."""
+        paths = (path for path in self.runs.rglob("*.json") if not path.parent.name.startswith("."))
+        return sorted(paths)
+
     def read_all(self) -> tuple[list[AnyRecord], list[RecordError]]:
         """All records in the order of their paths, and one error for each file that is not one.
 
@@ -112,7 +117,7 @@ class Store:
         """
         records: dict[Path, AnyRecord] = {}
         problems = []
-        for path in sorted(self.runs.rglob("*.json")):
+        for path in self.files():
             try:
                 record = self._read(path)
             except RecordError as error:

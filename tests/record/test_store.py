@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bench.data.files import replacing
 from bench.errors import LeanboardError, RecordError, UsageError
 from bench.record.schema import MeasureRecord, Metric
 from bench.record.store import ABSENT, Store, differences, render, safe_name
@@ -199,6 +200,16 @@ def test_a_crash_in_the_middle_leaves_the_old_file(store: Store, monkeypatch: py
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == ["artifact.json"]
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+def test_what_is_being_written_or_was_left_by_a_killed_writer_is_no_record(store: Store) -> None:
+    path = store.write(artifact())
+    with replacing(path) as new:
+        new.write_text('{"half')
+        assert store.files() == [path]
+        assert store.read_all() == ([artifact()], [])
+        assert store.load(artifact().key) == store.find(artifact().key[:6]) == artifact()
+        new.write_bytes(path.read_bytes())
 
 
 def test_what_the_file_system_refuses_is_one_sentence(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
