@@ -7,7 +7,7 @@ import torch
 
 from bench import Target, compress, evaluate
 from bench.errors import MethodError, UsageError
-from bench.model.load import load_dense
+from bench.model.load import load_folder
 from bench.registry import load_registry
 from tests.packs import make_pack, tables
 
@@ -24,8 +24,8 @@ def test_compress_then_evaluate(tiny_gqa: Path, tmp_path: Path, monkeypatch: pyt
     assert len(artifact.kept[1]["heads"]) == 2
     assert len(artifact.kept[1]["channels"]) == 48
     assert artifact.cost.calibration_tokens == 640
-    dense, _ = load_dense(tiny_gqa)
-    pruned, tokenizer = load_dense(artifact.path)
+    dense, _ = load_folder(tiny_gqa)
+    pruned, tokenizer = load_folder(artifact.path)
     count = sum(p.numel() for p in pruned.parameters())
     assert artifact.sizes["params.stored"] == count
     assert artifact.achieved["params"] == pytest.approx(1 - count / sum(p.numel() for p in dense.parameters()))
@@ -65,7 +65,7 @@ def test_a_recovery_may_follow(tiny_gqa: Path, tmp_path: Path, method: str, reco
     assert plain.achieved == trained.achieved
     ids = torch.arange(3, 20)[None]
     with torch.no_grad():
-        a, b = (load_dense(artifact.path)[0](ids).logits for artifact in (plain, trained))
+        a, b = (load_folder(artifact.path)[0](ids).logits for artifact in (plain, trained))
     assert not torch.allclose(a, b)
 
 

@@ -12,12 +12,10 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import GENERATION_CONFIG_NAME
 
-from bench.catalogue import resolve
 from bench.checkpoint_files import check_checkpoint
 from bench.errors import DataError, UsageError
 from bench.family import Family, of_config
 from bench.model.classes import class_of
-from bench.paths import offline
 
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase | None]
 """A model in evaluation mode, and the tokenizer beside it (None where there is none)."""
@@ -44,13 +42,6 @@ def dtype_of(name: str | torch.dtype) -> torch.dtype:
     if name not in DTYPES:
         raise UsageError(f"dtype '{name}' is not known; use {', '.join(DTYPES)}")
     return DTYPES[name]
-
-
-def load_dense(
-    id_or_path: str | Path, dtype: str | torch.dtype = "float32", device: str = "cpu"
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
-    """The model of a catalogue id or folder, in evaluation mode, and its tokenizer (None where it has none)."""
-    return load_folder(resolve(str(id_or_path), offline=offline()).path, dtype, device)
 
 
 def load_folder(

@@ -14,7 +14,7 @@ from math import sqrt
 from statistics import fmean
 
 from bench.errors import ProtocolMismatch
-from bench.record.kinds import SPEEDUP, form_of, kind_of, name_of, place_of, split
+from bench.record.kinds import form_of, kind_of, name_of, place_of, split
 from bench.record.rows import RowName
 from bench.record.schema import BaseRecord, MeasureRecord, Metric
 from bench.record.store import AnyRecord
@@ -29,11 +29,7 @@ from bench.report.paired import pairs
 from bench.report.published import Published, known_dense
 from bench.report.rank import Ranker, Standings
 from bench.report.reproduction import compare
-from bench.report.stats import median_interval
 from bench.task import TaskGroup
-
-FIRST_TIMED = "generation/1"
-"""The engine whose records keep an interval that covered too little."""
 
 
 def build(
@@ -188,24 +184,12 @@ def _values(run: Run, known: Mapping[str, list[str]]) -> tuple[dict[str, Metric]
         values |= {metric.id: metric for metric in metrics_of(run.artifact)}
     for record in records:
         if record.status == "ok":
-            values |= {metric.id: _timed(metric, record) for metric in metrics_of(record)}
+            values |= {metric.id: metric for metric in metrics_of(record)}
         else:
             failures |= dict.fromkeys(known.get(record.task) or [record.task], status_text(record))
     for task, engine in run.stale.items():
         failures |= dict.fromkeys(known.get(task) or [task], f"stale:{engine}")
     return values, {id_: text for id_, text in failures.items() if id_ not in values}
-
-
-def _timed(metric: Metric, record: BaseRecord) -> Metric:
-    """A speed-up of the first engine with the interval of the ratios of its rounds; its own covered too little."""
-    if not isinstance(record, MeasureRecord) or record.ingredients.get("engine") != FIRST_TIMED:
-        return metric
-    samples = record.evidence.samples
-    parts = [samples.get(name, []) for name in ("dense_prefill", "dense_decode", "prefill", "decode")]
-    if name_of(metric.id) != SPEEDUP or not all(len(part) == metric.n for part in parts):
-        return metric
-    ratios = [(a + b) / (c + d) for a, b, c, d in zip(*parts, strict=True)]
-    return metric.model_copy(update={"interval": median_interval(ratios)})
 
 
 def _group_means(

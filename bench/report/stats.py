@@ -145,17 +145,11 @@ def pairwise(rows: Sequence[Interval]) -> Pairwise:
     return Pairwise(differences, np.sqrt(variance), freedom, np.minimum(1, 2 * stdtr(freedom, -t)))
 
 
-def mcnemar(ours: str, theirs: str) -> float:
-    """Exact two-sided p-value that two models are equally often right; one character (1 or 0) per item.
+def mcnemar_all(bits: Array) -> Array:
+    """Exact two-sided p-values that two models are equally often right, by pairs of rows of `bits` [rows, items].
 
     Source: McNemar (1947), as a binomial test on the items that only one of them has right.
     """
-    bits = np.array([[int(a), int(b)] for a, b in zip(ours, theirs, strict=True)], dtype=float)
-    return float(mcnemar_all(bits.T)[0, 1])
-
-
-def mcnemar_all(bits: Array) -> Array:
-    """The same for every pair of rows of `bits` [rows, items]: p-values [rows, rows]."""
     only_row = bits @ (1 - bits.T)
     fewer, discordant = np.minimum(only_row, only_row.T), only_row + only_row.T
     return np.asarray(np.minimum(1, 2 * bdtr(fewer, discordant.astype(int), 0.5)))

@@ -15,11 +15,13 @@ import yaml
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
+from bench.catalogue import resolve
 from bench.data.pack import Pack
 from bench.errors import LeanboardError
 from bench.measure import accuracy
 from bench.measure.scorer import PackedLM, quiet
-from bench.model.load import load_dense
+from bench.model.load import load_folder
+from bench.paths import offline
 from bench.task import spec_of
 from tests.benchmarks.conftest import Limit
 
@@ -37,7 +39,7 @@ COMMONSENSE7 = ["boolq", "piqa", "winogrande", *MANY_CHOICES]
 def engines() -> dict[int | str, Callable[[], HFLM]]:
     """By batch size, and ours."""
     try:
-        model, tokenizer = load_dense("smollm2-135m")
+        model, tokenizer = load_folder(resolve("smollm2-135m", offline=offline()).path)
     except LeanboardError as error:
         pytest.skip(str(error))
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from bench.errors import DataError, LeanboardError, UsageError
 from bench.model.checkpoint import load_checkpoint, read_manifest, save_checkpoint
 from bench.model.layers import shape_of
-from bench.model.load import load_dense
+from bench.model.load import load_folder
 from bench.model.surgery import kept_of, prune
 from bench.shape import BlockKept, Kept
 from tests.tiny import make_model, make_tokenizer
@@ -164,6 +164,6 @@ def test_a_checkpoint_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.
 def test_other_families_and_dtypes_are_refused(tmp_path: Path, tiny_mha: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "opt"}')
     with pytest.raises(UsageError, match="is of no known family"):
-        load_dense(tmp_path)
+        load_folder(tmp_path)
     with pytest.raises(UsageError, match="dtype 'int8' is not known"):
-        load_dense(tiny_mha, dtype="int8")
+        load_folder(tiny_mha, dtype="int8")

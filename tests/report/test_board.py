@@ -251,24 +251,6 @@ def test_numbers_of_two_protocols_share_no_cell_and_no_mean() -> None:
         mean_of_metrics("pair.mean@0shot", [one, two])
 
 
-def test_a_speed_up_has_the_interval_of_its_rounds() -> None:
-    made = artifact()
-    record = speed(made, 1.2)
-    rounds = {
-        "prefill": [1.0] * 6,
-        "decode": [1.0] * 6,
-        "dense_prefill": [1.0] * 6,
-        "dense_decode": [1.1, 1.2, 1.3, 1.4, 1.5, 1.6],
-    }
-    evidence = record.evidence.model_copy(update={"samples": rounds})
-    [row] = build([made, record.model_copy(update={"evidence": evidence})], []).rows
-    assert row.cells["generate.speedup@hf/b1/p64/n128"].interval == pytest.approx((1.2 * 0.97, 1.2 * 1.02))
-    timed = record.model_copy(update={"evidence": evidence, "ingredients": {"engine": "generation/1"}})
-    [row] = build([made, timed], []).rows
-    assert row.cells["generate.speedup@hf/b1/p64/n128"].interval == pytest.approx((1.05, 1.3))
-    assert row.cells["generate.prefill_ms@hf/b1/p64/n128"].interval == (95 / 1.2, 105 / 1.2)
-
-
 def test_a_disturbed_speed_is_marked_and_its_memory_is_not() -> None:
     made = artifact()
     record = speed(made, 1.2)

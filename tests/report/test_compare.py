@@ -7,9 +7,9 @@ from bench.errors import UsageError
 from bench.record.store import AnyRecord
 from bench.report.compare import Change, Compared, compare_rows, compare_trees, table
 from bench.report.find import Rows
-from bench.report.stats import mcnemar
 from tests.record.records import artifact, scored, windowed
 from tests.report.boards import PAIR, answers, store, text_losses
+from tests.report.oracles import mcnemar
 from tests.suites import leanboard
 
 PPL, PIQA = "wikitext2.ppl_token@128/limit64", "piqa.acc@0shot"

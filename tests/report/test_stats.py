@@ -16,13 +16,13 @@ from bench.report.stats import (
     block_length,
     estimate,
     holm,
-    mcnemar,
     mcnemar_all,
     median_interval,
     pairwise,
     resample_items,
     resample_windows,
 )
+from tests.report.oracles import mcnemar
 
 
 def of_items(*tasks: Array, name: str = "row") -> stats.Interval:
@@ -44,9 +44,12 @@ def difference(a: stats.Interval, b: stats.Interval) -> Difference:
 
 
 def test_mcnemar_is_the_binomial_test_on_discordant_items() -> None:
-    assert mcnemar("1111100000", "1111100000") == 1.0
-    assert mcnemar("11111110", "00000001") == pytest.approx(2 * (8 + 1) / 2**8)  # 7 of 8 discordant items
-    assert mcnemar("1" * 50 + "0", "0" * 50 + "1") < 1e-12
+    pairs = np.array(
+        [[list(map(int, text)) for text in pair] for pair in (("11111110", "00000001"), ("10110010",) * 2)]
+    )
+    seven_of_eight, same = (mcnemar_all(pair.astype(float))[0, 1] for pair in pairs)
+    assert seven_of_eight == pytest.approx(2 * (8 + 1) / 2**8)
+    assert same == 1.0
 
 
 def test_mcnemar_of_all_pairs_is_that_of_each() -> None:
