@@ -33,7 +33,9 @@ def test_the_lock_holds_what_the_package_asks_for(name: str, extras: list[str]) 
 def test_the_lowest_versions_are_those_that_the_package_names() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     asked = [requirement for text in project["dependencies"] if (requirement := Requirement(text)).name != TORCH]
-    versions = {requirement.name: Version(pinned("lowest")[canonicalize_name(requirement.name)]) for requirement in asked}
+    versions = {
+        requirement.name: Version(pinned("lowest")[canonicalize_name(requirement.name)]) for requirement in asked
+    }
     floors = {r.name: max(Version(bound.version) for bound in r.specifier if bound.operator == ">=") for r in asked}
     assert versions == floors
 
