@@ -107,6 +107,7 @@ def compared(plan: Plan, root: Path) -> dict[str, tuple[float, float]]:
     return ratios
 
 
+@pytest.mark.slow
 def test_estimates_of_the_tiny_model(cached: Path) -> None:
     small = {
         "llm_pruner": {"seq_len": 16},
@@ -245,9 +246,10 @@ def test_gradients_of_one_row_take_the_room_of_one_row(cached: Path, monkeypatch
     assert whole - single == pytest.approx(9 * a_row, rel=0.01)
 
 
+@pytest.mark.slow
 def test_time_is_the_median_of_the_same_machine_else_a_dash(tmp_path: Path) -> None:
     make_suite(tmp_path, methods=["random"], tasks=["size"])
-    assert leanboard(tmp_path, "run", "suite.yaml").returncode == 0
+    assert leanboard(tmp_path, "run", "suite.yaml", "--executor", "inline").returncode == 0
     make_suite(tmp_path, methods=["random"], tasks=["size", "piqa/limit4"], seeds=[0, 1])
 
     def rows() -> list[dict[str, Any]]:

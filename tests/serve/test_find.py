@@ -61,9 +61,10 @@ def test_words_tell_the_recovery(results: Path) -> None:
     assert find_row("saap", results).record.recovery == "none"  # so is that row called on the board
 
 
+@pytest.mark.slow
 def test_the_command_for_a_checkpoint_that_is_gone_makes_it_again(tmp_path: Path) -> None:
-    make_suite(tmp_path, methods=["random", "dense"], tasks=["size"])
-    assert leanboard(tmp_path, "run", "suite.yaml", "--jobs", "1").returncode == 0
+    make_suite(tmp_path, methods=["random"], tasks=["size"])
+    assert leanboard(tmp_path, "run", "suite.yaml", "--executor", "inline").returncode == 0
     (folder,) = [p.parent for p in (tmp_path / "results").glob("runs/*/random/*/artifact.json")]
     checkpoint = tmp_path / "cache" / "artifacts" / folder.name
     checkpoint.rename(tmp_path / "gone")
