@@ -1,4 +1,4 @@
-"""A fifth family, for tests alone, as a plug-in file: Seed-OSS, a LLaMA with biases of three kinds and wide heads."""
+"""Seed-OSS: LLaMA with biases of three kinds, and heads of a width of their own."""
 
 from bench.families import ATTENTION, MLP, O
 from bench.families.llama import LLAMA
