@@ -142,7 +142,7 @@ def load_registry(plugins: Sequence[Path] = ()) -> Registry:
 
 
 def share_plugins(plugins: Sequence[Path]) -> None:
-    """Have `plugins` looked into by all processes that this one starts: their models may be of a plug-in's family."""
+    """Let all processes that this one starts load `plugins` too: their models may be of a plug-in's family."""
     named = os.environ.get("LEANBOARD_PLUGINS", "")
     paths = dict.fromkeys([*(str(path.resolve()) for path in plugins), *filter(None, named.split(os.pathsep))])
     os.environ["LEANBOARD_PLUGINS"] = os.pathsep.join(paths)

@@ -106,7 +106,7 @@ class Store:
         return self._read(paths[0])
 
     def files(self) -> list[Path]:
-        """Every file that is there for a record, in order; one that is being written, in a hidden folder, is not."""
+        """The files of all records, in order, without those that are being written in hidden folders."""
         paths = (path for path in self.runs.rglob("*.json") if not path.parent.name.startswith("."))
         return sorted(paths)
 
