@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 PASSAGES = TextSource(data="lambada_passages/test", rows=(2000, 5000))
-"""Passages that `lambada_text` does not begin with: what is calibrated and trained on is not what is measured."""
+"""Not the passages that `lambada_text` begins with: methods must not learn from what is measured."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def compress(
         seed: seed of all that is random.
 
     Raises:
-        UsageError: an unknown name or field, or a model or text that cannot be had.
+        UsageError: an unknown name or field, or a model or text that is not available.
         MethodError: the method cannot reach the target, or broke its contract.
     """
     from bench.run.compress import Order, Stages, Texts, build
@@ -115,7 +115,7 @@ def evaluate(
         limit: only the first `limit` items (windows, for perplexity) of each task; it becomes part of the metric ids.
 
     Raises:
-        UsageError: an unknown task, or a model or data file that cannot be had.
+        UsageError: an unknown task, or a model or data file that is not available.
     """
     from bench.measure import measure
     from bench.measure.subject import Subject

@@ -1,4 +1,4 @@
-"""The models that Leanboard knows by name, and finding any model's checkpoint on this machine.
+"""The models that Leanboard knows by name, and the search for any model's checkpoint on this machine.
 
 Nothing here imports torch: a model in GGUF form is converted by a process of its own.
 """
@@ -26,7 +26,7 @@ WHAT_TO_DO = "give a folder with config.json, *.safetensors and the tokenizer's 
 
 @dataclass(frozen=True)
 class HubModel:
-    """A repository of the model hub, of which safetensors, JSON and tokenizer files are read."""
+    """A repository of the model hub; only its safetensors, JSON and tokenizer files are read."""
 
     repo: str
 
@@ -39,7 +39,7 @@ class CatalogueEntry:
     source: WheelFile | HubModel
     """A `WheelFile` is in GGUF form."""
     config: Mapping[str, Any]
-    """Its shape: fields of its config.json, for random weights in its place. Without a model_type it is a LLaMA."""
+    """Its shape as fields of config.json: random weights are made from it. Without a model_type it is a LLaMA."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class ModelRef:
     """A checkpoint on this machine: `path` a folder that transformers loads.
 
     `id` is the catalogue's, or for other folders the folder's name and the start of the fingerprint.
-    `fingerprint` hashes the weights and the config, `tokenizer_fingerprint` the tokenizer ("none" without one),
+    `fingerprint` hashes the weights and the config, `tokenizer_fingerprint` the tokenizer ("none" without one), and
     `remote_code` the model's own code, where that was run.
     """
 
@@ -178,14 +178,14 @@ def resolve(
     trust_remote_code: bool = False,
     on_progress: Callable[[str], None] = _quiet,
 ) -> ModelRef:
-    """The checkpoint of a catalogue id or a local folder, fetched once where it has to be.
+    """Find the checkpoint of a catalogue id or a local folder; fetch it once if it is not here.
 
     Args:
         paths: id -> folder, from `--model-path`; such a folder is used in place of the catalogue's source.
 
     Raises:
-        DataError: the checkpoint, or what it is made from, is damaged or foreign.
-        UsageError: not a known id or folder, not of the LLaMA family, or its weights cannot be had.
+        DataError: the checkpoint, or a file that it is made from, is damaged or not what it should be.
+        UsageError: not a known id or folder, not of a known family, or its weights are not available.
     """
     given = dict(paths or {}).get(id_or_path)
     entry = CATALOGUE.get(id_or_path)
@@ -247,7 +247,7 @@ def _convert(gguf: Path, folder: Path) -> None:
 
 
 def _from_hub(model_id: str, source: HubModel, offline: bool, on_progress: Callable[[str], None]) -> Path:
-    """The snapshot in the hub's own cache (which resumes downloads and is shared with other programs)."""
+    """The snapshot in the hub's own cache, which resumes downloads and is shared with other programs."""
     folder = _snapshot(source)
     if folder is not None:
         return folder
@@ -271,7 +271,7 @@ def _from_hub(model_id: str, source: HubModel, offline: bool, on_progress: Calla
 
 
 def _snapshot(source: HubModel) -> Path | None:
-    """What the hub's cache on this machine holds of the repository, if it is a whole checkpoint."""
+    """The repository in the hub's cache on this machine, if it is a whole checkpoint there."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 

@@ -33,7 +33,7 @@ def check_checkpoint(folder: Path) -> tuple[dict[str, Any], list[Path]]:
 
     Raises:
         DataError: no or a broken config.json, no safetensors, a missing or truncated shard.
-        UsageError: of no known family, what its table cannot describe, or a model that would need code of its own.
+        UsageError: its family is not known, its table cannot describe it, or it needs code of its own.
     """
     config = read_json(folder / "config.json")
     file = folder / "config.json"
@@ -57,7 +57,7 @@ def _weight_files(folder: Path) -> list[Path]:
         names = sorted(set(map(str, shards.values())))
         for name in names:
             if Path(name).name != name or not name.endswith(".safetensors"):
-                raise DataError(f"{index}: weight_map: '{name}' is not the name of a safetensors file beside it")
+                raise DataError(f"{index}: weight_map: '{name}' is not the name of a safetensors file next to it")
         paths = [folder / name for name in names]
     else:
         paths = sorted(folder.glob("*.safetensors"))
@@ -85,7 +85,7 @@ def _check_safetensors(path: Path) -> None:
 
 
 def fingerprint_of(config: dict[str, Any], weights: list[Path]) -> str:
-    """A hash of the weights and of all in the config that changes what the model computes."""
+    """A hash of the weights and of all config fields that change what the model computes."""
     kept = {key: value for key, value in config.items() if key not in BOOKKEEPING}
     return _digest([kept, [[path.name, file_sha256(path)] for path in weights]])
 

@@ -1,4 +1,4 @@
-"""What a run needs of this machine, examined without starting one."""
+"""Check what a run needs of this machine, without starting one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NEEDED_MEMORY, NEEDED_DISK = 6 * GIB, 10 * GIB
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     what: str
     ok: bool
@@ -34,12 +34,12 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Packages, memory, disk, data packs, models and methods of this machine."""
+    """Check packages, memory, disk, data packs, models and methods of this machine."""
     return [*_packages(), _memory(), _disk(), *_data(), *_models(), *_methods()]
 
 
 def _packages() -> list[Finding]:
-    """The packages that results depend on most, and any other that is missing or of a wrong version."""
+    """The packages that results depend on most, and all that are missing or have a wrong version."""
     findings = []
     for requirement in map(Requirement, requires("leanboard") or []):
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):

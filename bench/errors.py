@@ -7,13 +7,13 @@ from difflib import get_close_matches
 class LeanboardError(Exception):
     """An error with a sentence meant for the user; the command line prints it without a traceback.
 
-    `exit_code` is what the command line ends with: 1 a check failed, 2 usage (the input is wrong or missing).
+    The command line ends with `exit_code`: 1 a check failed, 2 usage (the input is wrong or missing).
     """
 
     exit_code = 1
 
     def __str__(self) -> str:
-        """One line, whatever the names in it hold."""
+        """One line, even where a name in it has several."""
         return " ".join(super().__str__().splitlines())
 
 
@@ -48,7 +48,7 @@ class BudgetExceeded(MethodError):
 
 
 class Cancelled(LeanboardError):
-    """The run was interrupted while a method was at work."""
+    """The run was interrupted while a method was running."""
 
     exit_code = 130
 

@@ -1,4 +1,4 @@
-"""Low-rank factors in the place of projections, counted in closed form: plain integers, no torch."""
+"""Low-rank factors in place of projections, counted in closed form: plain integers, no torch."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Slice:
 class FactorShape:
     """Low-rank factors that `slices` share: inner [rows, rank[0]], outer [columns, rank[-1]] and a core for each slice.
 
-    A core has the numbers of a diagonal where `rank` is one number, of a matrix where it is two. A projection with n
-    times as many rows as the factors is n slices: the j-th takes the j-th of every n heads.
+    A core is a diagonal where `rank` is one number, and a matrix where it is two. A projection with n times as many
+    rows as the factors is n slices: the j-th takes the j-th of every n heads.
     """
 
     rows: int
@@ -40,18 +40,18 @@ class FactorShape:
     slices: tuple[Slice, ...]
 
     def count(self, piece: Slice, size: Size) -> int:
-        """How many slices the projection of `piece` is."""
+        """How many slices the projection of `piece` has."""
         return size(piece.layer, piece.projection)[piece.transposed] // self.rows
 
     def params(self, size: Size) -> int:
-        """What is stored, less the dense weights in its place (TRAWL, arXiv 2406.17261: CP has R·(n + p + q))."""
+        """Stored parameters minus the dense weights they replace (TRAWL, arXiv 2406.17261: CP has R·(n + p + q))."""
         shared = self.rows * self.rank[0] + self.columns * self.rank[-1]
         return shared + sum(
             self.count(s, size) * prod(self.rank) - prod(size(s.layer, s.projection)) for s in self.slices
         )
 
     def products(self, size: Size) -> int:
-        """Multiply-accumulates of one token in the matrix products, less those of the dense weights.
+        """Multiply-accumulates of one token in the matrix products, minus those of the dense weights.
 
         The gate and up projections of a block that share factors share the product with `outer`.
         """
@@ -70,23 +70,23 @@ class FactorShape:
         return sum(self.count(s, size) * self.rank[0] for s in self.slices) if len(self.rank) == 1 else 0
 
     def check(self, piece: Slice, out_in: tuple[int, int], head_dim: int, writes: bool) -> None:
-        """Whether a projection [out, in] can be the slice `piece`; `writes`: whether its output is the hidden state's.
+        """Check that a projection [out, in] can be the slice `piece`; `writes`: it adds to the hidden state.
 
         Raises:
-            MethodError: its size is another, or it is transposed though it does not write to the hidden state.
+            MethodError: its size differs, or it is transposed but does not write to the hidden state.
         """
         if piece.transposed and not writes:
-            raise MethodError(f"{piece}: transposed, which only what writes to the hidden state can be")
+            raise MethodError(f"{piece}: transposed; only a projection that writes to the hidden state can be")
         rows, columns = out_in[::-1] if piece.transposed else out_in
         whole = rows == self.rows or (rows % self.rows == 0 and self.rows % head_dim == 0)
         if not whole or columns != self.columns:
             raise MethodError(
-                f"{piece}: [{rows}, {columns}] are no slices of factors for [{self.rows}, {self.columns}]"
+                f"{piece}: [{rows}, {columns}] cannot be cut into slices of the factors' [{self.rows}, {self.columns}]"
             )
 
 
 def factors_in(entries: Iterable[Mapping[str, Any]] | None) -> tuple[FactorShape, ...]:
-    """Those that the field `factors` of a config.json lists."""
+    """The factors that the field `factors` of a config.json lists."""
     return tuple(
         FactorShape(f["rows"], f["columns"], tuple(f["rank"]), tuple(Slice(*s) for s in f["slices"]))
         for f in entries or ()

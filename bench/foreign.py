@@ -1,8 +1,7 @@
 """Models that bring code of their own, where the user trusts it: `--trust-remote-code`.
 
-That code runs once, in a process of its own, and only to be compared: where it gives the logits and token ids that
-transformers' own classes give, a twin of the checkpoint without the code takes its place, and all that follows reads
-that.
+That code runs once, in a process of its own, and only to be compared. Where it gives the same logits and token ids as
+transformers' own classes, a copy of the checkpoint without the code is used in its place.
 Code that computes something else is refused, as pruning could not keep it.
 """
 
@@ -25,11 +24,11 @@ NAMES_CODE = ("config.json", "tokenizer_config.json")
 
 
 def plain_copy(folder: Path, on_progress: Callable[[str], None]) -> tuple[Path, str | None]:
-    """A folder that stands for `folder` and names no code, and the SHA-256 of the code; `folder` itself without code.
+    """A copy of `folder` without names of code, and the code's SHA-256; `folder` and None if it has no code.
 
     Raises:
         DataError: a file is damaged.
-        UsageError: the code fails, or computes something else than transformers' own.
+        UsageError: the code fails, or computes something else than transformers' own classes.
     """
     config = read_json(folder / "config.json")
     family = of_type(str(config.get("model_type")))
@@ -37,22 +36,22 @@ def plain_copy(folder: Path, on_progress: Callable[[str], None]) -> tuple[Path, 
         return folder, None
     code = _digest({path.name: file_sha256(path) for path in sorted(folder.glob("*.py"))})
     files = [path for path in sorted(folder.iterdir()) if path.suffix in READ and path.is_file()]
-    twin = cache_dir() / "models" / f"plain-{_digest([code, {p.name: file_sha256(p) for p in files}])[:16]}"
-    with locked(twin):
-        if not twin.is_dir():
+    copy = cache_dir() / "models" / f"plain-{_digest([code, {p.name: file_sha256(p) for p in files}])[:16]}"
+    with locked(copy):
+        if not copy.is_dir():
             on_progress(f"{folder}: running its own code, to compare it with that of {family.title}")
-            with replacing(twin) as new:
+            with replacing(copy) as new:
                 new.mkdir()
                 for path in files:
                     _copy_plain(path, new / path.name)
                 problem = run_module("bench.model.compare_foreign", str(folder), str(new))
                 if problem is not None:
-                    raise UsageError(f"{folder}: its own code cannot stand for that of {family.title}: {problem}")
-    return twin, code
+                    raise UsageError(f"{folder}: its own code cannot be replaced by that of {family.title}: {problem}")
+    return copy, code
 
 
 def _copy_plain(path: Path, new: Path) -> None:
-    """A link, or where code may be named, a copy that names none."""
+    """Link the file; copy it without names of code where it may have some."""
     if path.name in NAMES_CODE:
         content = {name: value for name, value in read_json(path).items() if name != "auto_map"}
         new.write_text(json.dumps(content, indent=2), encoding="utf-8")

@@ -1,7 +1,7 @@
 """The contract of a compression method: all that a plug-in imports from the harness, together with `bench.blocks`.
 
-A method transforms a model in place. It never times, counts, seeds, saves or scores itself; what it may use beside the
-model (random numbers, calibration text, the size target, the step budget) comes from the `Context`.
+A method transforms a model in place. It never times, counts, seeds, saves or scores itself; what else it may use
+(random numbers, calibration text, the size target, the step budget) comes from the `Context`.
 Nothing here imports torch, so listing methods stays cheap.
 """
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 Track = Literal["pruning", "decomposition", "peft", "control"]
 Basis = Literal["params", "block_params", "group_ratio", "macs"]
 Progress = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and how much there is."""
+"""Called with what is being done, how much of it is done, and how much there is."""
 
 TARGET_TOLERANCE = 0.005
-"""How far the removed fraction may be from a target, in fractions of what the target's basis names."""
+"""The largest difference allowed between the removed fraction and a target, both fractions of the target's basis."""
 
 IGNORED = -100
-"""The label of a token that no loss is taken on."""
+"""The label of a token without a loss."""
 
 
 class Traits(BaseModel):
-    """What the harness and the reader must know of a method before it runs."""
+    """What the harness and the reader must know about a method before it runs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -74,7 +74,7 @@ class Target(BaseModel):
 
 @dataclass(frozen=True)
 class Example:
-    """One training example: `input_ids` and `labels` (same length; `IGNORED` where no loss is taken)."""
+    """One training example: `input_ids` and `labels` (same length; `IGNORED` where there is no loss)."""
 
     input_ids: list[int]
     labels: list[int]
@@ -88,16 +88,16 @@ class Meter:
     optimiser_steps: int = 0
     trainable_parameters: int = 0
     earlier_seconds: float = 0.0
-    """Training time of runs that were cut off, whose last state this one went on from."""
+    """Training time of interrupted runs that this one continued."""
 
 
 @dataclass
 class Context:
-    """All that a method may use beside the model.
+    """All that a method may use, except the model.
 
     `target` is None where the method's own config says how much to remove.
     `sample` and `examples_source` are the harness's text sources, reached through `calibration()` and `examples()`.
-    `workspace` is a folder where long training keeps what it needs to go on after a crash (None: it keeps nothing).
+    `workspace` is a folder where long training keeps what it needs to continue after a crash (None: nothing).
     """
 
     seed: int
@@ -126,7 +126,7 @@ class Context:
     def calibration(self, n: int, seq_len: int, draw: int = 0) -> torch.Tensor:
         """Calibration token ids, int64 [n, seq_len] on `device`; another `draw` gives other windows.
 
-        Where the caller of `bench.compress` gave token ids, those come back whole, whatever `n` and `seq_len` say.
+        Where the caller of `bench.compress` gave token ids, all of those are returned, whatever `n` and `seq_len` are.
         """
         ids = self.sample(n, seq_len, draw)
         self.meter.calibration_tokens += ids.numel()
@@ -135,12 +135,12 @@ class Context:
     def examples(self, max_length: int, *, prefix: str = "") -> Sequence[Example]:
         """Training examples of at most `max_length` tokens: instructions, other text, or the caller's own token ids.
 
-        The text `prefix` comes before each, on top of `max_length` and without a loss; none before token ids.
+        The text `prefix` comes before each, on top of `max_length` and without a loss, but not before token ids.
         """
         return self.examples_source(max_length, prefix)
 
     def count_step(self) -> None:
-        """To be called before every optimiser step.
+        """Call this before every optimiser step.
 
         Raises:
             BudgetExceeded: the step budget is spent.
@@ -152,7 +152,7 @@ class Context:
         self.meter.optimiser_steps += 1
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """Tell the user how far a long stage is; also the place where an interruption takes effect."""
+        """Show the user how far a long stage is; an interruption takes effect here too."""
         self.check_cancelled()
         self.on_progress(what, done, total)
 
@@ -165,7 +165,7 @@ class Method(ABC):
     """A compression method.
 
     A plug-in is a subclass with the class attributes below, in a file or folder that the registry finds.
-    `version` is bumped whenever a number the method leads to may change; it is part of every key.
+    Raise `version` whenever a number that the method gives may change; it is part of every key.
     """
 
     name: ClassVar[str]
@@ -185,7 +185,7 @@ class Method(ABC):
         return model
 
     def finalize(self, model: PreTrainedModel, ctx: Context) -> PreTrainedModel:
-        """Merge adapters, drop hooks: what comes back is what is saved."""
+        """Merge adapters and drop hooks; the model that is returned is saved."""
         return model
 
 

@@ -1,4 +1,4 @@
-"""Processes of their own, for what needs torch where torch is not to be imported."""
+"""Run code that needs torch in a process of its own, where torch must not be imported."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def run_module(module: str, *arguments: str) -> str | None:
-    """Run a module that needs torch in a process of its own; the last line of its complaint where it fails."""
+    """Run a module in a process of its own; the last line of its error output where it fails, else None."""
     root = Path(__file__).resolve().parent.parent
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))

@@ -1,4 +1,4 @@
-"""Random weights in the shape of a model: for size, speed and memory where its weights are not at hand.
+"""Random weights in the shape of a model: for size, speed and memory where its weights are not available.
 
 Such a checkpoint follows from its recipe alone, so its fingerprint is known before it is made. Nothing here imports
 torch: a process of its own makes it.
@@ -68,10 +68,10 @@ class Recipe:
         return ModelRef(self.id, self.folder, self.fingerprint, "none")
 
     def make(self, say: Callable[[str], None]) -> None:
-        """Write the checkpoint unless it is there; it is whole or not there.
+        """Write the checkpoint unless it exists; it is written whole or not at all.
 
         Raises:
-            LeanboardError: the config is not one of its family, or the disk refuses.
+            LeanboardError: the config is not one of its family, or it cannot be written.
         """
         with locked(self.folder):
             if self.folder.is_dir():
@@ -85,7 +85,7 @@ class Recipe:
 
 
 def recipe_of(name: str, paths: Mapping[str, Path], dtype: str) -> Recipe:
-    """The recipe for a model of the catalogue, or for the config.json of a folder (from `paths`, or named itself).
+    """The recipe for a model of the catalogue, or for the config.json of a folder (from `paths`, or `name` itself).
 
     Raises:
         UsageError: not a known model or folder, or a config of another family.
@@ -104,7 +104,7 @@ def recipe_of(name: str, paths: Mapping[str, Path], dtype: str) -> Recipe:
 
 
 def without_quality(suite: Suite) -> tuple[Suite, list[str]]:
-    """`suite` with those of its tasks that mean something for random weights, and a note on the others.
+    """`suite` with only the tasks that random weights can be measured on, and a note on the others.
 
     Raises:
         UsageError: no task is left, or one is not known.

@@ -1,6 +1,6 @@
 """Finds methods and tasks, and the model families of plug-ins: nothing is listed by hand.
 
-Methods come from the folder `methods` beside `bench`, from the folders and files that `--plugins` or
+Methods come from the folder `methods` next to `bench`, from the folders and files that `--plugins` or
 `LEANBOARD_PLUGINS` names, and from installed packages with an entry point in the group `leanboard.methods`. A plug-in
 that cannot be imported is listed with its reason instead of being lost. Nothing here imports torch.
 """
@@ -48,7 +48,7 @@ class MethodEntry:
 
     @property
     def folder(self) -> Path | None:
-        """The package that the method lies in, with its presets and card; None for a file on its own."""
+        """The package of the method, with its presets and card; None for a single file."""
         module = sys.modules[self.cls.__module__]
         package = module if hasattr(module, "__path__") else sys.modules.get(module.__package__ or "")
         return Path(package.__file__).parent if package is not None and package.__file__ else None
@@ -102,7 +102,7 @@ class Registry:
         raise unknown("method", name, self.methods, where)
 
     def add(self, source: str, origin: str, load: Callable[[], Any]) -> None:
-        """Import a plug-in and take up its methods and families; one that fails is listed as broken."""
+        """Import a plug-in and add its methods and families; one that fails is listed as broken."""
         try:
             loaded = load()
             found = list(_methods_in(loaded))
@@ -142,7 +142,7 @@ def load_registry(plugins: Sequence[Path] = ()) -> Registry:
 
 
 def share_plugins(plugins: Sequence[Path]) -> None:
-    """Have `plugins` looked into by all processes that this one starts: their models may be of a plug-in's family."""
+    """Let all processes that this one starts load `plugins` too: their models may be of a plug-in's family."""
     named = os.environ.get("LEANBOARD_PLUGINS", "")
     paths = dict.fromkeys([*(str(path.resolve()) for path in plugins), *filter(None, named.split(os.pathsep))])
     os.environ["LEANBOARD_PLUGINS"] = os.pathsep.join(paths)
@@ -166,7 +166,7 @@ def task_groups() -> list[TaskGroup]:
 
 
 def chance_of(task_id: str) -> float | None:
-    """What guessing scores on an accuracy task; None where the task is of another kind or not known."""
+    """The score of guessing on an accuracy task; None where the task is of another kind or not known."""
     spec = load_tasks().get(task_id.partition("@")[0])
     return spec.chance if isinstance(spec, AccuracyTask) else None
 
@@ -214,7 +214,7 @@ def _children(root: Path) -> list[Path]:
 
 
 def _load_built_in(name: str) -> ModuleType:
-    """Import a method of ours within a package of our own, so that what the user calls `methods` is another."""
+    """Import a built-in method in a package of our own, so that a user's `methods` cannot hide it."""
     package = ModuleType(PACKAGE)
     package.__path__ = [str(METHODS)]
     sys.modules.setdefault(PACKAGE, package)
@@ -246,7 +246,7 @@ def _methods_in(loaded: Any) -> Iterator[type[Method]]:
 
 
 def _check(cls: type[Method]) -> None:
-    """The class attributes that the contract asks for."""
+    """Check the class attributes that the contract requires."""
     for attribute, kind in (("name", str), ("version", str), ("traits", Traits)):
         if not isinstance(getattr(cls, attribute, None), kind):
             raise TypeError(f"{cls.__name__}.{attribute} must be a {kind.__name__}")

@@ -55,8 +55,8 @@ class Kept:
 class Shape:
     """Widths of a decoder, which of its projections have a bias, and which are factored.
 
-    `bottleneck` is the width of an adapter (two matrices, two biases) behind the MLP of every block; 0 where there is
-    none.
+    `bottleneck` is the width of the bottleneck (two matrices, two biases) after the MLP of every block; 0 where there
+    is none.
     """
 
     hidden: int
@@ -71,11 +71,11 @@ class Shape:
 
     @classmethod
     def of(cls, config: Mapping[str, Any], where: object = "config.json") -> Shape:
-        """Of what a config.json holds.
+        """The shape that a config.json describes.
 
         Raises:
-            UsageError: no known family's, a width that is missing or no number, or heads that cannot be shared out;
-                the sentence begins with `where`.
+            UsageError: an unknown family, a width that is missing or no number, or heads that cannot be divided; the
+                sentence begins with `where`.
         """
         family = of_config(config, where)
         hidden = _count(config, "hidden_size", where)
@@ -111,19 +111,19 @@ class Shape:
     def block_params(self) -> int:
         """Parameters of the decoder blocks: matrices, biases, norms, bottlenecks and shared factors.
 
-        Linear in every width, so that scalars with gradients may stand for widths.
+        Linear in every width, so that widths may be scalars with gradients.
         """
         bottleneck = (2 * self.hidden + 1) * self.bottleneck + (self.hidden if self.bottleneck else 0)
         own = sum(self._matrices(block) + self._vectors(block) + bottleneck for block in self.blocks)
         return own + sum(f.params(self.size) for f in self.factors)
 
     def vector_params(self) -> int:
-        """What of the blocks' parameters is norms and biases."""
+        """How many of the blocks' parameters are norms and biases."""
         vectors = 2 * len(self.blocks) * self.hidden
         return vectors + sum(self._vectors(block) - 2 * self.hidden for block in self.blocks)
 
     def channel_params(self) -> int:
-        """What one MLP channel has: its row or column of each projection, and its biases."""
+        """Parameters of one MLP channel: its row or column of each projection, and its biases."""
         biases = sum(self.family.projection(name).rows is Axis.CHANNELS for name in self.biased)
         return _other_sides(self.family)[Axis.CHANNELS] * self.hidden + biases
 
@@ -183,7 +183,7 @@ class Shape:
         return Kept({i: BlockKept(tuple(range(b.heads)), tuple(range(b.channels))) for i, b in enumerate(self.blocks)})
 
     def after(self, kept: Kept) -> Shape:
-        """The shape that is left.
+        """The shape that is left of the model.
 
         Raises:
             MethodError: indices out of range, not ascending, a module left empty, or key/value heads with unequal
@@ -245,7 +245,7 @@ class Shape:
 
 @cache
 def _other_sides(family: Family) -> Counter[Axis]:
-    """How often each axis stands across from the hidden dimensions in a block."""
+    """How many matrices of a block have each axis on the side that is not the hidden dimensions."""
     return Counter(p.columns if p.writes else p.rows for p in family.projections)
 
 

@@ -18,7 +18,7 @@ RecoveryChoice = Literal["preset", "none"] | dict[str, Any]
 
 
 class TextSource(Strict):
-    """A column of a file of the data pack; instructions and labelled pairs are known by their columns."""
+    """A column of a file of the data pack; instructions and labelled pairs are recognised by their columns."""
 
     data: DataRef
     column: str = "text"
@@ -26,13 +26,13 @@ class TextSource(Strict):
 
 
 class RandomTokens(Strict):
-    """Token ids by lot in place of a text, for models of random weights, which have no tokenizer."""
+    """Random token ids in place of a text, for models with random weights, which have no tokenizer."""
 
-    random_tokens: int = Field(gt=0, description="size of the vocabulary that they are drawn from")
+    random_tokens: int = Field(gt=0, description="size of the vocabulary they are drawn from")
 
 
 class SuiteMethod(Strict):
-    """A method of the board: its preset, and what the suite changes of it."""
+    """A method of the board: its preset, and what the suite changes in it."""
 
     name: str
     preset: str = "default"
@@ -40,11 +40,11 @@ class SuiteMethod(Strict):
     recovery: RecoveryChoice | None = Field(None, description="replaces the suite's recoveries")
     targets: list[Target] | None = Field(None, description="replace the suite's targets; [] leaves it to the config")
     training: TextSource | None = Field(None, description="replaces the suite's training text")
-    tasks: list[str] = Field([], description="tasks of this method's checkpoints alone, beside the suite's")
+    tasks: list[str] = Field([], description="more tasks than the suite's, for this method's checkpoints alone")
 
 
 class FirstOf(Strict):
-    """Tasks of which the first whose data can be had is run, under its own metric id."""
+    """Alternatives: the first task whose data is available is run, under its own metric id."""
 
     first_of: list[str] = Field(min_length=2)
 

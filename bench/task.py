@@ -28,15 +28,15 @@ ACCURACY = ("0shot", "0shot+notice")
 CPU_TOKENS, GPU_TOKENS = 1024, 8192
 """Tokens in one forward pass of the accuracy scorer."""
 BACKENDS = ("hf", "vllm")
-"""What generates: modules of `bench.measure.generation`. `hf` is transformers."""
+"""Engines that generate: modules of `bench.measure.generation`. `hf` is transformers."""
 GENERATION = re.compile(
     rf"^(?P<backend>{'|'.join(BACKENDS)})/b(?P<batch>[1-9]\d*)(?:-(?P<most>[1-9]\d*))?"
     r"/p(?P<prompt>[1-9]\d*)/n(?P<new>[1-9]\d*)$"
 )
 GENERATION_TEXT = f"{'|'.join(BACKENDS)}/b<batch>/p<prompt tokens>/n<new tokens>"
-"""`b1-64` is a sweep: batches 1, 2, 4, … until the throughput grows no more, 64 at most."""
+"""`b1-64` is a sweep: batches 1, 2, 4, … until the throughput stops growing, 64 at most."""
 NO_INGREDIENTS = {"description", "protocols", "grids", "windows", "headline", "chance"}
-"""Fields of a task that describe it, list usual protocols or judge its numbers: they change none of them."""
+"""Fields of a task that describe it, list usual protocols or judge its numbers, but change no number."""
 
 
 class BaseTask(BaseModel):
@@ -52,24 +52,24 @@ class BaseTask(BaseModel):
 
 
 class TaskSpec(BaseTask, ABC):
-    """A kind of task: the fields of its YAML file, and all that the house has to know of it.
+    """A kind of task: the fields of its YAML file, and all that Leanboard must know about it.
 
-    `module` measures it: its function `measure` takes what `bench.measure.measure` does. `engine` names what measures,
-    with its version; it is part of the key of a measurement, bumped whenever a number may change. `seconds` is a guess
-    of how long it takes, of which only the proportions matter. Memory: `imports` are bytes of what it imports beside
-    torch and transformers, `models` the models in memory at once, `processes` those that it starts, `working` bytes of
-    what it does beside.
+    `module` measures it: its function `measure` takes what `bench.measure.measure` does. `engine` names that code and
+    its version; it is part of the key of a measurement, so raise it whenever a number may change. `seconds` is a guess
+    of how long it takes; only the proportions matter. Memory: `imports` are bytes of what it imports, without torch and
+    transformers, `models` the models in memory at once, `processes` those that it starts, `working` bytes of all else
+    that it does.
     """
 
     module: ClassVar[str]
     engine: ClassVar[str]
     seconds: ClassVar[float]
     has_limit: ClassVar[bool] = False
-    """Whether only its first items may be measured."""
+    """Whether a limit may be set: only its first items are measured."""
     needs_weights: ClassVar[bool] = True
-    """Whether it says nothing of a model of random weights."""
+    """Whether it means nothing for a model with random weights."""
     is_timed: ClassVar[bool] = False
-    """Whether it depends on the machine, and is to run alone there."""
+    """Whether it depends on the machine, and must run alone there."""
     imports: ClassVar[int] = 0
     models: ClassVar[int] = 1
     processes: ClassVar[int] = 0
@@ -79,10 +79,10 @@ class TaskSpec(BaseTask, ABC):
 
     @abstractmethod
     def protocol(self, given: str | None) -> str:
-        """The protocol that `given` stands for, the usual one where it is None. Raises UsageError for another."""
+        """The protocol that `given` stands for, the usual one where it is None. Raises UsageError where none is."""
 
     def protocols_of(self, given: str | None) -> list[str]:
-        """Several, where `given` may name a set of them."""
+        """The same, but several where `given` names a set of them."""
         return [self.protocol(given)]
 
     def usual(self) -> Sequence[str | None]:
@@ -160,9 +160,9 @@ class GenerationTask(TaskSpec):
     seconds = 40.0
     needs_weights = False
     is_timed = True
-    models = 2  # each in a process beside the worker, which lets go of its own
+    models = 2  # each in a process of its own; the worker frees its model
     processes = 2
-    working = 160_000_000  # trying the machine out
+    working = 160_000_000  # measuring the machine
 
     kind: Literal["generation"]
     protocols: tuple[str, ...]
@@ -188,7 +188,7 @@ class GenerationTask(TaskSpec):
         return protocol
 
     def protocols_of(self, given: str | None) -> list[str]:
-        """Those that a protocol or the name of a grid (`hf/grid`) stands for."""
+        """The protocols that a protocol or the name of a grid (`hf/grid`) stands for."""
         backend, _, name = (given or "").partition("/")
         return [self.protocol(f"{backend}/{work}") for work in self.grids.get(name, ())] or [self.protocol(given)]
 
@@ -225,7 +225,7 @@ class ContinuationTask(TaskSpec):
     module = "bench.measure.continuations"
     engine = "continuation/1"
     seconds = 4.0
-    models = 2  # the dense one writes too
+    models = 2  # the dense model continues them too
 
     kind: Literal["continuation"]
     beginnings: tuple[str, ...] = Field(min_length=1)
@@ -255,12 +255,12 @@ KINDS: dict[str, type[TaskSpec]] = {
     "size": SizeTask,
     "continuation": ContinuationTask,
 }
-"""A new kind of task is a class here, the module that it names, and a YAML; that of its metrics, if it is new too, an
-entry of `bench.record.kinds`."""
+"""To add a kind of task, add a class here, the module that it names, and a YAML. If its metrics are of a new kind too,
+add an entry to `bench.record.kinds`."""
 
 
 def spec_of(content: Any, where: Any) -> TaskSpec | TaskGroup:
-    """A validated task file; `where` is what errors name it by.
+    """A validated task file; errors name it by `where`.
 
     Raises:
         UsageError: no such kind of task, or a field that does not fit it.
@@ -274,7 +274,7 @@ def spec_of(content: Any, where: Any) -> TaskSpec | TaskGroup:
 
 
 def kind_of_task(name: str) -> type[TaskSpec]:
-    """Raises UsageError where there is none of that name."""
+    """The kind of task of that name. Raises UsageError where there is none."""
     if name not in KINDS:
         raise unknown("kind of task", name, KINDS)
     return KINDS[name]
@@ -288,7 +288,7 @@ def _share(metric: str) -> str:
 
 @dataclass(frozen=True)
 class Task:
-    """A task with its protocol and limit settled: what one cell measures."""
+    """A task with its protocol and limit: what one cell measures."""
 
     spec: TaskSpec
     protocol: str
@@ -307,7 +307,7 @@ class Task:
         return f"{self.spec.name}.{metric}@{self.suffix}"
 
     def settings(self) -> dict[str, Any]:
-        """Everything of the task that changes its value; goes into the key."""
+        """Everything in the task that changes its value; it enters the key."""
         return {
             "task": self.spec.model_dump(mode="json", exclude=NO_INGREDIENTS),
             "protocol": self.protocol,

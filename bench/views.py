@@ -1,4 +1,4 @@
-"""What the reading verbs of the command line show: plain data first, so that `--json` and the tables say the same."""
+"""What the verbs that only read show: plain data first, so that `--json` and the tables show the same."""
 
 from __future__ import annotations
 
@@ -102,9 +102,9 @@ def task_list() -> Rows:
 
 
 def plan_list(plan: Plan) -> Rows:
-    """Every cell of a plan with its key and whether it is finished; what it takes, by `bench.run.estimate`.
+    """Every cell of a plan: its key, whether it is finished, and what it takes by `bench.run.estimate`.
 
-    Memory is that of the worker with all its cells, and stands with the checkpoint.
+    Memory is that of the worker with all its cells; it is shown in the row of the checkpoint.
     """
     rows = []
     for job in plan.jobs:
@@ -131,10 +131,10 @@ def plan_list(plan: Plan) -> Rows:
 
 
 def status_lines(notices: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What each run says of itself, for reading."""
+    """The notices of runs as lines of text."""
     lines = []
     for run in notices:
-        state = "at work" if run["alive"] else "ended without a word: run the same command again to go on"
+        state = "running" if run["alive"] else "ended unexpectedly: run the same command again to continue"
         lines.append(f"{' '.join(run['command'])} (process {run['pid']}, since {run['started']}): {state}")
         counts = f"{run['cached'] + run['done']}/{run['cells']} cells, {run['cached']} cached, {run['failed']} failed"
         lines.append(f"  {counts}" + (f", about {run['seconds_left']} s left" if run["alive"] else ""))

@@ -1,4 +1,4 @@
-"""Reading YAML and checking it against a schema, with one clear sentence where it does not fit."""
+"""Read YAML and check it against a schema, with one clear sentence where it does not fit."""
 
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,7 +11,7 @@ from bench.errors import UsageError
 
 T = TypeVar("T")
 
-Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, ten times as fast where it was built
+Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, but ten times as fast; not in every build
 
 
 class Strict(BaseModel):

@@ -121,7 +121,7 @@ def test_a_broken_config_is_refused(folder: Path, content: str) -> None:
 @pytest.mark.parametrize("name", ["../../elsewhere.safetensors", "/etc/passwd", "a/b.safetensors", "code.py", ".."])
 def test_a_shard_that_is_no_file_beside_its_index_is_refused(folder: Path, name: str) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
-    assert "is not the name of a safetensors file beside it" in refusal(folder, DataError)
+    assert "is not the name of a safetensors file next to it" in refusal(folder, DataError)
 
 
 def test_a_folder_without_config_or_weights_is_refused(folder: Path) -> None:

@@ -93,7 +93,7 @@ def test_code_that_computes_what_llama_does_is_run_once_and_the_record_says_so(t
 
 def test_code_that_computes_something_else_is_refused(tmp_path: Path) -> None:
     folder = foreign(tmp_path, 1.5)
-    with pytest.raises(UsageError, match=r"its own code cannot stand for that of LLaMA: its logits differ by"):
+    with pytest.raises(UsageError, match=r"its own code cannot be replaced by that of LLaMA: its logits differ by"):
         resolve(str(folder), offline=True, trust_remote_code=True)
     with pytest.raises(UsageError, match="its logits differ by"):
         resolve(str(folder), offline=True, trust_remote_code=True)

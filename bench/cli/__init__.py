@@ -8,7 +8,7 @@ import traceback
 
 import typer
 
-# importing them is what makes the verbs known
+# importing them registers the verbs
 from bench.cli import data, methods, records, reports, runs, serving, speed  # noqa: F401
 from bench.cli.common import app
 from bench.errors import LeanboardError

@@ -1,4 +1,4 @@
-"""What the verbs share: the application, the options that several take, and how they speak."""
+"""Shared by the verbs: the application, the options that several take, and the output."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Compress language models with every method under the same conditions, and print one table to believe.",
+    help="Compress language models with every method under the same conditions, and rank them in one table.",
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -45,19 +45,19 @@ Weights = Annotated[
     typer.Option(
         "--weights",
         metavar="random",
-        help="Random weights of the same shapes: rows of size, "
-        "speed and memory, without any of quality, where no weights are at hand.",
+        help="Random weights of the same shapes, where no weights are available: "
+        "rows of size, speed and memory, none of quality.",
     ),
 ]
 TrustCode = Annotated[
     bool,
     typer.Option(
         "--trust-remote-code",
-        help="Run the code that a model brings along, once and "
-        "apart, and take the model for one of its family if it computes the same.",
+        help="Run the model's own code, once and in a process of its own; "
+        "accept the model if its family's classes compute the same.",
     ),
 ]
-SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A suite file, or the name of one that comes along.")]
+SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A suite file, or the name of a built-in suite.")]
 
 
 @app.callback()
@@ -78,7 +78,7 @@ def is_offline(flag: bool) -> bool:
 
 
 def show(content: Any, as_json: bool) -> None:
-    """Print rows or a nested description, as JSON or for reading."""
+    """Print rows or a nested description, as JSON or as tables."""
     if as_json:
         typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
         return

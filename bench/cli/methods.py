@@ -1,4 +1,4 @@
-"""Verbs about what there is: methods, models, tasks."""
+"""Verbs that list methods, models and tasks, and that test and write methods."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def scaffold(
     name: Annotated[str, typer.Argument(help="Its name: lower-case letters, digits and '_'.")],
     into: Annotated[Path, typer.Option("--into", help="Folder of plug-ins to write it into.")] = Path("plugins"),
 ) -> None:
-    """Write a small method that works, as a plug-in to change."""
+    """Write a small working method, as a plug-in to change."""
     from bench.scaffold import new_method
 
     for path in new_method(name, into):

@@ -12,10 +12,10 @@ from bench.cli.common import Json, Results, app, make_console, show
 
 @app.command()
 def check(
-    results: Annotated[Path, typer.Argument(help="Folder of records, such as somebody has sent in.")] = Path("results"),
+    results: Annotated[Path, typer.Argument(help="Folder of records, such as a contributor's.")] = Path("results"),
     as_json: Json = False,
 ) -> None:
-    """Compute again what records say: keys, places, metrics from their evidence. Exit code 1: something is wrong."""
+    """Compute keys, file names and metrics of records again, and compare. Exit code 1: something is wrong."""
     from bench.errors import UsageError
     from bench.record.check import check_records
     from bench.record.store import Store

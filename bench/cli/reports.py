@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def report(
     results: Results = Path("results"),
     as_json: Json = False,
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit code 1 where any byte differs.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit code 1 if any byte differs.")] = False,
 ) -> None:
     """Regenerate every CSV, Markdown file, plot and page from the records."""
     from bench.registry import load_registry, task_groups
@@ -40,7 +40,7 @@ def report(
         return
     console = make_console()
     print_table(outcome.board, console)
-    tell(outcome, console)
+    show_outcome(outcome, console)
 
 
 @app.command()
@@ -90,7 +90,7 @@ def why(
     results: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
-    """Say which ingredients of two records differ, and so why one was not reused for the other."""
+    """Show which ingredients of two records differ, and so why one was not reused for the other."""
     from bench.report.find import Rows
 
     known = Rows(results)
@@ -102,7 +102,7 @@ def why(
     show(rows, as_json)
 
 
-def tell(outcome: Any, console: Console) -> None:
+def show_outcome(outcome: Any, console: Console) -> None:
     for problem in outcome.problems:
         make_console(stderr=True).print(f"warning: {problem}", soft_wrap=True, markup=False)
     for path in (path for path in outcome.written if path.parent.parent.name != "site"):

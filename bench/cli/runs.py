@@ -1,4 +1,4 @@
-"""Verbs that run a suite, or say what running it would take."""
+"""Verbs that run a suite, or show what running it would take."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from bench.cli.common import (
     say,
     show,
 )
-from bench.cli.reports import tell
+from bench.cli.reports import show_outcome
 from bench.errors import Cancelled, UsageError, unknown
 
 if TYPE_CHECKING:
@@ -39,10 +39,10 @@ Executor = Annotated[
     str, typer.Option("--executor", help="local: worker processes; ray: a Ray cluster; inline: this process.")
 ]
 TimeLimit = Annotated[
-    float | None, typer.Option("--time-limit", min=0.1, metavar="SECONDS", help="What one cell may take of time.")
+    float | None, typer.Option("--time-limit", min=0.1, metavar="SECONDS", help="Time that one cell may take.")
 ]
 MemoryLimit = Annotated[
-    float | None, typer.Option("--memory-limit", min=0.1, metavar="GB", help="What a worker may hold of memory.")
+    float | None, typer.Option("--memory-limit", min=0.1, metavar="GB", help="Memory that a worker may hold.")
 ]
 
 
@@ -110,7 +110,7 @@ def retry(
     memory_limit: MemoryLimit = None,
     trust_remote_code: TrustCode = False,
 ) -> None:
-    """Run the cells of a suite whose last record has one of these codes, and what was skipped for want of them.
+    """Run the cells of a suite whose last record has one of these codes, and those skipped because of them.
 
     Exit code 3: some cells failed again.
     """
@@ -129,7 +129,7 @@ def retry(
 
 @app.command()
 def status(results: Results = Path("results"), as_json: Json = False) -> None:
-    """Say what runs are at work on a results folder, here or on machines that share it, and how far they are."""
+    """Show the active runs on a results folder, here or on machines that share it, and how far they are."""
     from bench.run.status import running
     from bench.views import status_lines
 
@@ -137,13 +137,13 @@ def status(results: Results = Path("results"), as_json: Json = False) -> None:
     if as_json:
         show(found, True)
         return
-    for line in status_lines(found) or [f"no run is at work on {results}"]:
+    for line in status_lines(found) or [f"no run is active on {results}"]:
         typer.echo(line)
 
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """Check this machine: packages, memory, disk, data, models. Exit code 1: something stands in the way."""
+    """Check this machine: packages, memory, disk, data, models. Exit code 1: a check failed."""
     from bench.doctor import examine
 
     findings = examine()
@@ -170,7 +170,7 @@ def carry_out(made: Plan, chosen: list[Job], results: Path, workers: int, execut
         run_jobs(chosen, workers, notice.on_event, executor=executor, limits=limits, memory=memory)
     outcome = make_report(results, task_groups(), load_registry().methods)
     print_table(outcome.board, console)
-    tell(outcome, console)
+    show_outcome(outcome, console)
     if progress.failed:
         raise typer.Exit(3)
 
@@ -180,7 +180,7 @@ def tidily() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise Cancelled("interrupted; what is finished is kept, run the same command again to go on") from None
+        raise Cancelled("interrupted; finished cells are kept, run the same command again to continue") from None
 
 
 def limits_of(seconds: float | None, gigabytes: float | None, executor: str) -> Limits:

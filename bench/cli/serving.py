@@ -1,4 +1,4 @@
-"""Verbs that hand checkpoints on."""
+"""Verbs that export checkpoints."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def export(
     ],
     to: Annotated[Path, typer.Option("--to", help="Folder to write, new or empty.")],
     dtype: Annotated[
-        str | None, typer.Option("--dtype", help="float32, float16 or bfloat16; else the one measured in.")
+        str | None, typer.Option("--dtype", help="float32, float16 or bfloat16; else that of the measurement.")
     ] = None,
     form: Annotated[
         str,
@@ -29,7 +29,7 @@ def export(
     ] = "hf",
     results: Results = Path("results"),
 ) -> None:
-    """Write a checkpoint of the board as others load it, with a model card, and check that they can."""
+    """Write a checkpoint of the board in a form that others load, with a model card, and check that it loads."""
     from bench.serve.find import find_row
 
     if form not in ("hf", "gguf"):

@@ -1,4 +1,4 @@
-"""`leanboard measure-speed`: two checkpoints against each other, outside any suite."""
+"""`leanboard measure-speed`: compare the speed of two checkpoints, outside any suite."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 @app.command("measure-speed")
 def measure_speed(
-    a: Annotated[str, typer.Argument(help="Folder or catalogue id of a checkpoint: what the other is compared with.")],
+    a: Annotated[str, typer.Argument(help="Folder or catalogue id of a checkpoint, the reference.")],
     b: Annotated[str, typer.Argument(help="The same of another.")],
-    backend: Annotated[str, typer.Option("--backend", help="What generates: hf is transformers.")] = "hf",
+    backend: Annotated[str, typer.Option("--backend", help="Engine that generates: hf is transformers.")] = "hf",
     batch: Annotated[
         list[int] | None,
         typer.Option("--batch", min=1, help="Sequences at once; may be given several times.", show_default="1"),
@@ -58,7 +58,7 @@ def measure_speed(
 
 
 def _row(protocol: str, session: Session) -> dict[str, Any]:
-    """The ratios of B to A, each with its interval, and what both did."""
+    """The ratios of B to A, each with its interval, and the numbers of both."""
     from bench.measure.generation.rounds import throughput
     from bench.measure.generation.statistics import ratio_of_rounds
 

@@ -1,4 +1,4 @@
-"""Whether records can be believed that somebody else made: what they say of themselves, computed again."""
+"""Check records that somebody else made: compute again what they say about themselves."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ TOLERANCE = 1e-9
 
 
 def check_records(results: Path) -> list[str]:
-    """One sentence for each thing that is wrong under `results`, file by file; a file that cannot be read is one.
+    """One sentence for each problem under `results`, file by file; a file that cannot be read is a problem.
 
-    A record is whole if its schema fits, it lies where its identity says, its key is the hash of its ingredients, these
-    are those of what it says it is, its metrics belong to its task and follow from its evidence, and the record of its
-    checkpoint is there. A checkpoint that this machine made and still has must have the weights that its record says.
+    A record is whole if its schema fits, its file is where its identity says, its key is the hash of its ingredients,
+    these agree with its other fields, its metrics belong to its task and follow from its evidence, and the record of
+    its checkpoint is there. A checkpoint that this machine made and still has must have the weights of its record.
     """
     store = Store(results)
     records, unreadable = store.read_all()
@@ -46,26 +46,26 @@ def _key(record: AnyRecord) -> Iterator[str]:
 
 
 def _identity(record: AnyRecord) -> Iterator[str]:
-    """What stands beside the ingredients and in them has to be the same."""
+    """Fields that the ingredients repeat must be the same in both."""
     parts = record.ingredients
     if isinstance(record, MeasureRecord):
         if parts.get("artifact") != record.artifact:
             yield f"field 'artifact' is {record.artifact}, but the ingredients name {parts.get('artifact')}"
         return
     target, recovery = parts.get("target"), parts.get("recovery")
-    said = {
+    stated = {
         "method": parts.get("method"),
         "seed": parts.get("seed"),
         "target": f"{target.get('basis')}={target.get('value'):g}" if isinstance(target, dict) else "none",
         "recovery": recovery.get("name") if isinstance(recovery, dict) else "none",
     }
-    for field, value in said.items():
+    for field, value in stated.items():
         if getattr(record, field) != value:
             yield f"field '{field}' is {getattr(record, field)}, but the ingredients say {value}"
 
 
 def _weights(record: ArtifactRecord) -> Iterator[str]:
-    """Of a checkpoint that was made elsewhere the last bits may be others here."""
+    """Only checkpoints made on this machine are checked: made elsewhere, their last bits may differ."""
     machine, folder = record.provenance.machine, artifact_path(record.key)
     if record.weights_sha256 is None or not folder.is_dir():
         return
@@ -90,7 +90,7 @@ def _task(record: MeasureRecord) -> Iterator[str]:
 
 
 def _metrics(record: MeasureRecord) -> Iterator[str]:
-    """Every id under the task's own protocol, in the unit of its kind, with the value that its evidence gives."""
+    """Each metric must have its task's protocol, the unit of its kind, and the value that its evidence gives."""
     task, _, protocol = record.task.partition("@")
     if record.status == "ok" and not record.metrics:
         yield "field 'metrics' is empty, though the status is ok"
@@ -137,7 +137,7 @@ def _windows(metric: Metric, kind: Kind, windows: Windows | None) -> Iterator[st
 
 
 def _same(metric: Metric, value: float, n: int, error: float | None, what: str) -> Iterator[str]:
-    """The value, its n and, where it is given and known, its standard error."""
+    """Compare the value, its n and, where both are known, its standard error."""
     if not math.isclose(metric.value, value, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
         yield f"{metric.id} is {metric.value:.6g}, but its {what} give {value:.6g}"
     if metric.n != n:

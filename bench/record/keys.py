@@ -7,7 +7,7 @@ from typing import Any
 
 ARTIFACT_SCHEMA = 1
 MEASURE_SCHEMA = 2
-"""2: what only names, lists or judges a task's numbers is no ingredient (`bench.task`)."""
+"""2: fields that only name, list or judge a task's numbers are no ingredients (`bench.task`)."""
 
 
 def artifact_key(ingredients: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
-"""Kinds of metrics: what is known of a number from its id, in one place. Neither torch nor numpy.
+"""Kinds of metrics: all that a metric's id says about its number, in one place. Neither torch nor numpy.
 
-A metric id is `<task>.<metric>@<protocol>`. Whoever shows, ranks, checks or compares numbers asks here what kind they
-are of. A new kind is one more `Kind` in `KINDS`; what keeps evidence of a form that is here needs nothing else.
+A metric id is `<task>.<metric>@<protocol>`. All code that shows, ranks, checks or compares numbers asks here for their
+kind. To add a kind, add a `Kind` to `KINDS`; nothing else is needed where its evidence has a form that is here.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Form:
 
 @dataclass(frozen=True)
 class Gap:
-    """How the difference of two rows is read: `scale` times that of the means of their evidence, in `unit`."""
+    """How the difference of two rows is shown: `scale` times that of the means of their evidence, in `unit`."""
 
     what: str
     unit: str
@@ -45,19 +45,19 @@ class Gap:
 class Kind:
     """What metrics of one kind have in common.
 
-    `metrics` are its own, by `<task>.<metric>`, or `*.<metric>` where the task may be any. `task` measures them where
-    their ids begin with something else.
+    `metrics` are its metrics, by `<task>.<metric>`, or `*.<metric>` for any task. `task` is the task that measures them
+    where their ids begin with something else.
 
-    `evidence` is what a record keeps of them, and what rows are paired and drawn again by: 'items', bits that are right
-    or wrong, or 'windows', sums over so many targets each (tokens, bytes). The value is `value` of the mean of that.
-    `has_neighbours` where a window is like the next, so that blocks of windows are drawn.
+    `evidence` is what a record keeps of them, for paired tests and resampling: 'items', bits that are right or wrong,
+    or 'windows', sums over a number of targets each (tokens, bytes). The metric is `value` of the mean of that.
+    `has_neighbours`: a window is like the next, so blocks of windows are drawn.
 
-    What `is_quality` counts for ranks and comparisons, in which `gap` says how differences are read. `over` is the kind
-    that a mean is made of. `first` names the metrics that come first, and `no_first` what is to be said where others of
-    the kind are there and those not.
+    `is_quality`: it counts in ranks and comparisons, where `gap` says how differences are shown. `over` is the kind
+    that a mean is made of. `first` names the metrics that come first; `no_first` is the sentence to print where others
+    of the kind are there but those are not.
 
-    `section` is the title on the page of a row, `noun` and `axis` are its names in plots, `protocol` is what its
-    protocol is called, `footnote` explains it.
+    `section` is the title on the page of a row, `noun` and `axis` are its names in plots, `protocol` is the name of its
+    protocol, `footnote` explains it.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Kind:
 
     @property
     def is_share(self) -> bool:
-        """Whether it is the share of one task's items that are right."""
+        """Whether it is the share of right items of one task."""
         return self.evidence == "items"
 
     @property
@@ -89,7 +89,7 @@ class Kind:
 
 
 def kind_of(metric: str) -> Kind:
-    """The kind of a metric id, with or without its protocol; `UNKNOWN` where none has it."""
+    """The kind of a metric id, with or without its protocol; `UNKNOWN` where no kind has it."""
     return _found(metric)[0]
 
 
@@ -239,7 +239,7 @@ GENERATION = Kind(
 )
 CONTINUATION = Kind("continuation", "Other", {"*.agreement": Form("fraction", "none", "{task} as dense (%)")})
 UNKNOWN = Kind("unknown", "Other", {})
-"""Of what no entry has: it is shown as it was recorded, and counts for nothing."""
+"""The kind of all metrics that no entry has: they are shown as recorded, and count for nothing."""
 COST = Kind(
     "cost",
     "Cost",
@@ -254,9 +254,9 @@ COST = Kind(
     "is what it took beyond the loaded model.",
 )
 KINDS: list[Kind] = [REMOVED, PARAMS, BYTES, MACS, PERPLEXITY, ACCURACY, MEAN, GENERATION, CONTINUATION, UNKNOWN, COST]
-"""In the order in which their columns and footnotes stand; a mean stands before what it is made of."""
+"""In the order of their columns and footnotes; a mean comes before what it is made of."""
 
 
 def place_of(kind: Kind) -> tuple[int, bool]:
-    """Where the columns of a kind stand."""
+    """The sort key of a kind's columns."""
     return KINDS.index(kind.over or kind), kind.over is None

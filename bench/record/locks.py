@@ -1,7 +1,7 @@
-"""Who is at which cell: a lock for each key, so that no two runs on one file system do the same cell.
+"""Locks of cells: one for each key, so that no two runs on one file system do the same cell.
 
-The locks lie under `<results>/.leanboard/`, which git ignores. They are the file system's own (`filelock`), so one that
-a killed process held is free again.
+The locks lie under `<results>/.leanboard/`, which git ignores. They are the file system's own (`filelock`), so the lock
+of a killed process is free again.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ POLL_SECONDS = 0.2
 
 
 def private_folder(results: Path, name: str) -> Path:
-    """A folder for what concerns running alone, beside the records; made where it is missing.
+    """A folder next to the records, for files that only runs need; made where it is missing.
 
     Raises:
-        LeanboardError: the file system refuses.
+        LeanboardError: it cannot be written.
     """
     folder = results / ".leanboard" / name
     ignore = results / ".leanboard" / ".gitignore"
@@ -37,12 +37,12 @@ def private_folder(results: Path, name: str) -> Path:
 
 @contextmanager
 def cell_lock(results: Path, key: str, *, wait: bool = False) -> Iterator[bool]:
-    """Hold the cell of `key` against other processes, here and on machines that share the file system.
+    """Hold the lock of the cell of `key`; it excludes processes here and on machines that share the file system.
 
-    Yields False where another holds it and `wait` is not given.
+    Yields False where another process holds it and `wait` is not given.
 
     Raises:
-        LeanboardError: the file system refuses.
+        LeanboardError: the lock's file cannot be written.
     """
     lock = FileLock(private_folder(results, "locks") / f"{key}.lock")
     try:

@@ -1,7 +1,7 @@
-"""Records of older schema versions, brought to today's form as they are read; files are never rewritten for it.
+"""Convert records of older schema versions to today's form when they are read; files are never rewritten for it.
 
-A field that is added with a default needs nothing here. Whatever else changes the schema raises `SCHEMA_VERSION` and
-adds a step below, and a record as it was goes into `tests/data/old_records/`.
+A new field with a default needs nothing here. For any other change of the schema raise `SCHEMA_VERSION`, add a step
+below, and add a record of the old form to `tests/data/old_records/`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ NO_INGREDIENTS = ("chance", "description", "headline", "windows")
 
 
 def rekeyed(data: dict[str, Any]) -> dict[str, Any]:
-    """A measurement of version 1 under the key that version 2 gives it; a checkpoint keeps its key.
+    """A measurement of version 1 with the key that version 2 gives it; a checkpoint keeps its key.
 
     Raises:
-        RecordError: the key is not that of the ingredients, so that they cannot be trusted to give another.
+        RecordError: the ingredients do not give the old key, so they are not trusted to give the new one.
     """
     if data.get("kind") != "measure":
         return data
@@ -39,7 +39,7 @@ def rekeyed(data: dict[str, Any]) -> dict[str, Any]:
 
 
 STEPS: dict[int, Step] = {1: rekeyed}
-"""Version -> what makes the next version's JSON of it."""
+"""Version -> function from its JSON to the next version's."""
 
 
 def migrated(data: dict[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ CODE = ("bench", "methods", "tasks")
 def provenance(
     seconds: float, command: Sequence[str], accelerator: str | None = None, remote_code: str | None = None
 ) -> Provenance:
-    """What is known of the making of a record, as of now.
+    """The provenance of a record that is made now.
 
     `seconds` is the wall time the cell took, `command` the command line that asked for it, `accelerator` the device's
     name where the worker (which alone has torch) uses one. `packages` holds what is installed, and Python itself.
@@ -47,19 +47,19 @@ def provenance(
 
 
 def machine_fingerprint(accelerator: str | None) -> str:
-    """12 hex digits that stand for the machine in the keys of speed cells: processor, core counts and accelerator."""
+    """12 hex digits that name the machine in the keys of speed cells: processor, core counts and accelerator."""
     return fingerprint_of({**_machine(), "accelerator": accelerator})
 
 
 def fingerprint_of(machine: Mapping[str, object]) -> str:
-    """The same of the machine that a record names."""
+    """The same for the machine in a record."""
     parts = [machine.get(name) for name in ("cpu", "physical_cores", "logical_cores", "accelerator")]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
 @cache
 def accelerator_name() -> str | None:
-    """Name of the first NVIDIA GPU that this process may use, asked of `nvidia-smi`; None where there is none."""
+    """Name of the first NVIDIA GPU that this process may use, from `nvidia-smi`; None where there is none."""
     if os.environ.get("CUDA_VISIBLE_DEVICES", "all") in ("", "-1"):
         return None
     names = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
@@ -77,14 +77,14 @@ def accelerator_ids() -> list[str]:
 
 @cache
 def accelerator_memory() -> int | None:
-    """Bytes of memory of that GPU; None where `nvidia-smi` does not tell."""
+    """Bytes of memory of the first GPU; None where `nvidia-smi` does not report it."""
     totals = _output("nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits")
     first = totals.splitlines()[0].strip() if totals else ""
     return int(first) * 2**20 if first.isdecimal() else None
 
 
 def without_user(text: str) -> str:
-    """`text` with the user's home folder as `~`, and the user's name as a folder as `USER`."""
+    """`text` with `~` for the user's home folder, and `USER` for a folder that has the user's name."""
     try:
         home, user = Path.home(), getpass.getuser()
     except (OSError, KeyError, RuntimeError):  # an account without a name or a home

@@ -1,9 +1,8 @@
 """Names of rows: how they are written, found again, and made again. The same wherever a row is named.
 
-A row is MODEL/METHOD/PRESET/RECOVERY/TARGET, and any words of that, in any order, name it where they tell it from the
-others: 'saap + lora params=0.2', 'smollm2-135m · saap · default · seed 0', 'saap/lora'. A label is the shortest name
-among the rows of a model; a name that holds all of a label means that row, so what a label leaves out ('+ lora') the
-row has not.
+A row is MODEL/METHOD/PRESET/RECOVERY/TARGET. Any words of that, in any order, name it where they fit no other row:
+'saap + lora params=0.2', 'smollm2-135m · saap · default · seed 0', 'saap/lora'. A label is the shortest name among the
+rows of a model. A name with all words of one label means that row: 'saap' is the row without '+ lora'.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ SEED = re.compile(r"(?:^|(?<=\W))seed (\d+)$")
 
 
 class RowName(NamedTuple):
-    """What makes a row of the board."""
+    """The five parts that identify a row of the board."""
 
     model: str
     method: str
@@ -37,7 +36,7 @@ class RowName(NamedTuple):
 
     @property
     def title(self) -> str:
-        """In words, without what the row has not: 'smollm2-135m saap default + lora params=0.2'."""
+        """In words, without parts that are 'none': 'smollm2-135m saap default + lora params=0.2'."""
         parts = [self.model, self.method, self.preset]
         parts += [f"+ {self.recovery}"] * (self.recovery != "none")
         return " ".join([*parts, *[self.target] * (self.target != "none")])
@@ -48,14 +47,14 @@ class RowName(NamedTuple):
 
 
 def labels(rows: Iterable[RowName]) -> dict[RowName, str]:
-    """A short name for each row of one model: its method, its recovery, and what tells the method's rows apart."""
+    """A short name for each row of one model: its method, its recovery, and what differs among the method's rows."""
     every, found = list(rows), {}
     for row in every:
-        twins = [other for other in every if other.method == row.method]
+        same = [other for other in every if other.method == row.method]
         parts = [row.method]
-        parts += [row.preset] * (len({twin.preset for twin in twins}) > 1)
+        parts += [row.preset] * (len({other.preset for other in same}) > 1)
         parts += [f"+ {row.recovery}"] * (row.recovery != "none")
-        parts += [row.target] * (len({twin.target for twin in twins}) > 1)
+        parts += [row.target] * (len({other.target for other in same}) > 1)
         found[row] = " ".join(parts)
     return found
 
@@ -66,8 +65,8 @@ def find(text: str, rows: Sequence[RowName]) -> tuple[RowName, int | None]:
     Raises:
         UsageError: no row, or several; the sentence lists them.
     """
-    said = SEED.search(text.strip())
-    words = _words(text.strip()[: said.start()] if said else text)
+    seed = SEED.search(text.strip())
+    words = _words(text.strip()[: seed.start()] if seed else text)
     short: dict[RowName, Counter[str]] = {}
     for model in {row.model for row in rows}:
         mine = labels(row for row in rows if row.model == model)
@@ -80,10 +79,10 @@ def find(text: str, rows: Sequence[RowName]) -> tuple[RowName, int | None]:
     ):
         found = sorted(filter(fits, rows))
         if len(found) == 1:
-            return found[0], int(said[1]) if said else None
+            return found[0], int(seed[1]) if seed else None
         if found:
             listed = ", ".join(map(str, found[:4])) + ", …" * (len(found) > 4)
-            raise UsageError(f"'{text}' names {len(found)} rows ({listed}); say more of it")
+            raise UsageError(f"'{text}' names {len(found)} rows ({listed}); give more words of it")
     raise UsageError(f"'{text}' names no row; a name is {SHAPE}, or words of it; `leanboard report` lists the rows")
 
 

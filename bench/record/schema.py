@@ -1,6 +1,6 @@
 """What a result is: typed, versioned JSON, one file per cell.
 
-An `ArtifactRecord` says how a checkpoint came to be, a `MeasureRecord` what one task measured on it. Each carries the
+An `ArtifactRecord` says how a checkpoint was made, a `MeasureRecord` what one task measured on it. Each carries the
 ingredients of its key, so that two records can be compared field by field.
 """
 
@@ -63,16 +63,16 @@ class Windows(Strict):
 
 
 class Evidence(Strict):
-    """What the metrics were computed from, kept so that paired tests need only the repository.
+    """The data that the metrics were computed from, kept so that paired tests need only the repository.
 
     `items`: for each accuracy metric one character per item, 1 correct, 0 wrong, in the order of the data.
-    `samples`: timing samples in seconds, by name (`prefill`, `decode`, `cpu`, `step`, and of the dense twin).
-    `machine`: what the machine did while speed was measured: the memory's `bandwidth` (bytes/s) and the `rate` of
-    matrix products (multiply-accumulates/s) in a short try, compute `threads`, what each had of a core there
-    (`core_share`), cores that others used (`foreign_cores`), `swapped_bytes`, and the seconds that no generation could
-    have been below (`least`, `dense_least`).
-    `texts`: for reading, by what they are (`beginning`, `measured`, `dense`).
-    `disturbed`: why a speed is not to be ranked; None where the machine was left to the measurement.
+    `samples`: timing samples in seconds, by name (`prefill`, `decode`, `cpu`, `step`, and of the dense model).
+    `machine`: the state of the machine while speed was measured: the memory's `bandwidth` (bytes/s) and the `rate` of
+    matrix products (multiply-accumulates/s) in a short trial, compute `threads`, the share of a core that each had in
+    it (`core_share`), cores that others used (`foreign_cores`), `swapped_bytes`, and the least seconds that a
+    generation could take (`least`, `dense_least`).
+    `texts`: texts to read, by their role (`beginning`, `measured`, `dense`).
+    `disturbed`: why a speed is not ranked; None where nothing else used the machine.
     """
 
     items: dict[str, Annotated[str, Field(pattern=r"^[01]*$")]] = {}
@@ -93,8 +93,8 @@ class Evidence(Strict):
 class Cost(Strict):
     """What compressing cost: wall seconds by stage, memory, text and training.
 
-    `peaks` are the bytes in use at most in each stage, above those before loading; `peak_memory_bytes` counts from the
-    start of the transformation, so without the loaded model. Empty and None where it cannot be measured.
+    `peaks` are the most bytes in use in each stage, above those before loading; `peak_memory_bytes` counts from the
+    start of the transformation, so without the loaded model. Empty and None where they cannot be measured.
     """
 
     seconds: dict[str, Finite]
@@ -106,7 +106,7 @@ class Cost(Strict):
 
 
 class Failure(Strict):
-    """Why a cell did not end well; `peak_memory_bytes` is the worker's resident size at most, where memory was why."""
+    """Why a cell did not end well; `peak_memory_bytes` is the worker's peak resident size, where memory was why."""
 
     stage: str
     code: str
@@ -132,9 +132,9 @@ class Provenance(Strict):
 
 
 class BaseRecord(Strict):
-    """What all records say.
+    """The fields of all records.
 
-    `former_key` is the key of an older schema that the file is named by. It is set as such a file is read
+    `former_key` is the key of an older schema that the file is named by. It is set when such a file is read
     (`bench.record.migrate`) and never written.
     """
 

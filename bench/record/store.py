@@ -1,7 +1,7 @@
 """Records on disk: one JSON file per cell under `<results>/runs/<model>/<method>/<artifact key>/`.
 
 Files are written whole or not at all, the same record always gives the same bytes, and a file that is not a record of
-ours is named and left alone.
+ours is reported and left alone.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ KEY_START = re.compile(r"[0-9a-f]{1,16}")
 class Store:
     """The records under one results folder.
 
-    Other processes may write beside this one, so that only the names of files of an older form, which nobody writes any
-    more, are remembered: under which key their records are known now.
+    Other processes may write at the same time. So only the files of an older form, which nobody writes any more, are
+    remembered, by the key that their records have now.
     """
 
     def __init__(self, results: Path) -> None:
@@ -43,13 +43,13 @@ class Store:
         return self._place(record, record.former_key or record.key)
 
     def write(self, record: AnyRecord) -> Path:
-        """Write `record`, in place of an older record of the same key; a good one gives way to none but a good one.
+        """Write `record`, in place of an older record of the same key; only a good one replaces a good one.
 
-        An older record that lies under a former key goes once the new one is written.
+        An older record under a former key is deleted once the new one is written.
 
         Raises:
             RecordError: the file there is damaged or not ours (it is left as it is), or the record is not JSON.
-            LeanboardError: the file system refuses.
+            LeanboardError: the file cannot be written.
         """
         path, former = self._place(record, record.key), self._former.get(record.key, [])
         for older in [path, *former]:
@@ -82,7 +82,7 @@ class Store:
         return record is not None and record.status == "ok"
 
     def has(self, prefix: str) -> bool:
-        """Whether any record's key starts so."""
+        """Whether any record's key starts with `prefix`."""
         return bool(self._paths(prefix))
 
     def find(self, prefix: str) -> AnyRecord:
@@ -106,14 +106,14 @@ class Store:
         return self._read(paths[0])
 
     def files(self) -> list[Path]:
-        """Every file that is there for a record, in order; one that is being written, in a hidden folder, is not."""
+        """The files of all records, in order, without those that are being written in hidden folders."""
         paths = (path for path in self.runs.rglob("*.json") if not path.parent.name.startswith("."))
         return sorted(paths)
 
     def read_all(self) -> tuple[list[AnyRecord], list[RecordError]]:
         """All records in the order of their paths, and one error for each file that is not one.
 
-        Of two files of one cell, which only differ in the form of their keys, the one that `load` gives counts.
+        Where two files hold one cell, under keys of two schemas, the one that `load` gives counts.
         """
         records: dict[Path, AnyRecord] = {}
         problems = []
@@ -132,7 +132,7 @@ class Store:
         return list(records.values()), problems
 
     def why(self, a: AnyRecord, b: AnyRecord) -> list[tuple[str, Any, Any]]:
-        """What differs between two records, as `differences`; two checkpoints' keys are resolved to what differs there.
+        """What differs between two records, as `differences`; where their checkpoints differ, what differs in those.
 
         Shape of an entry: (path of the field, its value in `a`, its value in `b`).
         """
@@ -147,7 +147,7 @@ class Store:
 
     @cached_property
     def _former(self) -> dict[str, list[Path]]:
-        """By its key of today, the files of each record that lies under a former key, those that count most first."""
+        """The files of each record that lies under a former key, by its key of today; the one that counts is first."""
         found: dict[str, list[AnyRecord]] = {}
         for path in self.runs.glob("*/*/*/*.json"):
             with contextlib.suppress(RecordError):
@@ -264,7 +264,7 @@ def _parse(path: Path) -> AnyRecord:
 
 
 def _duplicates(raw: bytes) -> list[str]:
-    """Names that an object of a JSON text has more than once: which of their values is meant nobody can know."""
+    """Names that an object of a JSON text has more than once, so that their value is ambiguous."""
     found: list[str] = []
 
     def collect(pairs: list[tuple[str, Any]]) -> None:
@@ -285,7 +285,7 @@ def _field(error: ErrorDetails) -> str:
 
 
 def _weight(record: AnyRecord) -> tuple[bool, bool, str, str]:
-    """Of records of one cell the greatest counts: under its key of today, else a good one, the newest."""
+    """Sort key of records of one cell; the greatest counts: under its key of today, else a good one, the newest."""
     return record.former_key is None, record.status == "ok", record.provenance.created, record.former_key or ""
 
 

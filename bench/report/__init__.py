@@ -1,4 +1,4 @@
-"""All that is shown of the results: a pure function of the records under `results/runs`, byte for byte."""
+"""The report on the results: a pure function of the records under `results/runs`, byte for byte."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class ReportResult:
 def report(results: Path, groups: Sequence[TaskGroup], methods: Methods | None = None) -> ReportResult:
     """Write `leaderboard`, `long`, `paired` and `reproduction`, `tables/`, `plots/` and `site/` under `results`.
 
-    What an earlier board had and this one has not goes. The site shows the cards of `methods`.
+    Files that an earlier board had and this one has not are deleted. The site shows the cards of `methods`.
 
     Raises:
-        LeanboardError: the file system refuses.
+        LeanboardError: a file cannot be written or deleted.
     """
     board, problems, files = _regenerated(results, groups, methods or {})
     for path, content in files.items():
@@ -85,7 +85,7 @@ def _regenerated(
 
 
 def _stale(results: Path, files: dict[Path, bytes]) -> list[Path]:
-    """Plots and pages that an earlier board had and this one has not."""
+    """Plots, pages and tables that an earlier board had and this one has not."""
     from bench.report.plots import KINDS
 
     kept = [path for kind in KINDS for path in (results / "plots").glob(f"*.{kind}.*")]

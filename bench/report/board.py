@@ -1,4 +1,4 @@
-"""What a leaderboard is: one row per model × method × preset × recovery × target, one column per metric id."""
+"""The leaderboard: one row per model × method × preset × recovery × target, one column per metric id."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """`status` is 'ok', 'incomplete' (some cell did not end well) or the code that the checkpoint's making ended in.
+    """`status` is 'ok', 'incomplete' (some cell did not end well) or the code with which compressing failed.
 
-    `missing` names, for the mean of a task group, the members that it lacks.
+    `missing` lists, for the mean of a task group, the members that it lacks.
     """
 
     identity: RowName
@@ -73,9 +73,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Headline:
-    """What the board of a model rests on.
+    """The metrics that count on the board of a model.
 
-    `metric` orders its rows and ranks them first (None where no quality was measured), for the `reason` given.
+    `metric` orders its rows and is the first to rank them (None where no quality was measured); `reason` says why.
     `beside` are the other metric ids that count; `left_out` the accuracies on which the dense model has no signal.
     """
 
@@ -89,9 +89,9 @@ class Headline:
 class Comparison:
     """A published number and ours, in the unit of our metric id.
 
-    `row` is the row of ours that comes nearest, None where none does. `delta` is ours minus theirs, `low` and `high`
-    our 95 % interval (None for counts); all None unless the protocols match. Reproduced: theirs lies in our interval,
-    or is ours as far as it was printed. `why` names what differs ('window 128 ≠ 2048') or what is not run.
+    `row` is our nearest row, None where there is none. `delta` is ours minus theirs, `low` and `high` our 95 % interval
+    (None for counts); all None unless the protocols match. Reproduced: theirs lies in our interval, or equals ours in
+    the digits that were printed. `why` names what differs ('window 128 ≠ 2048') or what is not run.
     """
 
     published: Published
@@ -125,11 +125,11 @@ class ReportCard:
 class Board:
     """The leaderboard.
 
-    By model: `headlines` (what it rests on), `gates` (whether its dense run gives the known scores), `signals` (for
-    each accuracy whether the dense model is above chance). `standings` holds for each row, by metric id, its rank or
-    why it has none. `pairs` compares rows with their controls, item by item and window by window;
-    `published` sets published numbers beside ours; `cards` are the report cards by method. `smoke` are the columns so
-    marked.
+    By model: `headlines` (the metrics that count), `gates` (whether its dense run gives the known scores), `signals`
+    (for each accuracy whether the dense model is above chance). `standings` holds for each row, by metric id, its rank
+    or why it has none. `pairs` compares rows with their controls, item by item and window by window; `published`
+    compares published numbers with ours; `cards` are the report cards by method. `smoke` are the columns marked as
+    smoke tests.
     """
 
     rows: tuple[Row, ...]
@@ -152,11 +152,11 @@ class Board:
         return {model: headline.metric for model, headline in self.headlines.items()}
 
     def standing(self, row: RowName) -> Standing | None:
-        """Where a row stands by its model's headline metric."""
+        """The standing of a row by its model's headline metric."""
         return self.standings.get(row, {}).get(self.headlines[row.model].metric or "")
 
     def no_signal(self, model: str) -> frozenset[str]:
-        """The accuracies on which the dense model has no signal, and the groups' means that such a one is part of."""
+        """The accuracies on which the dense model has no signal, and the groups' means that contain one."""
         tasks = {id_ for id_, signal in self.signals[model].items() if signal.has_signal is False}
         means = {
             f"{group.name}.mean@{split(id_)[2]}"
@@ -173,12 +173,12 @@ class Board:
         return [row for row in self.rows if row.identity.model == model]
 
     def columns_of(self, model: str) -> list[Column]:
-        """The columns that any row of `model` has something in."""
+        """The columns in which some row of `model` has a cell."""
         used = {id_ for row in self.of(model) for id_ in (*row.cells, *row.missing)}
         return [c for c in self.columns if c.id in used]
 
     def remarks(self, model: str) -> dict[str, list[str]]:
-        """What is to be said of single rows, each remark once: troubles, marks, and which tasks a mean lacks."""
+        """Remarks on single rows, each once with its rows: troubles, marks, and the tasks that a mean lacks."""
         labels = self.labels(model)
         about: dict[str, list[str]] = defaultdict(list)
         for row in self.of(model):

@@ -1,7 +1,6 @@
-"""From the records that count to the board.
+"""Build the board from the records that count.
 
-Two metric ids never share a column, a mean exists only where all its members do, and what failed or was skipped shows
-why.
+Two metric ids never share a column, a mean exists only where all its members do, and failed or skipped cells show why.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def build(
     published: Sequence[Published] = (),
     deterministic: Collection[str] = (),
 ) -> Board:
-    """The board of these records, in whatever order they come; seeds change nothing for the `deterministic` methods."""
+    """The board of these records, in any order; seeds change nothing for the `deterministic` methods."""
     records = sorted(records, key=lambda record: record.key)
     runs, notes = current(records)
     models = sorted({identity.model for identity in runs})
@@ -85,7 +84,7 @@ def _dense(runs: Mapping[RowName, Mapping[int, Run]], model: str) -> Mapping[int
 
 
 def _compared(board: Board, runs: Mapping[RowName, Mapping[int, Run]]) -> Board:
-    """With every row's standing by everything that it may be ranked by, and its comparisons with the controls."""
+    """Add every row's standing by each metric that may rank it, and its comparisons with the controls."""
     bases = {
         model: list(bases_of(board.columns_of(model), board.groups, board.signals[model])) for model in board.models()
     }
@@ -103,7 +102,7 @@ def _compared(board: Board, runs: Mapping[RowName, Mapping[int, Run]]) -> Board:
 
 
 def _metrics_of_tasks(runs: Iterable[Run]) -> dict[str, list[str]]:
-    """Task id -> the metric ids that a measurement of it leads to, learnt from those that ended well."""
+    """Task id -> the metric ids that it measures, taken from the records that ended well."""
     known: dict[str, set[str]] = defaultdict(set)
     for run in runs:
         for task, measure in run.measures.items():
@@ -119,7 +118,7 @@ def _row(
     known: Mapping[str, list[str]],
     columns: dict[str, Column],
 ) -> Row:
-    """The row of one identity; the columns it needs are added to `columns`."""
+    """The row of one identity; adds the columns that it needs to `columns`."""
     found: dict[str, list[Metric]] = defaultdict(list)
     lost: dict[str, list[str]] = defaultdict(list)
     missing: dict[str, tuple[str, ...]] = {}
@@ -151,12 +150,12 @@ def _row(
 
 
 def _disturbed(measured: Iterable[MeasureRecord]) -> set[str]:
-    """The metric ids whose values others on the machine may have changed: all but bytes of those records."""
+    """The metric ids whose values other work on the machine may have changed: all but bytes of disturbed records."""
     return {m.id for record in measured if record.evidence.disturbed for m in record.metrics if m.unit != "bytes"}
 
 
 def _add_column(columns: dict[str, Column], metric: Metric) -> None:
-    """The column of a metric.
+    """Add the column of a metric.
 
     Raises:
         ProtocolMismatch: the column holds numbers of another unit or direction under the same id.
@@ -176,7 +175,7 @@ def _trouble(record: BaseRecord) -> str:
 
 
 def _values(run: Run, known: Mapping[str, list[str]]) -> tuple[dict[str, Metric], dict[str, str]]:
-    """The numbers of one run by metric id, and what became of the rest (by task id where its metrics are unknown)."""
+    """The numbers of one run by metric id, and the status of the rest (by task id where its metrics are not known)."""
     values: dict[str, Metric] = {}
     failures: dict[str, str] = {}
     records = sorted(run.measures.values(), key=lambda m: (m.provenance.created, m.key))
@@ -195,7 +194,7 @@ def _values(run: Run, known: Mapping[str, list[str]]) -> tuple[dict[str, Metric]
 def _group_means(
     values: Mapping[str, Metric], groups: Sequence[TaskGroup], signals: Mapping[str, Signal]
 ) -> tuple[list[Metric], dict[str, tuple[str, ...]]]:
-    """The means under each protocol that any member has, and what the whole group's lacks where there is none.
+    """The means under each protocol that any member has, and the members missing where the group has no mean.
 
     `n` of a mean is the item count of its smallest task.
     """
@@ -215,7 +214,7 @@ def mean_of_metrics(id_: str, members: Sequence[Metric]) -> Metric:
     """The unweighted mean of several tasks under one protocol.
 
     Raises:
-        ProtocolMismatch: they were measured under several.
+        ProtocolMismatch: they were measured under several protocols.
     """
     protocols = sorted({split(metric.id)[2] for metric in members})
     if len(protocols) > 1:
@@ -232,7 +231,7 @@ def mean_of_metrics(id_: str, members: Sequence[Metric]) -> Metric:
 
 
 def _place(row: Row, quality: Mapping[str, str | None], columns: Mapping[str, Column]) -> tuple[object, ...]:
-    """Order of the rows: by model, dense first, then target by target the best quality; rows without a value last."""
+    """Sort key of rows: by model, dense first, then target by target the best quality; rows without a value last."""
     column = quality[row.identity.model]
     value = row.value(column)
     goodness = 0.0 if value is None or column is None else _badness(value, columns[column])
@@ -246,7 +245,7 @@ def _badness(value: float, column: Column) -> float:
 
 
 def _is_worse_than_random(row: Row, rows: Sequence[Row], column: Column | None) -> bool:
-    """Whether `random` at the same target does better; with the same recovery where it was run so."""
+    """Whether `random` at the same target is better; with the same recovery if it was run with that."""
     key = row.identity
     value = row.value(column.id) if column else None
     if column is None or value is None or key.method in ("random", "dense") or key.target == "none":

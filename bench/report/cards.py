@@ -1,4 +1,4 @@
-"""What is known of a method, ticked off from records alone."""
+"""Report cards: what the records alone show of each method."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SEEDS = 3
 def cards_of(
     board: Board, runs: Mapping[RowName, Mapping[int, Run]], deterministic: Collection[str]
 ) -> dict[str, ReportCard]:
-    """The card of every method on the board but the dense model itself."""
+    """The card of every method on the board except the dense model."""
     methods = sorted({row.identity.method for row in board.rows} - {"dense"})
     return {method: _card(method, board, runs, method in deterministic) for method in methods}
 
@@ -38,13 +38,13 @@ def _card(method: str, board: Board, runs: Mapping[RowName, Mapping[int, Run]], 
 
 
 def _points(rows: Sequence[Row]) -> Tick:
-    """Operating points: a size (or trained numbers) and a recovery on one model; another preset is no other point."""
+    """An operating point is a target and a recovery on one model; another preset is the same point."""
     points = {(row.identity.model, row.identity.target, row.identity.recovery) for row in rows}
     return Tick(f"at least {POINTS} operating points", len(points) >= POINTS, f"{len(points)}")
 
 
 def _seeds(runs: Mapping[RowName, Mapping[int, Run]], is_deterministic: bool) -> Tick:
-    """Enough seeds in every row, unless they change nothing: by the method's traits, or since several gave the same."""
+    """Enough seeds in every row, unless seeds change nothing: by the traits, or because several gave the same."""
     title = f"at least {SEEDS} seeds, unless seeds change nothing"
     if not runs:
         return Tick(title, None, "no checkpoint")
@@ -72,7 +72,7 @@ def _same_for_all(seeds: Mapping[int, Run]) -> bool:
 
 
 def _beats_random(method: str, board: Board) -> Tick:
-    """Pair by pair at the same size, by the metric that the board of the model rests on."""
+    """Compares pair by pair at the same size, by the headline metric of the model."""
     title = "random beaten at equal size"
     if method == "random":
         return Tick(title, None, "is random")
@@ -99,7 +99,7 @@ def _ratio_and_speed(rows: Sequence[Row]) -> Tick:
 
 
 def _reloaded(runs: Mapping[RowName, Mapping[int, Run]]) -> Tick:
-    """A checkpoint that did not give the saved logits back after its reload would not have ended as ok."""
+    """A checkpoint that gave other logits after its reload would not have ended as ok."""
     made = [run.artifact for seeds in runs.values() for run in seeds.values() if run.artifact is not None]
     good = [artifact for artifact in made if artifact.cost is not None and "reload" in artifact.cost.seconds]
     return Tick("reload verified", bool(made) and len(good) == len(made), f"{len(good)} of {len(made)} checkpoints")

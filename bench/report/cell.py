@@ -1,4 +1,4 @@
-"""A number of a board, out of those of its seeds, and how far it may be off."""
+"""A number of a board, from those of its seeds, and its uncertainty."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Spread = Literal["standard deviation between seeds", "95 % interval", "standard 
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """What is shown of how far a value may be off: its ends, and what they are; `half` where it is as far to both."""
+    """The uncertainty that is shown of a value: its ends, and what they are; `half` where both are equally far."""
 
     of: Spread
     low: float
@@ -30,9 +30,9 @@ class Cell:
     """A number of a row, over several seeds the mean.
 
     `stderr` and `interval` are then the means of the seeds' own (every seed answers the same items, so more seeds do
-    not make the sampling error smaller), `std` is the standard deviation between seeds. `lost` tells the seeds that
-    have no value and why; where none has one, `value` is None. A speed `is_disturbed` where others used the machine: it
-    is shown, and counts for nothing.
+    not make the sampling error smaller), `std` is the standard deviation between seeds. `lost` says, for each seed
+    without a value, why; where no seed has one, `value` is None. A speed `is_disturbed` where others used the machine:
+    it is shown, but counts for nothing.
     """
 
     value: float | None
@@ -46,7 +46,7 @@ class Cell:
 
     @property
     def uncertainty(self) -> Uncertainty | None:
-        """What is shown beside the value: between seeds where there are several, else its interval or standard error.
+        """The uncertainty shown with the value: between seeds if it has several, else its interval or standard error.
 
         None where nothing is known.
         """
@@ -60,7 +60,7 @@ class Cell:
 
     @property
     def interval95(self) -> tuple[float, float] | None:
-        """Where another measurement of the same may lie: the 95 % interval, over several seeds with their spread."""
+        """The 95 % interval for another measurement of the same, over several seeds with their spread."""
         if self.value is None or (self.interval is None and self.stderr is None and self.std is None):
             return None
         if self.interval is not None and self.std is None:
@@ -70,7 +70,7 @@ class Cell:
 
 
 def cell_of(metrics: Sequence[Metric], lost: Sequence[str] = ()) -> Cell:
-    """One number out of those of the seeds.
+    """One number from those of the seeds.
 
     Raises:
         ProtocolMismatch: they are numbers of several metric ids.

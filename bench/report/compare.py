@@ -1,4 +1,4 @@
-"""Two rows side by side: paired by item and window where both kept them, and what differs in their keys."""
+"""Compare two rows: paired by item and window where both kept them, and by the fields of their keys."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Runs = Mapping[int, Run]
 
 @dataclass(frozen=True)
 class Change:
-    """One metric of two rows. `difference` is that of `Pair` (B minus A), None where they cannot be paired: `why`.
+    """One metric of two rows. `difference` is as in `Pair` (B minus A); None where they cannot be paired, `why` says.
 
-    `p` is exact (McNemar) for one task's items and one checkpoint each, else from the paired bootstrap; `holm` the same
+    `p` is exact (McNemar) for one task's items and one checkpoint each, else from the paired bootstrap; `holm` is `p`
     corrected for all metrics of the two rows.
     """
 
@@ -60,7 +60,7 @@ class Compared:
 
 
 def compare_rows(rows: Rows, a: str, b: str, groups: Sequence[TaskGroup]) -> Compared:
-    """Two rows of one results folder, or of several seeds of them those that are named."""
+    """Compare two rows of one results folder, or only the seeds of them that are named."""
     (one, ours), (two, theirs) = rows.row(a), rows.row(b)
     if one == two and ours.keys() & theirs.keys():
         raise UsageError(f"'{a}' and '{b}' are the same row: {one}")
@@ -72,7 +72,7 @@ def _title(row: RowName, seeds: Runs, rows: Rows) -> str:
 
 
 def compare_trees(a: Rows, b: Rows, groups: Sequence[TaskGroup]) -> tuple[list[Compared], list[str], list[str]]:
-    """Every row that two results folders share, and the names of those that only A, or only B, has."""
+    """Compare every row that two results folders share; also the names of those that only A, or only B, has."""
     both = sorted(a.runs.keys() & b.runs.keys())
     alone = [[str(row) for row in sorted(x.runs.keys() - y.runs.keys())] for x, y in ((a, b), (b, a))]
     compared = [_compared(str(row), str(row), a.runs[row], b.runs[row], groups) for row in both]
@@ -130,7 +130,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _keys(ours: Runs, theirs: Runs) -> Iterator[tuple[str, Any, Any]]:
-    """What differs in the keys of the first seed that both have: of the checkpoints, then task by task."""
+    """The fields that differ in the keys of the first seed that both have: of the checkpoints, then task by task."""
     shared = sorted(ours.keys() & theirs.keys())
     if not shared:
         yield "seeds", sorted(ours), sorted(theirs)
@@ -148,7 +148,7 @@ def _keys(ours: Runs, theirs: Runs) -> Iterator[tuple[str, Any, Any]]:
 
 
 def table(compared: Compared) -> list[dict[str, str]]:
-    """The tests as lines for reading: values in their unit, differences as their kind says."""
+    """The tests as lines of text: values in their unit, differences as their kind says."""
     lines = []
     for test in compared.tests:
         d, gap, unit = test.difference, kind_of(test.metric).gap, form_of(test.metric).unit

@@ -1,4 +1,4 @@
-"""What the rows of a board have to show for a metric, item by item and window by window."""
+"""The evidence of the rows of a board for a metric, item by item and window by window."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from bench.report.stats import Array, Drawn, block_length, resample_items, resam
 class ItemScores:
     """One row, one metric: for each seed the bits of its items (1 right), or the sums of its windows.
 
-    `values` is [seeds, items]; `targets` are the windows' target counts, None for items. `data` says what
-    was read, and by which engine: rows are paired only where it is the same.
+    `values` is [seeds, items]; `targets` are the windows' target counts, None for items. `data` names the data that was
+    read, and the engine: rows are paired only where it is the same.
     """
 
     seeds: tuple[int, ...]
@@ -69,14 +69,14 @@ def bits_of(text: str) -> Array:
 
 
 def data_of(record: MeasureRecord) -> str:
-    """What was read, and by which engine, from the ingredients of the key."""
+    """The data that was read, and the engine, from the ingredients of the key."""
     return json.dumps([record.ingredients.get("data"), record.ingredients.get("engine")], sort_keys=True)
 
 
 def evidence_of(
     runs: Mapping[RowName, Mapping[int, Run]], metrics: Iterable[str]
 ) -> dict[str, dict[RowName, ItemScores]]:
-    """Metric id -> row -> what it has to show."""
+    """Metric id -> row -> its evidence."""
     found: dict[str, dict[RowName, ItemScores]] = {}
     for metric in metrics:
         rows = {identity: scores_of(seeds, metric) for identity, seeds in runs.items()}
@@ -85,7 +85,7 @@ def evidence_of(
 
 
 def draw(rows: Mapping[RowName, ItemScores], metric: str) -> dict[RowName, Drawn]:
-    """All rows of one metric, their items or windows drawn again, the same for all that read the same ones."""
+    """Resample the items or windows of all rows of one metric; rows that read the same ones get the same draws."""
     alike: dict[tuple[str, int, bytes], list[RowName]] = defaultdict(list)
     for identity in sorted(rows):
         alike[rows[identity].key].append(identity)
@@ -106,5 +106,5 @@ def draw(rows: Mapping[RowName, ItemScores], metric: str) -> dict[RowName, Drawn
 
 
 def common(parts: Sequence[ItemScores]) -> tuple[int, ...]:
-    """The seeds that all of these have."""
+    """The seeds that all parts have."""
     return tuple(sorted(set.intersection(*(set(part.seeds) for part in parts))))

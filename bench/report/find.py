@@ -1,4 +1,4 @@
-"""What a user means by a row: its records, by its name, by the start of a key or by a record's file."""
+"""Find a row and its records by the row's name, by the start of a key or by a record's file."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Rows:
 
     @cached_property
     def runs(self) -> dict[RowName, dict[int, Run]]:
-        """By row and seed, what counts."""
+        """The records that count, by row and seed."""
         return current(sorted(self.records, key=lambda record: record.key))[0]
 
     def row(self, text: str) -> tuple[RowName, dict[int, Run]]:
-        """The row that `text` names and its seeds: all of them, or the one that it says.
+        """The row that `text` names and its seeds: all of them, or the one in `text`.
 
         Raises:
             UsageError: no row, several, or a seed that it does not have.
@@ -48,7 +48,7 @@ class Rows:
         return row, seeds if seed is None else {seed: seeds[seed]}
 
     def record(self, text: str) -> AnyRecord:
-        """The record of a key or file; of a row that of its checkpoint.
+        """The record of a key or file; for a row the record of its checkpoint.
 
         Raises:
             UsageError: as `row`; or the row has several seeds, or no record of its checkpoint.
@@ -66,7 +66,7 @@ class Rows:
         return run.artifact
 
     def checkpoint(self, text: str) -> ArtifactRecord:
-        """The record of the checkpoint, where `text` may name a measurement of it too. Raises as `record`."""
+        """The record of a checkpoint; `text` may also name a measurement of it. Raises as `record`."""
         record = self.record(text)
         made = self.store.load(record.artifact) if isinstance(record, MeasureRecord) else record
         if not isinstance(made, ArtifactRecord):

@@ -1,4 +1,4 @@
-"""How numbers, cells and column heads are written for people."""
+"""Text of numbers, cells and column heads."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def cell_text(cell: Cell | None, unit: str) -> str:
 
 
 def writer(value: float, unit: str) -> tuple[Callable[[float], str], str]:
-    """How numbers of the size of `value` are written, and what stands behind: fractions as %, counts as k, M, G, T."""
+    """A function that writes numbers of the size of `value`, and a suffix: fractions as %, counts as k, M, G, T."""
     if unit == "fraction":
         return lambda x: f"{100 * x:.1f}", ""
     if unit == "ratio":
@@ -53,14 +53,14 @@ def writer(value: float, unit: str) -> tuple[Callable[[float], str], str]:
 
 
 def difference(pair: Pair) -> tuple[str, str, str]:
-    """Of a row and its control: the difference, its 95 % interval, and p."""
+    """The difference between a row and its control, its 95 % interval, and p, as text."""
     d, gap = pair.difference, kind_of(pair.metric).gap
     value, low, high = (gap.text(x).replace("-", "−") for x in (d.value, d.low, d.high))
     return value, f"{low} – {high}", "p < 0.001" if d.p < 0.001 else f"p = {d.p:.3f}"
 
 
 def number(value: float | None, unit: str) -> str:
-    """`value` alone, in the unit it is read in."""
+    """`value` alone, in the unit in which it is shown."""
     if value is None:
         return NOTHING
     write, suffix = writer(value, unit)
@@ -70,7 +70,7 @@ def number(value: float | None, unit: str) -> str:
 def broken(text: str, width: int) -> list[str]:
     """`text` on lines of about `width` characters.
 
-    It is broken after slashes, plus signs and spaces (not before an arrow), and in what is wider after underscores.
+    It is broken after slashes, plus signs and spaces (not before an arrow); words that are wider, after underscores.
     """
     lines = [""]
     for whole in re.findall(r"[^ /+]*(?: [↑↓]| (?![↑↓])|[/+])?", text):
@@ -82,7 +82,7 @@ def broken(text: str, width: int) -> list[str]:
 
 
 def title_of(column: Column, smoke: bool = False, no_signal: bool = False) -> tuple[str, str]:
-    """What stands above a column: its name with unit and direction, and its protocol with what speaks against it."""
+    """The head of a column: its name with unit and direction, and its protocol with 'smoke' and 'no signal'."""
     shown = {"fraction": "%", "s": "s", "ms": "ms", "tokens/s": "tokens/s"}.get(column.unit)
     plain = column.name.replace(".", " ") + (f" ({shown})" if shown else "")
     name = form_of(column.id).title.format(task=column.task) or plain
@@ -103,7 +103,7 @@ def grid(heads: Sequence[str], lines: Iterable[Sequence[str]], left: int = 1) ->
 
 
 def escape(text: str) -> str:
-    """`text` on one line, with nothing left in it that Markdown or HTML would take for its own."""
+    """`text` on one line, with all characters escaped that mean something in Markdown or HTML."""
     text = html.escape(" ".join(text.split()), quote=False)
     text = re.sub(r"([\\`*\[\]|~#!])", r"\\\1", text)
     return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\_", text)

@@ -1,6 +1,6 @@
 """From records to numbers: the tidy long table, and for each row and seed of the board the records that count.
 
-What is superseded or stale, or has lost the record of its checkpoint, is counted, never dropped without a word.
+Records that are superseded or stale, or whose checkpoint has no record, are counted and reported, never just dropped.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ LONG = [
 class Run:
     """One seed of a row: its checkpoint's record and the record that counts for each task.
 
-    `stale` are the tasks that were measured by an older engine alone, with its name.
+    `stale` are the tasks that only an older engine measured, with its name.
     """
 
     artifact: ArtifactRecord | None
@@ -78,7 +78,7 @@ def _how(record: AnyRecord) -> tuple[str, ...]:
 
 
 def metrics_of(record: AnyRecord) -> Sequence[Metric]:
-    """The numbers of a record; those of an artifact are what was removed (fractions) and what compressing cost."""
+    """The numbers of a record; those of an artifact are the removed fractions and the cost of compressing."""
     if isinstance(record, MeasureRecord):
         return record.metrics
     numbers: list[tuple[str, float, str, Direction]] = [
@@ -92,7 +92,7 @@ def metrics_of(record: AnyRecord) -> Sequence[Metric]:
 
 
 def _cost(cost: Cost) -> list[tuple[str, float, str, Direction]]:
-    """Loading, saving and reloading the checkpoint are no part of a method's own seconds."""
+    """The metrics of a cost. Loading, saving and reloading the checkpoint are not part of a method's seconds."""
     seconds = [cost.seconds[stage] for stage in sorted(cost.seconds) if stage not in ("load", "save", "reload")]
     numbers = [
         ("cost.seconds", sum(seconds), "s"),
@@ -113,8 +113,7 @@ def status_text(record: BaseRecord) -> str:
 def stale_of(records: Iterable[AnyRecord]) -> dict[str, str]:
     """Key -> why a record is stale: on the same model its method, or for the same task its engine, has a newer version.
 
-    The two give other numbers, or they would not be two versions; so they never share a column. A version that has
-    made nothing yet replaces nothing.
+    Two versions give different numbers, so they never share a column. A version without a good record replaces nothing.
     """
     records = list(records)
     versions = {record.key: version for record in records if (version := _version(record)) is not None}
@@ -131,7 +130,7 @@ def stale_of(records: Iterable[AnyRecord]) -> dict[str, str]:
 
 
 def _version(record: AnyRecord) -> tuple[tuple[str, ...], int] | None:
-    """What made a record, and its version: ((model, task, 'perplexity'), 2) of an engine, ((model, 'saap'), 1)."""
+    """The engine or method of a record, and its version: ((model, task, 'perplexity'), 2), ((model, 'saap'), 1)."""
     parts = record.ingredients
     text = parts.get("engine") if isinstance(record, MeasureRecord) else f"{record.method}/{parts.get('version')}"
     found = re.match(r"([a-z0-9_]+)/(\d+)(?:\s|$)", str(text))
@@ -142,8 +141,8 @@ def _version(record: AnyRecord) -> tuple[tuple[str, ...], int] | None:
 def current(records: Sequence[AnyRecord]) -> tuple[dict[RowName, dict[int, Run]], list[str]]:
     """For each row and seed the newest checkpoint, and for each task the newest measurement of that checkpoint.
 
-    Numbers of two checkpoints never stand in one row, those of two versions of a method or an engine in no board. The
-    second result says in words what is left out.
+    Numbers of two checkpoints are never in one row, and those of two versions of a method or an engine never in one
+    board. The second result lists in words what is left out.
     """
     artifacts = {record.key: record for record in records if isinstance(record, ArtifactRecord)}
     stale = stale_of(records)
@@ -183,7 +182,7 @@ def _newest(group: Sequence[AnyRecord], artifacts: Mapping[str, ArtifactRecord],
 
 
 def text_notes(records: Iterable[AnyRecord]) -> list[str]:
-    """What the measurements themselves had to say, each remark once with the methods that it is about."""
+    """The notes of the measurements, each once with the methods that it is about."""
     about: dict[tuple[str, str], set[str]] = defaultdict(set)
     for record in records:
         if isinstance(record, MeasureRecord):

@@ -1,4 +1,4 @@
-"""What a model's board may rest on: a dense run that gives the known scores, and tasks that the dense model can do."""
+"""The gates of a model's ranks: a dense run that gives the known scores, and tasks that the dense model can do."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SMOKE = 100
 
 @dataclass(frozen=True)
 class DenseCheck:
-    """A known score of the dense model, under the metric id of its protocol, and ours.
+    """A known score of the dense model, with the metric id of its protocol, and ours.
 
     `ours` is None where no record has it; `ok` is then None too, else whether the two are within two standard errors.
     """
@@ -37,7 +37,7 @@ class DenseCheck:
 class DenseGate:
     """Whether a model's rows may be ranked: 'passed' where a known score was reproduced and none was missed.
 
-    'not known' where no score is known, or none of the known ones was measured; `reason` says so in words.
+    'not known' where no score is known, or no known score was measured; `reason` says so in words.
     """
 
     state: GateState
@@ -62,7 +62,7 @@ class Signal:
 
 
 def signals_of(dense: Mapping[int, Run]) -> dict[str, Signal]:
-    """The verdict on each accuracy metric that the dense model was measured by."""
+    """The signal of each accuracy metric that was measured on the dense model."""
     found: dict[str, Signal] = {}
     for run in dense.values():
         for record in run.measures.values():
@@ -96,8 +96,8 @@ def dense_gate(dense: Mapping[int, Run] | None, known: list[Published]) -> Dense
     done = [check for check in checks if check.ok is not None]
     missed = [check for check in done if not check.ok]
     if missed:
-        told = ", ".join(f"{c.metric} {c.ours:.4g} where {c.known.value:.4g} is known" for c in missed)
-        return DenseGate("failed", f"the dense run misses known scores: {told}", checks)
+        listed = ", ".join(f"{c.metric} {c.ours:.4g} where {c.known.value:.4g} is known" for c in missed)
+        return DenseGate("failed", f"the dense run misses known scores: {listed}", checks)
     if not done:
         wanted = f"none of its {len(checks)} known scores was measured, such as {checks[0].metric}"
         return DenseGate("not known", wanted, checks)
@@ -123,7 +123,7 @@ def _measured(metric: str, dense: Mapping[int, Run]) -> tuple[float, float] | No
 
 
 def _first_items(metric: str, dense: Mapping[int, Run]) -> tuple[float, float] | None:
-    """A limited accuracy out of a longer run's bits: the first n items are always the same."""
+    """A limited accuracy from the bits of a longer run: the first n items are always the same."""
     wanted = TASK_ID.match(metric)
     if wanted is None or wanted["limit"] is None:
         return None

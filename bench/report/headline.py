@@ -1,4 +1,4 @@
-"""What the board of a model rests on: the metric that ranks its rows first, and what counts beside it."""
+"""The headline of a model's board: the metric that is the first to rank its rows, and the others that count."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def headline_of(
 ) -> Headline:
     """The headline of the rows of one model.
 
-    A group's mean where it is complete and the dense model has signal on every task; else the perplexity (or whatever
-    `leads`) that most rows have, and beside it the tasks with signal and their mean. What one row of several has
-    compares nothing.
+    A group's mean where it is complete and the dense model has signal on every task; else the perplexity (or another
+    kind that `leads`) that most rows have, and next to it the tasks with signal and their mean. A metric that only one
+    of several rows has is left out, as it compares nothing.
     """
     counted = _counts(rows)
     means = [column for column in columns.values() if column.kind.over and counted[column.id]]
@@ -83,7 +83,7 @@ def without_signal(mean: str, groups: Sequence[TaskGroup], signals: Mapping[str,
 
 
 def is_headline(metric: str, groups: Sequence[TaskGroup]) -> bool:
-    """Whether an accuracy is the one of its task that counts: a group's choice, or any of a task in no group."""
+    """Whether an accuracy counts for its task: the one that a group chose, or any of a task in no group."""
     members = {member for group in groups for member in group.members}
     return name_of(metric) in members or split(metric)[0] not in {split(member)[0] for member in members}
 
@@ -91,7 +91,7 @@ def is_headline(metric: str, groups: Sequence[TaskGroup]) -> bool:
 def bases_of(
     columns: Sequence[Column], groups: Sequence[TaskGroup], signals: Mapping[str, Signal]
 ) -> Iterator[tuple[Basis, str]]:
-    """What the rows of a model may be ranked by, and for each why it may not be ('' where it may)."""
+    """The bases that could rank the rows of a model, each with the reason why it may not ('' where it may)."""
     suffixes = sorted({column.protocol for column in columns if column.kind.is_share})
     means = {mean.id: mean for mean in means_of(suffixes, groups, signals)}
     for column in columns:
@@ -109,7 +109,7 @@ def bases_of(
 
 
 def preference(column: Column) -> tuple[bool, float, int, str]:
-    """Among equals the kind's first comes first, then the most windows (all of the text is most), then the longest."""
+    """Sort key among equals: the kind's first metric, then the most windows (no limit is most), then the longest."""
     window = re.match(r"\d+", column.protocol)
     limit = re.search(r"/limit(\d+)", column.protocol)
     return (
@@ -121,6 +121,6 @@ def preference(column: Column) -> tuple[bool, float, int, str]:
 
 
 def _counts(rows: Sequence[Row]) -> Counter[str]:
-    """In how many rows that have a checkpoint each column has a value."""
+    """For each column, the number of rows with a checkpoint that have a value in it."""
     ok = [row for row in rows if row.has_checkpoint]
     return Counter(id_ for row in ok for id_, cell in row.cells.items() if cell.value is not None)

@@ -1,4 +1,4 @@
-"""Which records a board does not show, and why: what newer ones replace, and what is stale. Nothing is ever deleted."""
+"""The records that a board does not show, and why: replaced by newer ones, or stale. Nothing is ever deleted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Hidden:
 
 
 def hidden(records: Sequence[AnyRecord]) -> list[Hidden]:
-    """Every record that `records` hide, in the order of their keys."""
+    """Every record that a board of `records` does not show, in the order of their keys."""
     runs, _ = current(records)
     stale = stale_of(records)
     shown = set(_keys(runs))

@@ -1,4 +1,4 @@
-"""The board as Markdown, to be read: a section for each model, and footnotes on what stands in it."""
+"""The board as Markdown: a section for each model, and footnotes that explain it."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _matrix(board: Board, model: str) -> list[str]:
 
 
 def _pairs(board: Board, model: str) -> list[str]:
-    """Each row against its controls: what was gained, its interval and p-value, metric by metric."""
+    """Each row against its controls: the difference, its interval and p-value, metric by metric."""
     mine = [pair for pair in board.pairs if pair.row.model == model]
     if not mine:
         return []
@@ -121,7 +121,7 @@ def _pair_text(pair: Pair | None) -> str:
 
 
 def _text_line(board: Board, model: str) -> list[str]:
-    """What is to be said where a kind's usual metric is missing and others of it are there."""
+    """A sentence for each kind whose usual metric is missing while others of it are there."""
     lines: list[str] = []
     for kind in KINDS:
         here = [column for column in board.columns_of(model) if column.kind is kind]

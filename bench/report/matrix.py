@@ -1,4 +1,4 @@
-"""The recovery matrix: what a criterion is worth and what training after it is worth, apart."""
+"""The recovery matrix: the effect of a criterion and the effect of training after it, separately."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ KEYS = ("method", "preset", "target")
 
 @dataclass(frozen=True)
 class Matrix:
-    """By one metric: a line for each method, preset and target, with a value for each recovery and what it changed.
+    """One metric: a line for each method, preset and target, with a value for each recovery and its change.
 
-    `heads` stand above the columns, of which the first are `KEYS`.
+    `heads` are the heads of the columns; the first columns are `KEYS`.
     """
 
     metric: str
@@ -24,9 +24,9 @@ class Matrix:
 
 
 def matrix_of(board: Board, model: str) -> Matrix | None:
-    """The matrix of a model by its headline, of all that was measured both with and without a recovery.
+    """The matrix of a model by its headline, of all rows that were measured both with and without a recovery.
 
-    Lines are in the board's order of what was not recovered. None where there is no such line.
+    Lines are in the board's order of the rows without recovery. None where there is no line.
     """
     column = next((column for column in board.columns if column.id == board.headlines[model].metric), None)
     if column is None:

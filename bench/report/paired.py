@@ -1,4 +1,4 @@
-"""Each row beside its controls: the same items and windows, compared pair by pair."""
+"""Each row against its controls: the same items and windows, compared pair by pair."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ UNRECOVERED = "no recovery"
 class Pair:
     """A row against a control by one metric.
 
-    A row with a target is held against `random` and `magnitude` of the same model, recovery and target (`magnitude`
-    against `random`); one without, which trains and removes nothing, against the dense model, and `lora` with as many
-    trained parameters. What was recovered is held against itself without recovery (`control` is then `UNRECOVERED`,
-    else the control's method).
+    A row with a target is compared with `random` and `magnitude` of the same model, recovery and target (`magnitude`
+    with `random`). A row without one, which trains and removes nothing, is compared with the dense model, and with
+    `lora` of as many trained parameters. A row with recovery is compared with the same row without (`control` is then
+    `UNRECOVERED`, else the control's method).
 
-    The difference is that of the means of the evidence (see `bench.record.kinds`): by a perplexity of the losses in
-    nats per token, where below 0 is better, by a mean of the accuracies, where above 0 is. `n` counts windows or items.
+    The difference is that of the means of the evidence (see `bench.record.kinds`): for a perplexity of the losses in
+    nats per token (below 0 is better), for a mean of the accuracies (above 0 is better). `n` counts windows or items.
     """
 
     row: RowName
@@ -37,14 +37,14 @@ class Pair:
 
     @property
     def is_better(self) -> bool | None:
-        """Whether the row is significantly better (True) or worse (False); None where it cannot be told."""
+        """Whether the row is significantly better (True) or worse (False); None where neither is."""
         if self.difference.low <= 0 <= self.difference.high:
             return None
         return (self.difference.value < 0) == (form_of(self.metric).direction == "lower")
 
 
 def pairs(ranking: Ranker, bases: Mapping[str, Sequence[Basis]]) -> list[Pair]:
-    """Every comparison with a control that the records allow, by what `bases` has of each model."""
+    """Every comparison with a control that the records allow, by the bases of each model."""
     rows = sorted(ranking.runs)
     return [
         pair
@@ -56,7 +56,7 @@ def pairs(ranking: Ranker, bases: Mapping[str, Sequence[Basis]]) -> list[Pair]:
 
 
 def _controls(row: RowName, rows: Sequence[RowName], ranking: Ranker) -> dict[str, RowName]:
-    """What a row is held against, by the name that it has in `Pair`."""
+    """The rows that a row is compared with, by the name of the control in `Pair`."""
     others = [other for other in rows if other.model == row.model and other != row]
     found: dict[str, list[RowName]] = {}
     if row.target == "none":

@@ -1,4 +1,4 @@
-"""Tables for use elsewhere: LaTeX (booktabs) for a paper, short Markdown for a README."""
+"""Tables for papers and READMEs: LaTeX (booktabs) and short Markdown."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ SPECIAL = {
 HEAD = 14
 """Characters of a line in the head of a column: about as wide as its numbers."""
 WIDE = 5
-"""Up to so many columns of numbers fit between one-inch margins in footnote size; more are set smaller."""
+"""Up to this many columns of numbers fit between one-inch margins in footnote size; more are set smaller."""
 LONG = 45
-"""Up to so many rows stand on one page."""
+"""Up to this many rows fit on one page."""
 Named = Sequence[tuple[Row, str]]
 NOTE = (
     "± one standard error, over several seeds their standard deviation; (a–b) a 95 % interval. Bold: no row of the "
@@ -56,7 +56,7 @@ def paper_tables(board: Board) -> dict[str, bytes]:
 def latex(board: Board, model: str) -> str:
     """A `table` for a paper that uses booktabs: the dense model, then a block for each target.
 
-    What is too long for a page becomes a table for each target, with the dense model in each.
+    A table that is too long for a page becomes one table for each target, with the dense model in each.
     """
     lines = [r"% Made by `leanboard report`; needs \usepackage{booktabs}."]
     for title, part in _pages(model, _named(board, model)).items():
@@ -115,7 +115,7 @@ def short_markdown(board: Board, model: str) -> str:
 
 
 def columns_of(board: Board, model: str) -> list[Column]:
-    """What was removed, the headline, the perplexities and means that count beside it, speed-up and memory."""
+    """The removed fraction, the headline, the other perplexities and means that count, speed-up and memory."""
     headline = board.headlines[model]
     found = [c for c in board.columns_of(model) if any(row.value(c.id) is not None for row in board.of(model))]
     counts = [c for c in found if c.id == headline.metric or (c.id in headline.beside and not c.kind.is_share)]
@@ -125,19 +125,19 @@ def columns_of(board: Board, model: str) -> list[Column]:
 
 
 def tex(text: str) -> str:
-    """`text` on one line, with nothing left in it that LaTeX would take for its own."""
+    """`text` on one line, with all characters escaped that mean something in LaTeX."""
     return "".join(SPECIAL.get(character, character) for character in " ".join(text.split()))
 
 
 def _head(title: str, protocol: str, smaller: str) -> str:
-    """A title and, in the size `smaller`, its protocol below, each on as many lines as it takes."""
+    """A title and, in the size `smaller`, its protocol below, each on as many lines as it needs."""
     lines = [tex(line) for line in broken(title, HEAD)]
     lines += [rf"\{smaller} {tex(line)}" for line in broken(protocol, HEAD)]
     return r"\shortstack[r]{" + r"\\".join(lines) + "}"
 
 
 def _named(board: Board, model: str) -> list[tuple[Row, str]]:
-    """The rows with their methods' names, and as much of preset and recovery as tells them apart."""
+    """The rows with their methods' names, and preset and recovery where they differ within a method."""
     found = names({series_of(row.identity) for row in board.of(model)})
     return [(row, found[series_of(row.identity)]) for row in board.of(model)]
 

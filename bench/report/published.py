@@ -13,14 +13,14 @@ from bench.report.stats import rounded
 from bench.yamlfile import Strict, read_yaml, validated
 
 HERE = Path(__file__).resolve().parents[1] / "published"
-"""Those that come with Leanboard, which serve every results folder."""
+"""The published numbers that come with Leanboard, for every results folder."""
 
 
 class Protocol(Strict):
-    """How a published metric was measured, in the terms of our metric ids; `why` it is not ours, where it is not.
+    """How a published metric was measured, in terms of our metric ids; `why` says why it is not ours, if it is not.
 
     `protocol` is the window of a perplexity ('128'), the shots of an accuracy ('0shot', with '/limit200' for the first
-    200 items). The printed number over `scale` is in our unit.
+    200 items). The printed number divided by `scale` is in our unit.
     """
 
     task: str
@@ -35,7 +35,7 @@ class Protocol(Strict):
 
 
 class Counterpart(Strict):
-    """The row of a board that a published one is to be compared with; any preset where it names none."""
+    """The row of a board to compare a published row with; any preset where it names none."""
 
     model: str
     method: str
@@ -47,8 +47,8 @@ class Counterpart(Strict):
 class PublishedRow(Strict):
     """A line of a published table, with the method's and the model's names as printed.
 
-    `of` is the method of ours that it is about, `ours` the row of ours to compare it with; where no row could be the
-    same, `why` says so. `known` marks the dense model's scores that a dense run of ours has to reproduce.
+    `of` is our method that it is about, `ours` our row to compare it with; where no row can be the same, `why` says so.
+    `known` marks the dense model's scores that a dense run of ours must reproduce.
     """
 
     method: str
@@ -118,7 +118,7 @@ class Published:
 
     @property
     def why(self) -> str:
-        """Why nothing of ours can be the same, '' where something can."""
+        """Why no number of ours can be the same, '' where one can."""
         return self.row.why or self.protocol.why
 
 
@@ -126,7 +126,7 @@ def load_published(results: Path) -> list[Published]:
     """Every published number that comes with Leanboard, and those under `results/published`, file by file.
 
     Raises:
-        UsageError: a file is not as the schema says; the sentence names it and the field.
+        UsageError: a file does not fit the schema; the sentence names it and the field.
     """
     found: list[Published] = []
     for path in [*sorted(HERE.glob("*.yaml")), *sorted((results / "published").glob("*.yaml"))]:
@@ -142,7 +142,7 @@ def load_published(results: Path) -> list[Published]:
 
 
 def _no_contradiction(found: Sequence[Published]) -> None:
-    """A dense score may be known once only."""
+    """Refuse two different known values of one dense score."""
     seen: dict[tuple[str, str], Published] = {}
     for score in known_dense(found):
         key = (score.row.ours.model if score.row.ours else "", score.metric_id)
@@ -155,7 +155,7 @@ def _no_contradiction(found: Sequence[Published]) -> None:
 
 
 def known_dense(published: Sequence[Published], model: str | None = None) -> list[Published]:
-    """The scores that a dense run has to reproduce, of one model or of all."""
+    """The scores that a dense run must reproduce, of one model or of all."""
     return [
         p
         for p in published

@@ -1,4 +1,4 @@
-"""Where a row stands among those it may be compared with: an interval of ranks, from paired tests corrected by Holm."""
+"""The rank of a row among those it may be compared with: an interval, from paired tests corrected by Holm."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Standing:
     """A row by one metric, among the rows of its `group`: same model, and same size or trained parameters.
 
     `low` and `high` bound its rank: 1 plus the rows that are significantly better, and all but those that are
-    significantly worse. `ties` are the rows that it cannot be told from. Where it is not ranked, `low` is None and
-    `reason` says why. `of` counts the ranked rows of the group, `seeds` how many of its seeds were tested.
+    significantly worse. `ties` are the rows without a significant difference to it. Where it is not ranked, `low` is
+    None and `reason` says why. `of` counts the ranked rows of the group, `seeds` how many of its seeds were tested.
     """
 
     metric: str
@@ -52,7 +52,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Basis:
-    """What a metric's value is made of: the metric ids that it is the mean of (itself alone), and its direction."""
+    """The parts of a metric: the metric ids that it is the mean of (else itself alone), and its direction."""
 
     metric: str
     parts: tuple[str, ...]
@@ -65,9 +65,9 @@ Standings = dict[RowName, dict[str, Standing]]
 def groups_of(runs: Mapping[RowName, Mapping[int, Run]]) -> dict[RowName, tuple[str, str]]:
     """For each row its group, and why it belongs to none ('' where it does).
 
-    Rows that were asked for the same target are compared, after the same recovery, if they reached it; rows without
-    one by what they achieved: the share removed (half a percentage point is no difference), else the numbers trained
-    (one percent is none).
+    Rows with the same target and the same recovery are in one group, if they reached the target. Rows without a target
+    are grouped by what they achieved: the share removed (half a percentage point is no difference), else the number of
+    trained parameters (one percent is no difference).
     """
     found: dict[RowName, tuple[str, str]] = {}
     removed: dict[tuple[str, str], dict[RowName, float]] = defaultdict(dict)
@@ -121,7 +121,7 @@ def _alike(
 
 
 class Ranker:
-    """The standings of all rows by any metric; what is drawn again is drawn once for each metric."""
+    """The standings of all rows by any metric; each metric is resampled once."""
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class Ranker:
         self.drawn: dict[str, dict[RowName, Drawn]] = {}
 
     def of(self, model: str, basis: Basis, why: str = "") -> dict[RowName, Standing]:
-        """Where each row of a model stands by one metric; `why` is what speaks against ranking any by it."""
+        """The standing of each row of a model by one metric; `why`, if given, is why this metric ranks no row."""
         found: dict[RowName, Standing] = {}
         able: dict[str, list[RowName]] = defaultdict(list)
         for identity in (row for row in sorted(self.runs) if row.model == model):
@@ -149,10 +149,10 @@ class Ranker:
             usual = max(keys, key=keys.count)
             alike = [row for row, key in zip(rows, keys, strict=True) if key == usual]
             others = [row for row in rows if row not in alike]
-            apart = dict.fromkeys(others, "other data or another engine than the others")
+            unranked = dict.fromkeys(others, "other data or another engine than the others")
             if len(alike) == 1:
-                apart[alike.pop()] = "nothing to compare it with"
-            found |= {row: Standing(basis.metric, group, reason=reason) for row, reason in apart.items()}
+                unranked[alike.pop()] = "nothing to compare it with"
+            found |= {row: Standing(basis.metric, group, reason=reason) for row, reason in unranked.items()}
             found |= self._ranked(alike, basis, group) if alike else {}
         return found
 
@@ -211,7 +211,7 @@ class Ranker:
         return Drawn(drawn.values[kept], drawn.draws[kept], drawn.units)
 
     def _why_not(self, row: RowName, basis: Basis, why: str) -> str:
-        """Why a row is not ranked by a metric, '' where nothing is against it."""
+        """Why a row is not ranked by a metric, '' where it is."""
         gate = self.gates[row.model]
         if self.groups[row][1] or why:
             return self.groups[row][1] or why

@@ -1,4 +1,4 @@
-"""Every published number beside what was measured here: reproduced, off, not comparable, or not yet run."""
+"""Compare every published number with what was measured here: reproduced, off, not comparable, or not yet run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.report.stats import rounded
 
 
 def compare(published: Sequence[Published], rows: Sequence[Row], gates: Mapping[str, DenseGate]) -> list[Comparison]:
-    """Each published number against the board's rows; the known dense scores as the gates found them."""
+    """Compare each published number with the board's rows; for known dense scores take the gates' verdict."""
     found: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         found.setdefault((row.identity.model, row.identity.method), []).append(row)
@@ -65,7 +65,7 @@ def _compared(number: Published, rows: Mapping[tuple[str, str], Sequence[Row]]) 
 
 
 def _nearest(wanted: Counterpart, rows: Sequence[Row]) -> tuple[Row | None, str]:
-    """The row that was asked for, or else one of the same target and recovery and what is different about it."""
+    """The wanted row, or else one with the same target and recovery, and what differs about it."""
     same = [
         row
         for row in rows

@@ -1,7 +1,7 @@
 """Paired comparisons: models that answered the same items, or read the same windows.
 
-Everything is deterministic: the resampling has a fixed seed, and what comes out is rounded to nine digits, so that the
-same records give the same bytes on any machine.
+Everything is deterministic: the resampling has a fixed seed, and results are rounded to nine digits, so that the same
+records give the same bytes on any machine.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Drawn:
-    """The score of each seed of a row on one task, [seeds], and when the items are drawn again, [seeds, RESAMPLES].
+    """The score of each seed of a row on one task, [seeds], and of resampled items, [seeds, RESAMPLES].
 
     `units` counts what was drawn independently: items, or blocks of windows.
     """
@@ -48,10 +48,10 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Interval:
-    """The mean score of a row, and how it moves when its items and its seeds are drawn again: `draws` [RESAMPLES].
+    """The mean score of a row, and its values when its items and its seeds are resampled: `draws` [RESAMPLES].
 
-    Estimates over the same tasks moved together, so that their differences are paired.
-    `seed_variance` is that of the mean over seeds; 0 for one seed, whose checkpoint then stands for itself alone.
+    Estimates over the same tasks have the same draws, so that their differences are paired.
+    `seed_variance` is that of the mean over seeds; 0 for one seed, as the row is then about that checkpoint only.
     """
 
     value: float
@@ -77,7 +77,7 @@ class Pairwise:
 
 
 def resample_items(scores: Array, stream: str) -> Array:
-    """The mean of each row of `scores` [rows, items] when the items are drawn again: [rows, RESAMPLES].
+    """The mean of each row of `scores` [rows, items] when the items are resampled: [rows, RESAMPLES].
 
     The same items are drawn for all rows, and for each call of the same `stream` and number of items.
     """
@@ -106,10 +106,10 @@ def block_length(windows: int) -> int:
 
 
 def estimate(tasks: Sequence[Drawn], name: str) -> Interval:
-    """The unweighted mean over tasks; several seeds are drawn again too, the same for all tasks.
+    """The unweighted mean over tasks; several seeds are resampled too, the same for all tasks.
 
-    Of k seeds k - 1 are drawn, which gives their mean its variance without bias (Rao and Wu, 1988). `name` tells the
-    row's draws of seeds from those of others.
+    Of k seeds k - 1 are drawn, which gives their mean its variance without bias (Rao and Wu, 1988). `name` seeds the
+    row's draws of seeds, so that other rows have others.
     """
     values = np.mean([task.values for task in tasks], axis=0)
     draws = np.mean([task.draws for task in tasks], axis=0)
@@ -156,7 +156,7 @@ def mcnemar_all(bits: Array) -> Array:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """p-values adjusted so that the chance of any false finding among them is kept (Holm, 1979)."""
+    """p-values adjusted so that the chance of any false finding among them stays below the level (Holm, 1979)."""
     order = np.argsort(p, kind="stable")
     steps = np.asarray(p, dtype=float)[order] * np.arange(len(order), 0, -1)
     adjusted = np.empty(len(order))
@@ -165,14 +165,14 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def above_chance(right: int, n: int, chance: float) -> float:
-    """Exact one-sided p-value of at least `right` of `n` items by guessing, right with probability `chance`."""
+    """Exact one-sided p-value of at least `right` of `n` items by guesses that are right with probability `chance`."""
     return rounded(float(bdtrc(right - 1, n, chance))) if right > 0 else 1.0
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """The interval of the median between two of the values, exact whatever their distribution (sign test).
+    """The interval of the median between two of the values, exact for any distribution (sign test).
 
-    The narrowest that holds it with at least 95 %; for fewer than six values all of them do not, and it is None.
+    It is the narrowest that holds the median with at least 95 %; None for fewer than six values, which are too few.
     """
     ordered, n = sorted(values), len(values)
     outside = [k for k in range(n // 2) if 2 * bdtr(k, n, 0.5) <= 1 - LEVEL]
@@ -180,7 +180,7 @@ def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def rounded(value: float) -> float:
-    """Nine significant digits: what the order of a sum may change is gone."""
+    """Nine significant digits, so that the order of a sum does not change the result."""
     return float(f"{value:.9g}") + 0.0
 
 

@@ -95,12 +95,12 @@ def reproduction_csv(board: Board) -> str:
 
 
 def board_frame(board: Board) -> pd.DataFrame:
-    """The wide table: under a metric's id its value, or what became of it where there is none.
+    """The wide table: under a metric's id its value, or its status where there is none.
 
-    Behind it stand, where any row has them, `<id> stderr`, `low` and `high` (95 % interval), `std` (between seeds),
-    `n`, `seeds` and `rank`. `rank` alone is that by the headline metric, `ranked among` the group that it is a rank in,
-    `ties` the rows that it cannot be told from, `not ranked` why there is none. `smoke` lists the columns whose value
-    comes from too few items.
+    After it come, where any row has them, `<id> stderr`, `low` and `high` (95 % interval), `std` (between seeds),
+    `n`, `seeds` and `rank`. `rank` alone is the rank by the headline metric, `ranked among` its group, `ties` the rows
+    without a significant difference, `not ranked` why there is no rank. `smoke` lists the columns whose value comes
+    from too few items.
     """
     lines = [_line(board, row) for row in board.rows]
     numbers = [name for column in board.columns for name in _numbers(column, Cell(None), None)]
@@ -110,7 +110,7 @@ def board_frame(board: Board) -> pd.DataFrame:
 
 
 def print_table(board: Board, console: Console) -> None:
-    """The key columns, a table for each model; a narrow terminal gets fewer of them, never half a name or number."""
+    """Print the key columns, a table for each model; a narrow terminal gets fewer columns, none of them cut."""
     if not board.rows:
         console.print("No records yet: `leanboard run SUITE` makes some.", markup=False)
     for model in board.models():

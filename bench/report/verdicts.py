@@ -1,4 +1,4 @@
-"""In Markdown: ranks and ties, dense gates, signals, published numbers beside ours, report cards."""
+"""In Markdown: ranks and ties, dense gates, signals, published numbers with ours, report cards."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHORT = 60
 
 
 def opening(board: Board, model: str) -> list[str]:
-    """What the board of a model rests on, and whether its dense run can be trusted."""
+    """The headline of a model's board, and whether its dense run can be trusted."""
     headline, gate = board.headlines[model], board.gates[model]
     lines = (
         [f"In the order of `{headline.metric}` ({headline.reason})."]
@@ -43,7 +43,7 @@ def _gate_text(gate: DenseGate) -> str:
 
 
 def _why(board: Board, row: RowName) -> str:
-    """Why a row has no rank by the headline, as short as it can be said."""
+    """Why a row has no rank by the headline, in few words."""
     standing = board.standing(row)
     if standing is None or standing.is_ranked:
         return ""
@@ -51,12 +51,12 @@ def _why(board: Board, row: RowName) -> str:
 
 
 def is_ranked(board: Board, model: str) -> bool:
-    """Whether any row of a model has a rank, by anything."""
+    """Whether any row of a model has a rank, by any metric."""
     return any(s.is_ranked for row in board.of(model) for s in board.standings.get(row.identity, {}).values())
 
 
 def ranks(board: Board, model: str) -> list[str]:
-    """The rank of each row by everything that its board rests on, among the rows of its group."""
+    """The rank of each row by every metric that counts, among the rows of its group."""
     headline = board.headlines[model]
     rows = [row.identity for row in board.of(model)]
     metrics = [
@@ -90,7 +90,7 @@ def _unranked(board: Board, model: str) -> list[str]:
 
 
 def evidence(board: Board, model: str) -> list[str]:
-    """The known dense scores beside ours, and on which tasks the dense model is above chance."""
+    """The known dense scores with ours, and on which tasks the dense model is above chance."""
     checks = [check for check in board.gates[model].checks if check.ours is not None]
     signals = list(board.signals[model].values())
     lines: list[str] = []
@@ -122,7 +122,7 @@ def _signal(signal: Signal) -> list[str]:
 
 
 def published(board: Board, model: str) -> list[str]:
-    """Published numbers of the model's rows beside ours; where the protocols differ, what differs."""
+    """Published numbers of the model's rows with ours; where the protocols differ, what differs."""
     mine = [c for c in board.published if c.row is not None and c.row.model == model and not c.published.row.known]
     if not mine:
         return []
@@ -133,7 +133,7 @@ def published(board: Board, model: str) -> list[str]:
 
 
 def comparison_cells(c: Comparison) -> list[str]:
-    """What is said of one published number: name, metric, theirs, ours, Δ, verdict, source."""
+    """The cells of one published number: name, metric, theirs, ours, Δ, verdict, source."""
     unit = form_of(c.published.metric_id).unit
     ours = number(c.ours, unit) + (f" ({number(c.low, unit)}–{number(c.high, unit)})" if c.low is not None else "")
     delta = NOTHING if c.delta is None else f"{'+' if c.delta > 0 else ''}{number(c.delta, unit)}"
@@ -150,7 +150,7 @@ def comparison_cells(c: Comparison) -> list[str]:
 
 
 def metric_of(c: Comparison) -> str:
-    """Our metric id, or where we have none the metric's name as printed."""
+    """Our metric id, or the metric's name as printed where we have none."""
     return escape(c.published.metric) if c.published.protocol.why else f"`{c.published.metric_id}`"
 
 
@@ -207,7 +207,7 @@ def reproduction(board: Board) -> str:
 
 
 def _reproduced(about: Sequence[Comparison]) -> list[list[str]]:
-    """A line for each number that was compared; those that were not, for the same reason, share one."""
+    """A line for each number that was compared; those not compared for the same reason share one."""
     lines = []
     for _, group in groupby(about, key=lambda c: (id(c.published.row), c.state, c.why, c.ours)):
         same = list(group)

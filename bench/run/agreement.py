@@ -1,8 +1,8 @@
-"""Whether a worker computes what the keys of its job say: a node may have another checkout, plug-in or data pack.
+"""Check that a worker computes what the keys of its job say: a node may have another checkout, plug-in or data pack.
 
-The planner computed the keys with its own code. A worker computes their ingredients again with its own, as far as it
-can, and compares; it also compares the sources of both. Where they differ, the cell ends as failed, with the field in
-its record, since every cell ends in a record and another run tries it again.
+The planner computed the keys with its own code. A worker computes their ingredients again with its own code, as far as
+it can, and compares; it also compares the sources of both. Where they differ, the cell ends as failed, with the field
+in its record; another run tries it again.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from bench.run.cells import ArtifactCell, Job, MeasureCell, fingerprinted
 from bench.yamlfile import validated
 
 SHOWING = ("cli", "conformance", "report", "scaffold", "suites")
-"""Folders of ours on which no number depends, so that they may be changed while a suite runs."""
+"""Folders of ours on which no number depends, so that they may change while a suite runs."""
 
 
 def sources_of(entry: MethodEntry, weights: Path) -> dict[str, str]:
-    """What makes a checkpoint of the model in `weights` by this method and measures it: Leanboard's code, the table of
-    the model's family (which may be a plug-in's), and the method's code where it is a plug-in.
+    """Versions of the code that makes a checkpoint of the model in `weights` by this method and measures it:
+    Leanboard's, the table of the model's family (which may be a plug-in's), and the method's where it is a plug-in.
     """
     found, config = {"leanboard": leanboard_code()}, weights / "config.json"
     family = of_type(str(read_json(config).get("model_type"))) if config.is_file() else None
@@ -63,7 +63,7 @@ def check_checkpoint_agrees(job: Job, registry: Registry) -> None:
     """Refuse to make the checkpoint of `job` where the result would not be that of its key.
 
     Raises:
-        KeyMismatch: the code, the method's version or settings, the recovery or a text are others here.
+        KeyMismatch: the code, the method's version or settings, the recovery or a text differs here.
     """
     cell = job.artifact
     entry = registry.method(cell.method)
@@ -90,7 +90,7 @@ def check_task_agrees(job: Job, cell: MeasureCell, registry: Registry) -> None:
     """Refuse to measure `cell` of `job` where the number would not be that of its key.
 
     Raises:
-        KeyMismatch: the code, the engine's version, the task's settings or its data are others here.
+        KeyMismatch: the code, the engine's version, the task's settings or its data differ here.
     """
     _check_sources(job, registry.method(job.artifact.method))
     [task] = tasks_named(cell.task)
@@ -127,7 +127,7 @@ def _check(cell: ArtifactCell | MeasureCell, label: str, here: dict[str, Any]) -
 
 
 def _digest(files: Iterable[Path]) -> str:
-    """12 hex digits over the names and contents of `files`, in whatever order they come."""
+    """12 hex digits over the names and contents of `files`, whatever their order."""
     content = hashlib.sha256()
     for path in sorted(files, key=lambda path: path.parts):
         content.update(f"{path.parent.name}/{path.name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())

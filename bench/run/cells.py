@@ -26,7 +26,7 @@ class BaseCell(BaseModel):
 class ArtifactCell(BaseCell):
     """Everything that makes a checkpoint, names of files on this machine included.
 
-    `ingredients` is the part that changes the result, and alone enters the key.
+    Only `ingredients`, the part that changes the result, enters the key.
     """
 
     model: str
@@ -57,7 +57,7 @@ class ArtifactCell(BaseCell):
 
     @property
     def label(self) -> str:
-        """How the cell is called in progress and error messages."""
+        """The cell's name in progress and error messages."""
         parts = [self.model, self.method, self.preset]
         parts += [self.recovery_name] * (self.recovery is not None)
         parts += [self.target_name] * (self.target is not None)
@@ -124,7 +124,7 @@ def measure_ingredients(
 ) -> dict[str, Any]:
     """What a measurement depends on.
 
-    `data` maps each file of the pack to its fingerprint; `machine` is given for speed alone.
+    `data` maps each file of the pack to its fingerprint; `machine` is given only for speed.
     """
     parts: dict[str, Any] = {
         "artifact": artifact_key,
@@ -138,7 +138,7 @@ def measure_ingredients(
 
 
 def fingerprinted(source: TextSource | RandomTokens | None) -> dict[str, Any] | None:
-    """A text as an ingredient: where it is from, and the fingerprint of what is there."""
+    """A text as an ingredient: its source, and the fingerprint of the file there."""
     if source is None:
         return None
     if isinstance(source, RandomTokens):

@@ -39,12 +39,12 @@ if TYPE_CHECKING:
 TRANSFORMATION = ("compress", "recover", "finalize")
 
 RANDOM_EXAMPLES = 4096
-"""Training examples of random tokens: more than any published recipe sets aside."""
+"""Training examples of random tokens: more than any published recipe uses."""
 
 
 @dataclass(frozen=True)
 class Texts:
-    """Where a method's text comes from: the caller's own token ids [N, T], columns of the data pack, or the lot."""
+    """Sources of a method's text: the caller's own token ids [N, T], columns of the data pack, or random tokens."""
 
     ids: torch.Tensor | None = None
     calibration: TextSource | RandomTokens | None = None
@@ -67,7 +67,7 @@ class Texts:
         return sample
 
     def examples(self, tokenizer: PreTrainedTokenizerBase | None, seed: int) -> Callable[[int, str], Sequence[Example]]:
-        """Training examples by maximal length and the text before each."""
+        """A function that gives training examples of a maximal length, with a text before each."""
 
         def examples(max_length: int, prefix: str) -> Sequence[Example]:
             if self.ids is not None:
@@ -84,7 +84,7 @@ class Texts:
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be made of which dense model."""
+    """What to make, and from which dense model."""
 
     weights: Path
     method: Method
@@ -99,7 +99,7 @@ class Order:
 
 @dataclass
 class Built:
-    """A checkpoint that was saved, loaded again and found to give the same logits: `loaded` is what came back."""
+    """A checkpoint that was saved, loaded again and found to give the same logits; `loaded` is the model loaded."""
 
     path: Path
     manifest: Manifest
@@ -111,10 +111,10 @@ class Built:
 
 @dataclass
 class Stages:
-    """Wall seconds and memory by stage, and the name of the one at work (for the record of a failure).
+    """Wall seconds and memory by stage, and the name of the current one (for the record of a failure).
 
-    `levels` and `peaks` are the bytes in use at the start of a stage and at most in it, above those at the start of the
-    first (empty where the platform cannot tell).
+    `levels` are the bytes in use at the start of a stage, `peaks` the most in it, both above those at the start of the
+    first (empty where the platform does not report them).
     """
 
     device: str
@@ -146,7 +146,7 @@ def build(order: Order, out: Path, stages: Stages, on_progress: Progress = lambd
     """Make the checkpoint that `order` asks for in folder `out`.
 
     Raises:
-        LeanboardError: the method, the target, the text or the disk does not do; `stages.current` says where.
+        LeanboardError: the method, the target, the text or the disk is at fault; `stages.current` names the stage.
     """
     _import_code_of(order)
     with set_aside():
@@ -200,7 +200,7 @@ def _build(order: Order, out: Path, stages: Stages, on_progress: Progress) -> Bu
 
 
 def _import_code_of(order: Order) -> None:
-    """Import what the method and its recovery do their work with, which is no part of what compressing costs."""
+    """Import the code of the method and its recovery, which is not part of the cost of compressing."""
     package = sys.modules[type(order.method).__module__]
     if hasattr(package, "__path__") and find_spec(f"{package.__name__}.method"):
         import_module(f"{package.__name__}.method")
@@ -232,7 +232,7 @@ def _check_ids(ids: torch.Tensor | None, vocab: int) -> None:
 
 
 def _check_no_global_hooks() -> None:
-    """A hook on every module would outlast the model, and be at work in what is measured."""
+    """A hook on all modules would outlast the model, and change what is measured."""
     known = vars(torch.nn.modules.module)
     names = [name for name in known if name.startswith("_global_") and name.endswith("_hooks")]
     left = [name for name in names if known[name]]
@@ -265,7 +265,7 @@ def _needed(tokenizer: PreTrainedTokenizerBase | None) -> PreTrainedTokenizerBas
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Global random states seeded from `seed` inside; outside they, torch's threads and its defaults are as before."""
+    """Seed the global random states from `seed` inside; restore them, torch's threads and its defaults at the end."""
     python_state, numpy_state = random.getstate(), np.random.get_state()
     threads, dtype, gradients = torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []

@@ -30,7 +30,7 @@ class PlanEntry:
 
     @classmethod
     def all_of(cls, item: SuiteMethod, registry: Registry, suite: Suite) -> list[PlanEntry]:
-        """One for each recovery: the item's own, else the suite's where the method removes something."""
+        """One plan entry for each recovery: the item's own, else the suite's where the method removes something."""
         entry = registry.method(item.name, f"suite {suite.name}: methods")
         choices: Sequence[RecoveryChoice] = suite.recoveries if _removes(entry) else ["preset"]
         return [cls._of(item, entry, choice, suite) for choice in ([item.recovery] if item.recovery else choices)]
@@ -66,7 +66,7 @@ class PlanEntry:
     def cell(
         self, ref: ModelRef, target: Target | None, seed: int, suite: Suite, device: str, tokens: RandomTokens | None
     ) -> ArtifactCell:
-        """The checkpoint to make; `tokens` stand in for the texts of a model of random weights."""
+        """The checkpoint to make; `tokens` replace the texts for a model with random weights."""
         calibration = self.calibration and (tokens or self.calibration)
         training = self.training and (tokens or self.training)
         ingredients = artifact_ingredients(

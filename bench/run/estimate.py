@@ -1,8 +1,8 @@
-"""What a checkpoint will take of this machine, estimated before anything is computed: memory, disk, time. No torch.
+"""Estimates of the memory, disk and time that a checkpoint will take, made before anything is computed. No torch.
 
 Memory is the peak resident size of the worker and what it starts (on CUDA the device's): closed forms of the model's
-shape and the settings. What a decomposition works on and key/value caches are left out. Time has no closed form that
-would be honest: it is what the same cells took before on the same machine, else unknown.
+shape and the settings. The working memory of decompositions and key/value caches are left out. Time has no honest
+closed form: it is what the same cells took before on the same machine, else unknown.
 """
 
 from __future__ import annotations
@@ -35,29 +35,29 @@ GB = 10**9
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 INTERPRETER = 395_000_000
-"""Resident size of a worker with torch, transformers and a tokenizer; on CUDA it stands for the context, unmeasured.
+"""Resident size of a worker with torch, transformers and a tokenizer; on CUDA it is a guess of the context's.
 
-It depends on the machine, that of code mapped from files most: 360 to 430 million were seen.
+It depends on the machine, mostly on code mapped from files: 360 to 430 million were seen.
 """
 READING_TEXT = 125_000_000
-"""What reading calibration or training text imports and keeps beside that: 105 to 155 million were seen."""
+"""What reading calibration or training text imports and keeps on top of that: 105 to 155 million were seen."""
 HIDDEN_KEPT, CHANNELS_KEPT = 10, 4
 """Vectors of each width that a pass keeps for each token and block, measured."""
 LOGITS_SCORED, LOGITS_TRAINED = 3, 4
 """Float32 rows of logits for each token, in passes of `bench.blocks.gradients` and in transformers' own. Measured."""
 ADAM = 16
-"""Bytes of a trained number: itself, its gradient and AdamW's two moments, float32."""
+"""Bytes of a trained parameter: itself, its gradient and AdamW's two moments, float32."""
 BESIDE_WEIGHTS = 20_000
-"""Bytes of config.json, the model's code and what else is written whatever the size."""
+"""Bytes of config.json, the model's code and other files that do not depend on the size."""
 INDEX = 6
 """Characters of the manifest for each head and channel that is kept."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of one job: bytes of memory at the peak, bytes of the checkpoint.
+    """The estimate of one job: bytes of memory at the peak, bytes of the checkpoint on disk.
 
-    `seconds` by key of a cell: what it took before, None where it was never run on this machine.
+    `seconds` by key of a cell: the time it took before, None where it was never run on this machine.
     """
 
     memory: int
@@ -71,8 +71,8 @@ def estimates_of(
     """What each job takes, by the key of its checkpoint.
 
     Args:
-        configs: of weights that are not made yet; others have a config.json.
-        seconds: of cells, from `past_seconds`.
+        configs: those of weights that are not made yet; others have a config.json.
+        seconds: times of cells, from `past_seconds`.
 
     Raises:
         DataError: a config.json lacks a width.
@@ -98,7 +98,7 @@ def estimate(job: Job, shape: Shape, traits: Traits, seconds: Mapping[str, float
 
 
 def past_seconds(results: Path, accelerator: str | None) -> dict[str, float]:
-    """Median seconds of what ended well on this machine: of a task by model, of a checkpoint by how it is made."""
+    """Median seconds of cells that ended well on this machine: tasks by model, checkpoints by how they are made."""
     here = machine_fingerprint(accelerator)
     found: dict[str, list[float]] = {}
     for record in Store(results).read_all()[0]:
@@ -112,12 +112,12 @@ def past_seconds(results: Path, accelerator: str | None) -> dict[str, float]:
 
 
 def check_fits(jobs: Sequence[Job], estimates: Mapping[str, Estimate], unmade: Sequence[Recipe]) -> None:
-    """Refuse what this machine cannot hold.
+    """Refuse jobs that this machine cannot hold.
 
     Args:
         jobs: what is left to do.
         estimates: by key of the checkpoint.
-        unmade: random weights that are not there yet.
+        unmade: random weights that are not made yet.
 
     Raises:
         UsageError: a checkpoint needs more memory than there is, or all together more disk than is free in the cache.
@@ -142,7 +142,7 @@ def check_fits(jobs: Sequence[Job], estimates: Mapping[str, Estimate], unmade: S
 
 
 def _stages(job: Job, shape: Shape, traits: Traits) -> Iterator[float]:
-    """Bytes of memory at the times of a job at which it may hold most."""
+    """Bytes of memory at each time of a job when it may hold most."""
     cell, kinds = job.artifact, [kind_of_task(name) for name in sorted({c.kind for c in job.cells})]
     dense = BYTES[cell.dtype] * shape.params()
     after = dense * (1 - _removed(cell.target, shape))
@@ -159,7 +159,7 @@ def _stages(job: Job, shape: Shape, traits: Traits) -> Iterator[float]:
 
 
 def _scoring(cell: ArtifactCell, shape: Shape, traits: Traits) -> float:
-    """What calibrating takes beside the model: a pass backwards keeps what each block is given, and one block whole."""
+    """Bytes that calibrating takes besides the model: a backward pass keeps each block's input, and one block whole."""
     if "calibration" not in traits.needs:
         return 0.0
     used = {value for value in cell.config.values() if isinstance(value, str)}
@@ -179,7 +179,7 @@ def _scoring(cell: ArtifactCell, shape: Shape, traits: Traits) -> float:
 
 
 def _training(cell: ArtifactCell, settings: Mapping[str, Any], shape: Shape) -> float:
-    """What training adapters on every projection takes beside the model."""
+    """Bytes that training adapters on every projection takes besides the model."""
     layers, projections = range(len(shape.blocks)), shape.family.projections
     widths = sum(sum(shape.size(layer, projection.name)) for layer in layers for projection in projections)
     trained = _number(settings, "r", 8) * widths
@@ -189,21 +189,21 @@ def _training(cell: ArtifactCell, settings: Mapping[str, Any], shape: Shape) -> 
 
 
 def _activations(cell: ArtifactCell, shape: Shape, blocks: int, logits: int) -> float:
-    """Bytes that a pass forwards keeps of each token for the pass backwards: of so many blocks and rows of logits."""
+    """Bytes that a forward pass keeps of each token for the backward pass, for this many blocks and rows of logits."""
     kept = HIDDEN_KEPT * shape.hidden + CHANNELS_KEPT * max(block.channels for block in shape.blocks)
     return blocks * kept * BYTES[cell.dtype] + logits * 4 * shape.vocab
 
 
 def _disk(cell: ArtifactCell, shape: Shape) -> float:
-    """The checkpoint with the files of the tokenizer and the manifest."""
+    """Bytes of the checkpoint with the files of the tokenizer and the manifest."""
     weights = BYTES[cell.dtype] * shape.params() * (1 - _removed(cell.target, shape))
-    beside = sum(f.stat().st_size for f in cell.weights.glob("*token*"))
+    tokenizer = sum(f.stat().st_size for f in cell.weights.glob("*token*"))
     kept = sum(block.heads + block.channels for block in shape.blocks)
-    return weights + beside + INDEX * kept + BESIDE_WEIGHTS
+    return weights + tokenizer + INDEX * kept + BESIDE_WEIGHTS
 
 
 def _removed(target: Target | None, shape: Shape) -> float:
-    """The fraction of the parameters that goes; nothing where the method's own settings decide."""
+    """The fraction of the parameters to remove; 0 where the method's own settings decide."""
     if target is None or target.basis == "group_ratio":
         return 0.0
     return target.value * (1.0 if target.basis == "params" else shape.block_params() / shape.params())
@@ -215,6 +215,6 @@ def _number(settings: Mapping[str, Any], name: str, default: int) -> int:
 
 
 def _work_of(ingredients: Mapping[str, Any]) -> str:
-    """What making a checkpoint does, whatever the target and the seed, which change its time little."""
+    """Identifies the work of making a checkpoint, without the target and the seed, which change its time little."""
     work = {name: value for name, value in ingredients.items() if name not in ("target", "seed")}
     return json.dumps(work, sort_keys=True)

@@ -1,4 +1,4 @@
-"""Being told to stop: once means soon and tidily, twice means now."""
+"""Signals to stop: the first stops soon and tidily, the second at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 STOPPED = 130
-"""Exit code of what was told to stop."""
+"""Exit code of a process that was stopped."""
 
 
 @contextmanager
@@ -19,13 +19,13 @@ def interruptible() -> Iterator[None]:
     Workers cannot outlive it. A signal that is ignored from outside (`nohup`, a shell's background) stays ignored.
     """
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    told = False
+    stopping = False
 
     def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal told
-        if told:
+        nonlocal stopping
+        if stopping:
             os._exit(STOPPED)
-        told = True
+        stopping = True
         raise KeyboardInterrupt
 
     heeded = [number for number, handler in before.items() if handler is not signal.SIG_IGN]

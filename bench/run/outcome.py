@@ -1,4 +1,4 @@
-"""How a cell ended: the record of it, and the event that tells of it."""
+"""How a cell ended: its record, and the event that reports it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench.run.cells import Job, MeasureCell
 Event = dict[str, Any]
 
 NO_MEMORY = ("not enough memory", "can't allocate memory", "cannot allocate memory", "std::bad_alloc")
-"""What allocators say; torch's on a CPU raises a plain RuntimeError."""
+"""Messages of allocators; torch's on a CPU raises a plain RuntimeError."""
 
 
 def done(key: str, status: Status, message: str, seconds: float = 0.0) -> Event:
@@ -26,14 +26,14 @@ def done(key: str, status: Status, message: str, seconds: float = 0.0) -> Event:
 
 
 def status_of(error: BaseException) -> Status:
-    """How a record calls what `error` did to its cell."""
+    """The status in the record of a cell that `error` ended."""
     if any(_is_out_of_memory(one) for one in _chain(error)):
         return "oom"
     return "interrupted" if type(error).__name__ == "Cancelled" else "failed"
 
 
 def failure_of(error: BaseException, stage: str) -> Failure:
-    """What a record keeps of an error: for one of ours the sentence is enough to the user, the traceback stays."""
+    """An error as a record keeps it: one of ours has a sentence for the user, but the traceback is kept too."""
     code = type(error).__name__ if isinstance(error, LeanboardError) else f"exception.{type(error).__name__}"
     message = str(error).strip() or type(error).__name__
     trace = "".join(traceback.format_exception(error))
@@ -79,7 +79,7 @@ def _common(job: Job, status: Status, seconds: float) -> dict[str, Any]:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and what led to it."""
+    """The error and the errors that led to it."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
@@ -94,7 +94,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def _peak_memory() -> int:
-    """Bytes that this process held at most, its children aside: on CUDA the device's, else the resident size."""
+    """The most bytes that this process held, without its children: on CUDA the device's, else the resident size."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         return int(torch.cuda.max_memory_allocated())

@@ -1,6 +1,6 @@
-"""From a suite to cells: models and data made sure of, settings resolved, keys computed. No torch.
+"""From a suite to cells: models and data are fetched, settings resolved, keys computed. No torch.
 
-All that can go wrong cheaply goes wrong here, before any heavy work.
+All errors that can be found cheaply are found here, before any heavy work.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FILTERS = ("model", "method", "preset", "recovery", "target", "seed", "task")
 
 @dataclass
 class Plan:
-    """Every cell of a suite, those already finished included, and what the user should know beforehand."""
+    """Every cell of a suite, finished ones included, and notes that the user should read before the run."""
 
     jobs: list[Job]
     finished: set[str]
@@ -47,12 +47,12 @@ class Plan:
             recipe.make(say)
 
     def unmade(self) -> list[Recipe]:
-        """Recipes of weights that open jobs start from and that are not there."""
+        """Recipes of weights that open jobs start from and that are not made yet."""
         needed = {job.artifact.weights for job in self.open_jobs()}
         return [recipe for recipe in self.recipes if recipe.folder in needed and not recipe.folder.is_dir()]
 
     def open_jobs(self) -> list[Job]:
-        """The jobs with something left to do, each with its open cells only."""
+        """The jobs that are not finished, each with its open cells only."""
         left = [
             job.model_copy(update={"cells": [c for c in job.cells if c.key not in self.finished]}) for job in self.jobs
         ]
@@ -77,7 +77,7 @@ def make_plan(
     random_weights: bool = False,
     trust_remote_code: bool = False,
 ) -> Plan:
-    """Resolve `suite` into jobs; what has to be fetched is fetched.
+    """Resolve `suite` into jobs, and fetch what is missing.
 
     Args:
         model_paths: model id -> folder, used in place of the catalogue's source.
@@ -85,10 +85,10 @@ def make_plan(
         only: filters by `FILTERS`; cells that do not fit are left out.
         command: what the user typed, for the records.
         random_weights: models of the same shapes with random weights instead, measured in size and speed alone.
-        trust_remote_code: let a model's own code run once, to be compared with LLaMA's (`bench.foreign`).
+        trust_remote_code: let a model's own code run once, to be compared with its family's (`bench.foreign`).
 
     Raises:
-        UsageError: an unknown name, or a model, data file or setting that cannot be had; what is left to do needs more
+        UsageError: an unknown name, or a model, data file or engine that is not available; the open jobs need more
             memory or disk than there is.
     """
     _check_filters(only)
@@ -125,7 +125,7 @@ def make_plan(
 
 
 def _fill_in(plan: Plan, store: Store, registry: Registry, accelerator: str | None) -> None:
-    """What is finished of the plan, and what the rest will take."""
+    """Fill in the plan's finished cells and the estimates."""
     plan.finished = {key for key in plan.all_keys() if store.finished(key)}
     configs = {recipe.folder: recipe.config for recipe in plan.recipes}
     plan.estimates = estimates_of(plan.jobs, configs, registry, past_seconds(store.results, accelerator))
@@ -149,9 +149,9 @@ def _choices(entry: str | FirstOf, suite: Suite) -> list[list[Task]]:
 def _choose_tasks(
     wanted: Sequence[Sequence[Sequence[Task]]], suite: Suite, offline: bool, say: Say
 ) -> tuple[list[Task], list[str]]:
-    """The tasks to run: of several choices the first whose data can be had, with a note where that is not the first."""
+    """The tasks to run: of several choices the first whose data is available, with a note where that is a later one."""
     every = {ref for choices in wanted for task in choices[0] for ref in task.spec.data()}
-    ensure(sorted(every), offline=offline, on_progress=say)  # what one source has, in one go
+    ensure(sorted(every), offline=offline, on_progress=say)  # all files of one source at once
     chosen: dict[str, Task] = {}
     notes = []
     for choices in wanted:
@@ -179,7 +179,7 @@ def _ensure_tasks(tasks: Sequence[Task], suite: Suite, offline: bool, say: Say) 
 
 
 def _check(plan: Plan, suite: Suite) -> None:
-    """Refuse what is left to do and cannot be done here: for want of an engine, of memory or of disk."""
+    """Refuse open jobs that cannot be done here because an engine, memory or disk is missing."""
     for cell in (cell for job in plan.open_jobs() for cell in job.cells):
         why = kind_of_task(cell.kind).why_not_here(cell.task.partition("@")[2])
         if why is not None:
@@ -218,15 +218,15 @@ def _fits(cell: ArtifactCell, only: Mapping[str, str]) -> bool:
 
 
 def _asked(task: Task, only: Mapping[str, str]) -> bool:
-    """A task is asked for by its id, with or without the limit, or by the name of a group it is in."""
+    """Whether the filter names the task: by its id, with or without the limit, or by the name of a group it is in."""
     if "task" not in only:
         return True
     return bool({task.id, task.id.split("/limit")[0]} & {wanted.id for wanted in tasks_named(only["task"])})
 
 
 def _device(wanted: str) -> tuple[str, str | None]:
-    """The device to run on and the accelerator's name (None on a CPU); asked of the driver, as torch is not loaded."""
+    """The device to run on and the accelerator's name (None on a CPU), from the driver, as torch is not loaded."""
     accelerator = None if wanted == "cpu" else accelerator_name()
     if wanted == "cuda" and accelerator is None:
-        raise UsageError("device: the suite asks for cuda, and this machine shows no NVIDIA GPU")
+        raise UsageError("device: the suite asks for cuda, and this machine has no NVIDIA GPU")
     return ("cuda" if accelerator else "cpu"), accelerator

@@ -1,4 +1,4 @@
-"""What the user sees while a suite runs: cells done, failed and cached, what is at work, and the time left."""
+"""The progress of a suite: cells done, failed and cached, those that run now, and the time left."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from bench.run.plan import Plan
 from bench.task import kind_of_task
 
 COMPRESSING = 5.0
-"""A guess of the seconds that a checkpoint takes, as `TaskSpec.seconds` is of a task."""
+"""A guess of the seconds that a checkpoint takes, like `TaskSpec.seconds` for a task."""
 
 
 class Progress:
     """A live line on a terminal; elsewhere one line for every cell that ends."""
 
     def __init__(self, console: Console, plan: Plan, workers: int, asked: Collection[str] | None = None) -> None:
-        """`asked`: keys of the cells that are run, where those are not all that is open in `plan`."""
+        """`asked`: keys of the cells to run, where those are not all open cells of `plan`."""
         self._console = console
         self._workers = workers
         self._labels: dict[str, tuple[str, str]] = {}
@@ -68,13 +68,13 @@ class Progress:
         """Follow an event of a worker."""
         key = event["key"]
         label, task = self._labels[key]
-        self._at_work.pop(label, None)  # its worker has started up, or died of it
+        self._at_work.pop(label, None)  # its worker has started, or died while starting
         if event["event"] == "start-up" and event["seconds"] is None:
             self._at_work[label] = (time.monotonic(), f"{label} · start-up")
         elif event["event"] == "start-up":
             self._start_ups.append(event["seconds"])
         elif event["event"] == "wait":
-            self._at_work[key] = (time.monotonic(), f"{label} · {task} · another run is at it")
+            self._at_work[key] = (time.monotonic(), f"{label} · {task} · locked by another run")
         elif event["event"] == "start":
             self._at_work[key] = (time.monotonic(), f"{label} · {task}")
         elif event["event"] == "progress" and key in self._at_work:
@@ -99,7 +99,7 @@ class Progress:
         self._console.print(line, soft_wrap=True)
 
     def seconds_left(self) -> float:
-        """Estimate: what the same work took before, else the same task in this run, else a guess scaled by those."""
+        """Estimate from the time of the same work before, else of the same task in this run, else a scaled guess."""
         seen = {task: mean(values) for task, values in self._seconds.items()}
         known = [(self._past[key], self._guess(key)) for key in self._past if key in self._labels]
         known += [(seconds, self._guesses[task]) for task, seconds in seen.items()]
@@ -113,7 +113,7 @@ class Progress:
         return left / self._workers
 
     def snapshot(self) -> dict[str, Any]:
-        """All of this in plain data: counts, seconds left, what is at work (and for how many seconds), what failed."""
+        """The progress as plain data: counts, seconds left, cells that run now with their seconds, and failures."""
         now = time.monotonic()
         return {
             "cells": self._total,

@@ -1,4 +1,4 @@
-"""Choosing failed cells by how they failed."""
+"""Choose failed cells by how they failed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from bench.run.cells import Job
 
 
 def failed_with(jobs: list[Job], codes: Collection[str]) -> list[Job]:
-    """Of `jobs` the cells whose last record has one of `codes` as its status or as the code of its error.
+    """The cells of `jobs` whose last record has one of `codes` as its status or as the code of its error.
 
-    With a checkpoint go the tasks that were skipped for want of it, or that it never came to.
+    With a checkpoint, its tasks that were skipped or never run are chosen too.
     """
     chosen, stores = [], {job.results: Store(job.results) for job in jobs}
     for job in jobs:

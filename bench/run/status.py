@@ -1,6 +1,6 @@
-"""What runs on a results folder are at, for other terminals: each run's notice of itself, and reading them all.
+"""The state of the runs on a results folder, for other terminals: each run writes a notice, and all can be read.
 
-A notice is a small JSON file under `<results>/.leanboard/running/`, beside a lock that its run holds while it lives.
+A notice is a small JSON file under `<results>/.leanboard/running/`, with a lock that its run holds while it lives.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from bench.run.outcome import Event
 from bench.run.progress import Progress
 
 EVERY_SECONDS = 1.0
-"""At least this long between two notices that tell of nothing but steps."""
+"""At least this long between two notices that report only steps."""
 
 
 class Notice:
-    """While a run goes on, what its `progress` shows is written down. That it cannot be written stops nothing."""
+    """Writes the state of `progress` to a file while a run goes on. A run does not stop where it cannot be written."""
 
     def __init__(self, results: Path, command: Sequence[str], progress: Progress) -> None:
         folder = private_folder(results, "running")
@@ -66,7 +66,7 @@ class Notice:
 
 
 def running(results: Path) -> list[dict[str, Any]]:
-    """The notices of the runs on `results`, oldest first; `alive` is False for one that ended without a word."""
+    """The notices of the runs on `results`, oldest first; `alive` is False for one that ended unexpectedly."""
     found = []
     for file, alive in _notices(results):
         with contextlib.suppress(OSError, ValueError):  # it ended just now

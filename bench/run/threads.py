@@ -1,4 +1,4 @@
-"""How many threads a worker computes with: it changes what a speed is, and how a sum is rounded."""
+"""The number of threads of a worker: it changes speeds, and how sums are rounded."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """One worker process: makes (or finds) a checkpoint, measures the open tasks on it, writes a record for each.
 
-Started as `python -m bench.run.worker JOB.json`. Events go to standard output as JSON lines; standard input is a
-lifeline: when the parent dies, it closes, and the worker ends at once.
+Started as `python -m bench.run.worker JOB.json`. Events go to standard output as JSON lines. Standard input closes when
+the parent dies; then the worker ends at once.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Emit = Callable[[dict[str, Any]], None]
 def main() -> None:
     """Run the job file named on the command line."""
     events = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
-    os.dup2(2, 1)  # whatever a library prints joins standard error
+    os.dup2(2, 1)  # what a library prints goes to standard error
     threading.Thread(target=_die_with_parent, daemon=True).start()
     job = Job.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
     share_plugins(job.plugins)
@@ -75,13 +75,13 @@ class Worker:
         subject = self._subject()
         todo = {cell.key: partial(self._measure, cell, subject) for cell in self.job.cells}
         elsewhere = [key for key, do in todo.items() if not self._alone(key, do)]
-        for key in elsewhere:  # other runs were at these
+        for key in elsewhere:  # other runs held their locks
             self._alone(key, todo[key], wait=True)
 
     def _alone(self, key: str, do: Callable[[], object], wait: bool = False) -> bool:
-        """Do the cell of `key` unless another run has done it; False where one is at it now.
+        """Do the cell of `key` unless another run has done it; False where another run holds its lock.
 
-        With `wait` that one is waited for, and whatever it came to stands.
+        With `wait`, wait for that run and keep its result, good or bad.
         """
         before = self.store.load(key)
         if wait:
@@ -91,13 +91,13 @@ class Worker:
                 return False
             after = self.store.load(key)
             if after is not None and (after.status == "ok" or after != before):
-                self._tell(after)
+                self._report(after)
             else:
                 do()
         return True
 
     def _start_up(self) -> None:
-        """Import what every job needs, which takes seconds: said before, and afterwards how many."""
+        """Import what every job needs, which takes seconds; an event before it, and one with the seconds after it."""
         event = {"event": "start-up", "key": self.job.artifact.key}
         self.emit(event | {"seconds": None})
         start = time.perf_counter()
@@ -106,7 +106,7 @@ class Worker:
         self.emit(event | {"seconds": time.perf_counter() - start})
 
     def _artifact(self) -> Failure | None:
-        """Make the checkpoint unless it is there; the reason why the other cells must be skipped, if there is one."""
+        """Make the checkpoint unless it exists; returns why the other cells must be skipped, if they must."""
         key = self.job.artifact.key
         if not self.store.finished(key) and not self._alone(key, self._compress):
             self._alone(key, self._compress, wait=True)
@@ -127,7 +127,7 @@ class Worker:
         return (path / MANIFEST).exists()
 
     def _compress(self) -> Failure | None:
-        """Make the checkpoint and record how; the reason why that failed."""
+        """Make the checkpoint and record it; returns why that failed, if it did."""
         from bench.run.compress import Stages, build
 
         cell = self.job.artifact
@@ -162,14 +162,14 @@ class Worker:
         return None
 
     def _subject(self) -> Subject:
-        """The checkpoint under measurement; what was loaded to check it is handed on."""
+        """The checkpoint to measure; the model that was loaded to check it is used again."""
         from bench.measure.subject import Subject
 
         cell, (loaded, self.loaded) = self.job.artifact, (self.loaded, None)
         return Subject(artifact_path(cell.key), cell.weights, cell.dtype, cell.device, loaded)
 
     def _notes(self) -> list[str]:
-        """What is to be said of everything that is measured on the checkpoint."""
+        """Notes for the record of every measurement on the checkpoint."""
         record = self.store.load(self.job.artifact.key)
         recorded = record.weights_sha256 if isinstance(record, ArtifactRecord) else None
         if recorded in (None, weights_sha256(artifact_path(self.job.artifact.key))):
@@ -203,12 +203,12 @@ class Worker:
             answers.done()
 
     def _write(self, record: ArtifactRecord | MeasureRecord, already: bool = False) -> None:
-        """Store `record` (unless a good one is there: remaking a lost checkpoint changes no result) and say so."""
+        """Store `record` (unless a good one is there: remaking a lost checkpoint changes no result) and report it."""
         if not already:
             self.store.write(record)
-        self._tell(record)
+        self._report(record)
 
-    def _tell(self, record: ArtifactRecord | MeasureRecord) -> None:
+    def _report(self, record: ArtifactRecord | MeasureRecord) -> None:
         message = record.error.message if record.error else ""
         self.emit(done(record.key, record.status, message, record.provenance.seconds))
 

@@ -229,7 +229,7 @@ GATE = Slice(0, "gate_proj")
     ("form", "sentence"),
     [
         (FactorShape(96, 64, (3,), (GATE, GATE)), "layer 0, gate_proj: factored 2 times"),
-        (FactorShape(64, 96, (3,), (GATE,)), r"\[96, 64\] are no slices of factors for \[64, 96\]"),
+        (FactorShape(64, 96, (3,), (GATE,)), r"\[96, 64\] cannot be cut into slices of the factors' \[64, 96\]"),
         (FactorShape(96, 64, (3,), (Slice(4, "up_proj"),)), "layer 4, up_proj: the model has 4 blocks"),
         (FactorShape(64, 96, (3,), (Slice(0, "gate_proj", True),)), "layer 0, gate_proj: transposed"),
         (FactorShape(96, 64, (0,), (GATE,)), "must be at least 1"),

@@ -57,7 +57,7 @@ def test_a_snapshot_says_the_same_in_plain_data() -> None:
         "failed": 1,
     }
     assert [cell["what"] for cell in seen["at_work"]] == [
-        "tiny · random · task0 · another run is at it",
+        "tiny · random · task0 · locked by another run",
         "tiny · random · task1",
     ]
     assert seen["failures"] == ["tiny · random · task2: oom: a reason"]

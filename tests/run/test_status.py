@@ -64,7 +64,7 @@ def test_status_tells_of_a_run_at_work_and_of_one_that_was_killed(root: Path, st
     assert (notice["cells"], notice["done"], notice["failed"]) == (4, 2, 2)
     assert "a planted error" in notice["failures"][0]
     said = leanboard(root, "status").stdout
-    assert "at work" in said
+    assert "running" in said
     assert "in flight: " in said
     time.sleep(1.1)
     assert at_work(root)[0]["seconds"] > notice["at_work"][0]["seconds"]
@@ -72,11 +72,11 @@ def test_status_tells_of_a_run_at_work_and_of_one_that_was_killed(root: Path, st
     os.kill(run.pid, signal.SIGKILL)
     run.communicate()
     said = leanboard(root, "status").stdout
-    assert "ended without a word" in said
+    assert "ended unexpectedly" in said
     assert "lost: " in said
     done = leanboard(root, "run", "suite.yaml", "--plugins", "plugins", "--only", "method=waits")
     assert done.returncode in (0, 3), done.stderr
-    assert leanboard(root, "status").stdout == "no run is at work on results\n"
+    assert leanboard(root, "status").stdout == "no run is active on results\n"
 
 
 def at_work(root: Path) -> list[dict[str, Any]]:

@@ -170,7 +170,7 @@ def test_an_interruption_is_recorded_and_ends_with_130(tmp_path: Path) -> None:
     run.send_signal(signal.SIGINT)
     _, errors = run.communicate(timeout=240)
     assert run.returncode == 130
-    assert "run the same command again to go on" in errors
+    assert "run the same command again to continue" in errors
     assert "Traceback" not in errors
     [cut] = [r for r in records(tmp_path).values() if r.status != "ok"]
     assert (cut.status, cut.error.code) == ("interrupted", "interrupted")

@@ -1,8 +1,8 @@
-"""Plots of what compression costs and what it is for. The same board always gives the same bytes.
+"""Plots of the costs and gains of compression. The same board always gives the same bytes.
 
-A plot is drawn only where there is something to see: against size, speed, memory or cost, where at least two compressed
-rows have both numbers and their places differ by more than a hundredth; a retention curve, where some method was run at
-two sizes or more; a heat map, where a compressed row and the dense one share two tasks or more.
+A plot is drawn only where it shows something. Quality against size, speed, memory or cost: at least two compressed rows
+have both numbers and their places differ by more than a hundredth. A retention curve: some method was run at two sizes
+or more. A heat map: a compressed row and the dense model share two tasks or more.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ KINDS = ("quality-vs-size", "quality-vs-speed", "quality-vs-memory", "quality-vs
 
 
 def plots(board: Board) -> dict[str, bytes]:
-    """File name -> content: for each model what there is to see, as PNG and SVG."""
+    """File name -> content: the plots of each model, as PNG and SVG."""
     files: dict[str, bytes] = {}
     for model in board.models():
         quality = next((c for c in board.columns if c.id == board.quality[model]), None)

@@ -1,4 +1,4 @@
-"""What each row gained or lost on each task against the dense model, in percentage points."""
+"""Heat map: the change of each row on each task against the dense model, in percentage points."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from bench.report.gates import SMOKE
 from bench.report.plots.style import INK, QUIET, canvas, plain, settled
 
 LOSS, NONE, GAIN = "#b35806", "#f7f7f7", "#542788"
-"""Orange to purple, which the colour-blind tell apart."""
+"""Orange to purple, which colour-blind readers can distinguish."""
 CELL = 10
-"""Characters that a cell is wide."""
+"""Width of a cell in characters."""
 
 
 def heat_map(board: Board, model: str) -> Any | None:
-    """The figure; None where no compressed row shares two tasks or more with the dense one."""
+    """The figure; None where no compressed row shares two tasks or more with the dense model."""
     from matplotlib.colors import LinearSegmentedColormap
 
     rows, columns, changes = changes_of(board, model)
@@ -48,9 +48,9 @@ def heat_map(board: Board, model: str) -> Any | None:
 
 
 def changes_of(board: Board, model: str) -> tuple[list[Row], list[Column], list[list[float | None]]]:
-    """Rows, tasks and their changes (percentage points), of what the dense model was measured on.
+    """Rows, tasks and their changes (percentage points), for the tasks that the dense model was measured on.
 
-    Of tasks with several accuracies the one that a group counts is taken, where there is one.
+    Where a task has several accuracies and a group counts one of them, that one is taken.
     """
     dense = next((row for row in board.of(model) if row.identity.method == "dense"), None)
     counted = {member for group in board.groups for member in group.members}
@@ -71,6 +71,6 @@ def _change(row: Row, dense: Row | None, column: Column) -> float | None:
 
 
 def _task(column: Column, has_protocol: bool) -> str:
-    """Name and metric (and protocol) of a task on lines of their own, what is wider than a cell broken."""
+    """Name and metric (and protocol) of a task on lines of their own; text wider than a cell is broken."""
     name, metric, _ = split(column.id)
     return "\n".join([*broken(name, CELL), metric, *(broken(column.protocol, CELL) if has_protocol else [])])

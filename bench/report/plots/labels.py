@@ -1,4 +1,4 @@
-"""Names beside the points of a plot, placed so that nothing covers anything."""
+"""Labels next to the points of a plot, placed so that nothing covers anything."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.transforms import Bbox
 
 DISTANCES = (9, 13, 18, 26, 36, 48, 64, 84)
-"""Points between a label and what it names; from `FAR` on a thin line leads there."""
+"""Points of the page between a label and its marker; from `FAR` on a thin line joins them."""
 FAR = 18
 SIDES = ((1, 0), (1, 1), (1, -1), (0, 1), (0, -1), (-1, 1), (-1, -1), (-1, 0))
 ALIGN = {1: ("left", "bottom"), 0: ("center", "center"), -1: ("right", "top")}
@@ -70,7 +70,7 @@ def _write(axes: Any, point: Point, colour: str, offset: tuple[int, int]) -> Non
 
 
 def marker_box(axes: Any, point: Point) -> Bbox:
-    """What a point's marker covers, in pixels."""
+    """The box that a point's marker covers, in pixels."""
     from matplotlib.transforms import Bbox
 
     centre = axes.transData.transform((point.at, point.y))
@@ -92,7 +92,7 @@ def _crossed(boxes: Sequence[Bbox], lines: Sequence[Path]) -> bool:
 
 
 def _spots(axes: Any, point: Point, size: tuple[float, float]) -> Iterator[Spot]:
-    """Where a label of `size` pixels could stand, the nearest first."""
+    """Places for a label of `size` pixels, the nearest first."""
     from matplotlib.path import Path
     from matplotlib.transforms import Bbox
 

@@ -1,4 +1,4 @@
-"""What rows look like: a method has one colour and shape everywhere; fill and letter tell its variants apart."""
+"""The look of rows: a method has one colour and shape everywhere; its variants differ in fill and letter."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.record.rows import RowName
 from bench.report.plots.style import INK, dark, plain
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#7A4FBF", "#8C6D1F")
-"""Okabe and Ito's palette for the colour-blind; orange is magnitude's, and two colours stand in for the pale yellow."""
+"""Okabe and Ito's palette for the colour-blind; orange is magnitude's, and two colours replace the pale yellow."""
 MARKERS = ("o", "D", "^", "v", "p", "h", "<", ">", "P")
 KNOWN = (
     "llm_pruner",
@@ -32,7 +32,7 @@ LEGEND_WIDTH = 2.8
 
 
 class Series(NamedTuple):
-    """What stays the same along a line of a plot: all of a row's identity but its size."""
+    """The rows on one line of a plot: the same identity except for the size."""
 
     method: str
     preset: str
@@ -41,7 +41,7 @@ class Series(NamedTuple):
 
 @dataclass(frozen=True)
 class Look:
-    """`letter` stands in the marker where colour, shape and fill do not tell it from the method's other series."""
+    """`letter` is in the marker where another series of the method has the same colour, shape and fill."""
 
     colour: str
     marker: str
@@ -85,7 +85,7 @@ def looks(identities: Iterable[RowName]) -> dict[Series, Look]:
 
 
 def names(series: Iterable[Series]) -> Mapping[Series, str]:
-    """A name for each series, as short as tells it from the others of its method; the dense model comes first."""
+    """The shortest name for each series that differs from the others of its method; the dense model comes first."""
     ordered = sorted(series, key=lambda s: (s.method != "dense", s))
     return {
         one: " ".join(
@@ -100,7 +100,7 @@ def names(series: Iterable[Series]) -> Mapping[Series, str]:
 
 
 def line2d(look: Look, scale: float = 1.0) -> dict[str, Any]:
-    """How matplotlib draws a marker of this look."""
+    """Matplotlib's settings for a marker of this look."""
     size = 13 if look.marker == "*" else 10 if look.letter else 8
     return {
         "color": look.colour,
@@ -130,7 +130,7 @@ def letter2d(look: Look, scale: float = 1.0) -> dict[str, Any]:
 
 
 def legend(figure: Any, entries: Mapping[str, Look], width: float, height: float) -> None:
-    """Names at the right-hand side, one for each series; the figure of so many inches grows to hold them."""
+    """Write names on the right, one for each series; the figure of `width` × `height` inches grows to hold them."""
     from matplotlib.legend_handler import HandlerTuple
     from matplotlib.lines import Line2D
 

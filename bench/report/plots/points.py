@@ -1,4 +1,4 @@
-"""What a scatter plot draws: rows of the board as points, against an axis."""
+"""The points of a scatter plot: rows of the board, against an axis."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bench.report.plots.looks import Look
 
 @dataclass(frozen=True)
 class PlotAxis:
-    """What quality is drawn against; `sign` is 1 where more of it is better, -1 where less is."""
+    """The axis that quality is drawn against; `sign` is 1 where more of it is better, -1 where less is."""
 
     kind: str
     column: Column
@@ -21,7 +21,7 @@ class PlotAxis:
 
 @dataclass(frozen=True)
 class Point:
-    """A row's place in a plot; errors are distances down and up, `at` is where it is drawn beside its neighbours."""
+    """A row's place in a plot; errors are distances down and up, `at` is the x where it is drawn next to others."""
 
     row: Row
     label: str
@@ -37,5 +37,5 @@ class Point:
         return self.row.identity.method == "dense"
 
     def is_disturbed(self, axis: PlotAxis) -> bool:
-        """Whether others used the machine while its place on the axis was timed."""
+        """Whether others used the machine while its value on the axis was timed."""
         return self.row.cells[axis.column.id].is_disturbed

@@ -34,7 +34,7 @@ def retention_curve(board: Board, model: str) -> Any | None:
 
 
 def curves(board: Board, model: str, quality: Column, dense: Row) -> dict[Series, list[Mark]]:
-    """For each series its rows from the least to the most removed, the dense one left out."""
+    """For each series its rows from the least to the most removed, without the dense model."""
     whole = dense.cells.get(quality.id, Cell(None)).value
     lines: dict[Series, list[Mark]] = defaultdict(list)
     for row in board.of(model):

@@ -1,4 +1,4 @@
-"""Quality against one thing that compression is for or costs, with the Pareto front of what was measured."""
+"""Scatter plot: quality against size, speed, memory or cost, with the Pareto front of the rows."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from bench.report.plots.points import PlotAxis, Point
 from bench.report.plots.style import DASHES, INK, QUIET, canvas, dark, log_scale, plain, settled
 
 LABELLED = 12
-"""Up to so many points have their names beside them; more are named in a legend."""
+"""Up to this many points have labels next to them; more are named in a legend."""
 FRONT, FRONT_WIDTH = "#c9d3dd", 4.5
 WIDTH, HEIGHT = 7.6, 4.9
 STEP, REACH = 11.0, 2
-"""Points of the page between two markers that would lie on one another, and how many such steps one may move."""
+"""A step, in points of the page, to move a marker that would cover another, and how many steps one may move."""
 
 
 def axes_of(board: Board, model: str) -> list[PlotAxis]:
-    """What the rows of `model` can be drawn against: size, and where they were measured speed, memory and cost.
+    """The axes that the rows of `model` can be drawn against: size, and speed, memory and cost where measured.
 
-    Of several workloads of generation it is the last, of the largest batch: there what was removed tells.
+    Of several workloads of generation it is the last, of the largest batch, where the removed weights matter most.
     """
     shown: dict[str, Column] = {}
     for column in board.columns_of(model):
@@ -48,9 +48,9 @@ def axes_of(board: Board, model: str) -> list[PlotAxis]:
 
 
 def points_of(board: Board, model: str, axis: PlotAxis, quality: Column) -> list[Point]:
-    """A point for each row that has both. The dense model's speed-up is measured too, and shows the clock's noise.
+    """A point for each row that has both. The dense model's speed-up is measured too, and shows the noise of timing.
 
-    Compressing the dense model costs nothing: against cost it is no point, only the line of its quality.
+    Compressing the dense model costs nothing: against cost it has no point, only the line of its quality.
     """
     rows = [row for row in board.of(model) if axis.kind != "cost" or row.identity.method != "dense"]
     look, labels = looks(row.identity for row in board.of(model)), board.labels(model)
@@ -77,14 +77,14 @@ def points_of(board: Board, model: str, axis: PlotAxis, quality: Column) -> list
 
 
 def has_spread(points: Sequence[Point], axis: PlotAxis) -> bool:
-    """Whether there is something to see: compressed rows at two or more places, not all of one size, speed or cost."""
+    """Whether the plot shows something: compressed rows at two or more places, not all of one size, speed or cost."""
     compressed = [point for point in points if not point.is_dense]
     places = [point.x for point in compressed]
     return bool(places) and max(places) - min(places) > _grain(compressed, axis)
 
 
 def _grain(points: Sequence[Point], axis: PlotAxis) -> float:
-    """How near one another two places count as one: a percent of the model (targets are met to half of it), or of x."""
+    """The distance within which two places count as one: 1 % of the model (targets are met to half of it), or of x."""
     return 1.0 if axis.kind == "size" else 0.01 * max(abs(point.x) for point in points)
 
 
@@ -100,7 +100,7 @@ def spread(row: Row, column: Column, scale: float) -> tuple[float, float]:
 
 
 def front(points: Sequence[Point], x_sign: int, y_sign: int, grain: float) -> list[Point]:
-    """The Pareto front by point value, from the best x to the best y: what no other point beats.
+    """The Pareto front by point value, from the best x to the best y: the points that no other point beats.
 
     One beats another where its x is as good, or worse by no more than `grain`, and its y better; or both x and y equal
     or better.
@@ -146,7 +146,7 @@ def _drawn(
 
 
 def _series(points: Sequence[Point]) -> dict[str, list[Point]]:
-    """Points of one method, preset and recovery in the order of their x, under a name that tells them apart."""
+    """Points of one method, preset and recovery in the order of their x, by the name of the series."""
     series: dict[Series, list[Point]] = defaultdict(list)
     for point in points:
         series[series_of(point.row.identity)].append(point)
@@ -154,11 +154,10 @@ def _series(points: Sequence[Point]) -> dict[str, list[Point]]:
 
 
 def _side_by_side(axes: Any, points: Sequence[Point]) -> list[Point]:
-    """The points, those that would cover another moved aside by whole steps; what they are and their order stay.
+    """The same points in the same order; those that would cover another are moved aside by whole steps.
 
-    None is moved further than `REACH` steps: where no place so near is free, it takes the one that is least covered.
-    The dense model stays where it is, and so does a point with an interval along x: beside it, its bar would tell
-    another number.
+    None is moved further than `REACH` steps: where no such place is free, it takes the one that is least covered. The
+    dense model is not moved, nor is a point with an interval along x, as its bar would then show another number.
     """
     step = STEP * axes.figure.dpi / 72
     aside = sorted(range(-REACH, REACH + 1), key=lambda n: (abs(n), n < 0))
@@ -174,7 +173,7 @@ def _side_by_side(axes: Any, points: Sequence[Point]) -> list[Point]:
 
 
 def _draw_front(axes: Any, best: Sequence[Point]) -> None:
-    """A broad grey stair along the front: to its one side lies what something measured beats in both."""
+    """Draw a broad grey stair along the front; points on its worse side are beaten in both x and y."""
     from matplotlib.collections import LineCollection
 
     corners = [(best[0].x, best[0].y)]
@@ -196,7 +195,7 @@ def _draw_front(axes: Any, best: Sequence[Point]) -> None:
 
 
 def _draw_point(axes: Any, point: Point) -> None:
-    """Error bars (cut off above zero on a logarithmic axis), and the marker over them."""
+    """Draw error bars (cut off above zero on a logarithmic axis), and the marker over them."""
     colour = point.look.colour
     layer = 4 if point.is_dense else 3
     left, low = (
@@ -235,7 +234,7 @@ def _dress(axes: Any, points: Sequence[Point], model: str, axis: PlotAxis, quali
 
 
 def _remarks(points: Sequence[Point], axis: PlotAxis) -> list[str]:
-    """What the reader must know of bars, fills and places, a line each."""
+    """What the reader must know about bars, fills and places, a line each."""
     bars = "bars: ± 1 standard error" + ", and the 95 % interval of the speed-up" * (axis.kind == "speed")
     has_hollow = any(not point.look.is_filled for point in points)
     has_seeds = any(point.row.seeds > 1 for point in points)

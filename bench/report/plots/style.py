@@ -1,4 +1,4 @@
-"""The look that all plots share, and what makes their bytes the same everywhere."""
+"""The style that all plots share, and settings that make their bytes the same everywhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DASHES = (0, (4, 3))
 
 
 def canvas(width: float, height: float) -> tuple[Any, Any]:
-    """A figure of so many inches with one set of axes."""
+    """A figure of `width` × `height` inches with one set of axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -22,7 +22,7 @@ def canvas(width: float, height: float) -> tuple[Any, Any]:
 
 
 def settled(figure: Any) -> Any:
-    """`figure` with its layout done, once and for all."""
+    """`figure` with its final layout."""
     figure.get_layout_engine().execute(figure)
     figure.set_layout_engine(None)  # a placeholder would have every save draw twice
     return figure
@@ -35,7 +35,7 @@ def dark(colour: str) -> str:
 
 
 def plain(text: str) -> str:
-    """`text` on one line, short enough for a title, with no sign that starts a formula."""
+    """`text` on one line, short enough for a title, with `$` escaped."""
     text = " ".join(text.split()).replace("$", r"\$")
     return text if len(text) <= 48 else text[:47] + "…"
 

@@ -1,6 +1,6 @@
 """The board as a static site that works from a folder: no server, no outside request, the same bytes every time.
 
-Everything that comes from records is text: the templates escape it, and the pages' policy lets no other script run.
+All text from records is escaped by the templates, and the pages' policy lets no other script run.
 """
 
 from __future__ import annotations

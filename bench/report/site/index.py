@@ -1,4 +1,4 @@
-"""The front page: for each model the table, its plot, and what its board rests on."""
+"""The front page: for each model the table, its plot, and its headline and gate."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ LAST_BAND = "over 45 %"
 
 @dataclass(frozen=True)
 class Head:
-    """A column: `protocol` in pieces, between which a line may end; `view` is k (key), a (accuracy) or m (more).
+    """A column: `protocol` in pieces, between which a line may break; `view` is k (key), a (accuracy) or m (more).
 
-    `kind` and `unit` are its own, `axis` is x or y where a plot may use it.
+    `kind` and `unit` are the metric's, `axis` is x or y where a plot may use it.
     """
 
     id: str
@@ -45,7 +45,7 @@ class Head:
 
 @dataclass(frozen=True)
 class BoardLine:
-    """A row: `cut` where another size begins, `ties` the numbers of the rows that it cannot be told from."""
+    """A row: `cut` where another size begins, `ties` the numbers of the rows without a significant difference."""
 
     number: int
     href: str
@@ -66,7 +66,7 @@ class BoardLine:
 
 
 def index_page(board: Board, methods: Mapping[str, MethodEntry], looks: Looks) -> dict[str, Any]:
-    """What the template of the index is filled with."""
+    """The values for the template of the index."""
     numbers = {row.identity: i for i, row in enumerate(board.rows)}
     tracks = {row.identity.method: _track(row.identity.method, methods) for row in board.rows}
     sections = []
@@ -96,7 +96,7 @@ def index_page(board: Board, methods: Mapping[str, MethodEntry], looks: Looks) -
 
 
 def band_of(row: Row) -> str:
-    """The size band of a row, by the share of the parameters that it lost."""
+    """The size band of a row, by the share of the parameters that was removed."""
     removed = row.value("removed.params") or 0.0
     return next((name for limit, name in BANDS if removed < limit), LAST_BAND)
 
@@ -117,7 +117,7 @@ def _head(board: Board, model: str, column: Column) -> Head:
 
 
 def _columns(board: Board, model: str) -> list[Column]:
-    """The headline first, then the perplexities and means that count beside it, then the rest in the board's order."""
+    """The headline first, then the other perplexities and means that count, then the rest in the board's order."""
     headline = board.headlines[model]
     found = [c for c in board.columns_of(model) if any(c.id in row.cells for row in board.of(model))]
     first = [c.id for c in found if not c.kind.is_share and c.id in headline.beside]

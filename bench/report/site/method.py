@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def method_page(board: Board, method: str, entry: MethodEntry | None, looks: Looks) -> dict[str, Any]:
-    """What the template of a method is filled with; `entry` is None where only its records are here."""
+    """The values for the template of a method; `entry` is None where only its records are here."""
     card = board.cards.get(method)
     columns = {column.id: column for column in board.columns}
     lines = []
@@ -48,7 +48,7 @@ def method_page(board: Board, method: str, entry: MethodEntry | None, looks: Loo
 
 
 def _published(board: Board, method: str) -> dict[str, list[dict[str, str]]]:
-    """What was published of a method beside ours, by what became of it."""
+    """The published numbers of a method with ours, by state."""
     found: dict[str, list[dict[str, str]]] = {}
     for state in ("reproduced", "off", "not run", "not comparable"):
         mine = [c for c in board.published if c.published.row.of == method and c.state == state]

@@ -1,4 +1,4 @@
-"""Where things lie on the site, and what they are called there."""
+"""Addresses, marks and texts of rows, methods and cells on the site."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class Mark:
-    """How a row is marked in tables and plots, as attributes of an SVG path."""
+    """The mark of a row in tables and plots, as attributes of an SVG path."""
 
     path: str
     fill: str
@@ -43,7 +43,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Number:
-    """A cell as text: its value, its uncertainty, and what is to be said of both."""
+    """A cell as text: its value, its uncertainty, and a tip that explains both."""
 
     text: str
     error: str
@@ -73,7 +73,7 @@ def mark_of(look: Look) -> Mark:
 
 
 def number_of(cell: Cell | None, unit: str) -> Number:
-    """A cell for reading, for sorting and for a plot; a cell without a value shows what became of it."""
+    """A cell for reading, for sorting and for a plot; a cell without a value shows its status."""
     if cell is None or cell.value is None:
         lost = ", ".join(dict.fromkeys(cell.lost)) if cell else ""
         return Number(lost or "–", "", lost or "not measured", "", "", "")
@@ -96,12 +96,12 @@ def number_of(cell: Cell | None, unit: str) -> Number:
 
 
 def variant(identity: RowName) -> str:
-    """What tells a row from others of its method, in small print: preset and recovery."""
+    """The preset and recovery of a row, in which it differs from others of its method."""
     return " · ".join([identity.preset, *[f"+ {identity.recovery}"] * (identity.recovery != "none")])
 
 
 def published_line(comparison: Comparison) -> dict[str, str]:
-    """A published number beside ours, in the unit it is read in."""
+    """A published number with ours, in the unit in which it is shown."""
     theirs = comparison.published
     unit = form_of(theirs.metric_id).unit
     bounds = f"{number(comparison.low, unit)}–{number(comparison.high, unit)}" if comparison.low is not None else ""

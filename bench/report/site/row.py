@@ -1,4 +1,4 @@
-"""A page for each row: what it is, how it scored, what is left of each layer, what it cost, how to make it again."""
+"""A page for each row: its identity, its scores, its layers, its cost, and the commands that make it again."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Widths = Sequence[tuple[int, int, int]]
 def row_page(
     board: Board, row: Row, runs: Mapping[int, Run], looks: Mapping[Series, Look], whole: Widths
 ) -> dict[str, Any]:
-    """What the template of a row is filled with; `whole` are the widths of the dense model, empty where not known."""
+    """The values for the template of a row; `whole` are the widths of the dense model, empty where not known."""
     model = row.identity.model
     dense = next((other for other in board.of(model) if other.identity.method == "dense"), None)
     made = [run.artifact for _, run in sorted(runs.items()) if run.artifact is not None]
@@ -56,7 +56,7 @@ def row_page(
 
 
 def _facts(board: Board, row: Row, dense: Row | None) -> Iterator[dict[str, str]]:
-    """The few numbers that come first, with the dense model's beside them."""
+    """The few numbers that come first, with those of the dense model."""
     headline = board.headlines[row.identity.model].metric
     wanted = (headline, "removed.params", SPEEDUP, "generate.peak_memory", "cost.seconds")
     for column in sorted(board.columns_of(row.identity.model), key=lambda column: column.id != headline):
@@ -76,7 +76,7 @@ def _facts(board: Board, row: Row, dense: Row | None) -> Iterator[dict[str, str]
 
 
 def _scores(board: Board, row: Row, dense: Row | None, ranks: Mapping[str, str]) -> dict[str, list[dict[str, Any]]]:
-    """All numbers of the row, by section: with protocol, n, interval, the dense model's and the rank."""
+    """All numbers of the row, by section: with protocol, n, interval, the dense model's number and the rank."""
     found: dict[str, list[dict[str, Any]]] = {}
     for column in board.columns_of(row.identity.model):
         cell = row.cells.get(column.id)
@@ -104,7 +104,7 @@ def _scores(board: Board, row: Row, dense: Row | None, ranks: Mapping[str, str])
 
 
 def _texts(runs: Mapping[int, Run]) -> Iterator[dict[str, Any]]:
-    """What the checkpoints wrote after fixed beginnings, and the dense model after the same."""
+    """The texts that the checkpoints wrote after fixed beginnings, and those of the dense model."""
     for seed, run in sorted(runs.items()):
         for task, measure in sorted(run.measures.items()):
             texts = measure.evidence.texts
@@ -115,7 +115,7 @@ def _texts(runs: Mapping[int, Run]) -> Iterator[dict[str, Any]]:
 
 
 def _layers(made: Sequence[ArtifactRecord], whole: Widths) -> dict[str, Any] | None:
-    """What is left of each layer, as bars before bars of what there was; None where no record tells."""
+    """The kept widths of each layer, as bars over bars of the full widths; None where no record has them."""
     widths = next((artifact.widths for artifact in made if artifact.widths), [])
     if not widths:
         return None
@@ -186,7 +186,7 @@ def _cost(artifact: ArtifactRecord) -> dict[str, Any]:
 
 
 def _seed(artifact: ArtifactRecord) -> dict[str, Any]:
-    """Where one checkpoint comes from, and the commands that make it again."""
+    """The provenance of one checkpoint, and the commands that make it again."""
     where = artifact.provenance
     config = artifact.ingredients.get("config")
     machine = {name: str(value) for name, value in sorted(where.machine.items()) if value is not None}
@@ -211,7 +211,7 @@ def _command(artifact: ArtifactRecord) -> list[str]:
 
 
 def _failures(runs: Mapping[int, Run]) -> Iterator[dict[str, Any]]:
-    """What did not end well, in the order of seeds and tasks."""
+    """The cells that did not end well, in the order of seeds and tasks."""
     for seed, run in sorted(runs.items()):
         records: list[tuple[str, BaseRecord]] = [("compressing", run.artifact)] if run.artifact is not None else []
         records += [(task, measure) for task, measure in sorted(run.measures.items())]

@@ -1,6 +1,6 @@
 """Where jobs run: `inline` in this process, `local` in processes of this machine, `ray` on the nodes of a cluster.
 
-All three run the same worker, and tell what happens by the same events; `local` and `ray` survive its death.
+All three run the same worker and report the same events; `local` and `ray` survive its death.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def run_jobs(
 
     Args:
         workers: at a time, with `local`; Ray's nodes take as many as they have room for.
-        memory: estimated bytes of each job, by key of its checkpoint; what does not fit together waits.
+        memory: estimated bytes of each job, by key of its checkpoint; jobs that do not fit wait.
     """
     needs = memory or {}
     if executor == "inline":
@@ -64,10 +64,10 @@ def run_jobs(
 
 
 def check_executor(name: str, limits: Limits) -> None:
-    """Refuse what cannot be run that way, before anything is planned.
+    """Refuse an executor that cannot run here, before anything is planned.
 
     Raises:
-        UsageError: no such executor, Ray is not installed, or limits without a process to end.
+        UsageError: no such executor, Ray is not installed, or limits with `inline`, which has no process to end.
     """
     if name not in EXECUTORS:
         raise unknown("executor", name, EXECUTORS, "--executor")

@@ -1,6 +1,6 @@
-"""One worker process, looked after from outside: its events, its limits, and the records that it can no longer write.
+"""Watch one worker process from outside: its events, its limits, and the records that it can no longer write.
 
-A worker that dies costs the cell in flight; another goes on with the rest of the job.
+When a worker dies, only the cell in flight is lost; another worker continues the job.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from bench.run.outcome import Event, artifact_record, done, measure_record
 
 STDERR_TAIL = 4000
 LIST_SECONDS = 1.0
-"""How often the children of a worker are looked for: that takes milliseconds, of speed cells too."""
+"""How often the children of a worker are listed: that takes milliseconds, of speed cells too."""
 GB = 10**9
 
 
@@ -46,7 +46,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class _Verdict:
-    """How the record calls what became of a worker."""
+    """How a worker ended, as its record says it."""
 
     status: Status
     code: str
@@ -55,7 +55,7 @@ class _Verdict:
 
 @dataclass(eq=False)
 class Attendant:
-    """A worker process and what is known of its progress; what it says is put into `events`, None when it ends."""
+    """A worker process and its known progress; its events are put into `events`, and None when it ends."""
 
     job: Job
     environment: Mapping[str, str]
@@ -108,9 +108,9 @@ class Attendant:
             self.in_flight = None
 
     def look(self) -> None:
-        """Note the memory in use, and end the worker where it is over a limit; `ended` then says so in the record."""
+        """Note the memory in use, and end the worker if it is over a limit; `ended` then writes that in the record."""
         if self._process.poll() is not None:
-            self._kill()  # what it started holds on to its output, and could do so for ever
+            self._kill()  # processes that it started keep its output open, and could do so for ever
         if self._process.returncode is not None or self.verdict is not None:
             return
         limits, now = self.limits, time.monotonic()
@@ -135,7 +135,7 @@ class Attendant:
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def ended(self, on_event: Callable[[Event], None]) -> Job | None:
-        """Tidy up after the process; the job that is left to do if it died in the middle."""
+        """Tidy up after the process; returns the rest of the job if it died in the middle."""
         code = self._process.wait()
         stuck = self._stuck()
         if stuck is None:
@@ -146,7 +146,7 @@ class Attendant:
         return self.job.model_copy(update={"cells": left}) if left and stuck != self.job.artifact.key else None
 
     def interrupt(self, on_event: Callable[[Event], None]) -> None:
-        """End the process and record the cell in flight as interrupted, if the disk still lets us."""
+        """End the process and record the cell in flight as interrupted, if that can still be written."""
         self._kill()
         self._process.wait()
         if self.in_flight is None:
@@ -156,7 +156,7 @@ class Attendant:
             self._record(self.in_flight, _Verdict("interrupted", "interrupted", "interrupted by the user"), on_event)
 
     def _stuck(self) -> str | None:
-        """The cell that the worker died of: the one in flight, else the one that it would have come to next."""
+        """The cell that the worker died in: the one in flight, else the next one."""
         if self.in_flight is not None:
             return self.in_flight
         key = self.job.artifact.key
@@ -166,7 +166,7 @@ class Attendant:
 
     def _verdict_of(self, code: int) -> _Verdict:
         if code == -signal.SIGKILL and _kernel_kills() > self._kills_before:
-            return _Verdict("oom", "killed_for_memory", "the kernel ended the worker process for want of memory")
+            return _Verdict("oom", "killed_for_memory", "the kernel ended the worker process: out of memory")
         if code in (-signal.SIGTERM, -signal.SIGINT):
             return _Verdict("interrupted", "interrupted", f"the worker process got {signal.Signals(-code).name}")
         reason = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
@@ -202,7 +202,7 @@ class Attendant:
 def record_end(
     job: Job, key: str, status: Status, code: str, message: str, on_event: Callable[[Event], None], **more: Any
 ) -> None:
-    """As `write_end`, unless another run is at the cell now: then the record is its business."""
+    """As `write_end`, unless another run holds the lock of the cell now: then that run writes the record."""
     with cell_lock(job.results, key) as mine:
         if mine:
             write_end(job, key, status, code, message, on_event, **more)
@@ -222,7 +222,7 @@ def write_end(
     seconds: float = 0.0,
     peak: int | None = None,
 ) -> None:
-    """Record for a worker that cannot do so itself how the cell of `key` ended, and that what depends on it is skipped.
+    """Record how the cell of `key` ended, for a worker that cannot do so, and that cells depending on it are skipped.
 
     The caller holds the lock of the cell.
     """
@@ -254,7 +254,7 @@ def _family(pid: int) -> list[psutil.Process]:
 
 
 def _resident(processes: list[psutil.Process]) -> int:
-    """Bytes of resident memory of those that are still there."""
+    """Bytes of resident memory of the processes that still run."""
     total = 0
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -263,7 +263,7 @@ def _resident(processes: list[psutil.Process]) -> int:
 
 
 def _kernel_kills() -> int:
-    """How many processes the kernel has killed for want of memory since it started; 0 where it does not say."""
+    """How many processes the kernel has killed out of memory since it started; 0 where it does not report that."""
     try:
         lines = Path("/proc/vmstat").read_text(encoding="ascii").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Jobs in this very process, one after another: for a debugger. A crash ends everything, and there are no limits."""
+"""Run jobs in this process, one after another, for a debugger. A crash ends everything, and there are no limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs in worker processes of this machine: as many at a time as were asked for and as memory and GPUs hold."""
+"""Run jobs in worker processes of this machine, as many at a time as were asked for and as memory and GPUs allow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench.run.outcome import Event
 from bench.run.threads import threads_each
 
 TICK_SECONDS = 0.25
-"""How often workers are looked after."""
+"""How often workers are checked."""
 
 
 def run_local(
@@ -54,7 +54,7 @@ def run_local(
 
 @dataclass
 class _Pool:
-    """The workers that run, and what is left for others."""
+    """The workers that run, and the room left for others."""
 
     workers: int
     limits: Limits
@@ -74,7 +74,7 @@ class _Pool:
         self.running.append(Attendant(job, environment, self.limits, self.events))
 
     def _has_room(self, job: Job) -> bool:
-        """A GPU each; on a CPU estimates that fit together (alone a job always fits: it was planned)."""
+        """A free GPU; on a CPU memory for all estimates together (a single job always fits: the plan checked it)."""
         if job.artifact.device == "cuda":
             return bool(self._free_gpus())
         taken = [self._needs(attendant.job) for attendant in self.running]

@@ -1,7 +1,7 @@
-"""Jobs on the nodes of a Ray cluster: a Ray task each, which looks after a worker process on its node.
+"""Run jobs on the nodes of a Ray cluster: a Ray task each, which watches a worker process on its node.
 
-Ray places the tasks by CPUs, GPUs and memory, and says when a node is lost; what was left of its jobs is then handed
-out again. Records come back as cells end, and are written here. Nodes need Leanboard, and weights, data and plug-ins
+Ray places the tasks by CPUs, GPUs and memory, and reports when a node is lost; the rest of its jobs is then submitted
+again. Records are sent back as cells end, and are written here. Nodes need Leanboard, and weights, data and plug-ins
 under the same paths; a checkpoint that one node made is made again by another, unless they share the cache.
 """
 
@@ -32,13 +32,13 @@ from bench.run.outcome import Event
 from bench.run.threads import threads_each
 
 TRIES = 3
-"""How often a cell in flight is handed out again when its node was lost."""
+"""How often a cell in flight is tried when its node is lost."""
 WAIT_SECONDS = 1.0
 
 
 @dataclass
 class _Task:
-    """A job that was handed to Ray, what is done of it, and how often the cell in flight was lost."""
+    """A job that was submitted to Ray, its finished cells, and how often the cell in flight was lost."""
 
     job: Job
     done: set[str] = field(default_factory=set)
@@ -51,7 +51,7 @@ class _Task:
         return self.in_flight or next((key for key in keys if key not in self.done), keys[0])
 
     def rest(self, without: set[str]) -> Job | None:
-        """What is left to do; nothing where `without` holds the checkpoint."""
+        """The rest of the job; None where `without` holds the checkpoint."""
         left = [cell for cell in self.job.cells if cell.key not in self.done | without]
         if self.job.artifact.key in without or (not left and self.job.artifact.key in self.done):
             return None
@@ -83,7 +83,7 @@ def run_on_ray(
 
 
 def _locked(job: Job, store: Store, locks: ExitStack, on_event: Callable[[Event], None]) -> Job | None:
-    """What is open of `job` and no other run is at; the locks are held by `locks`."""
+    """The open cells of `job` whose locks no other run holds; `locks` holds them from now on."""
 
     def is_mine(key: str) -> bool:
         if locks.enter_context(cell_lock(job.results, key)):
@@ -144,7 +144,7 @@ class _Driver:
         self.tasks[remote.remote(task.job.model_dump_json(), texts, self.limits, settings)] = task
 
     def _resources(self, job: Job) -> dict[str, float]:
-        """What Ray calls what the job needs: as many CPUs as it computes with, and a GPU or the estimated memory."""
+        """The job's needs as Ray names them: as many CPUs as it computes with, and a GPU or the estimated memory."""
         cpus = threads_each(os.cpu_count() or 1)
         if job.artifact.device == "cuda":
             return {"CPU": cpus, "GPU": 1}
@@ -154,7 +154,7 @@ class _Driver:
         """Take the next event of a task, or its end."""
         task = self.tasks[stream]
         try:
-            told = json.loads(self.ray.get(next(stream)))
+            reported = json.loads(self.ray.get(next(stream)))
         except StopIteration:
             del self.tasks[stream]
             return
@@ -162,7 +162,7 @@ class _Driver:
             del self.tasks[stream]
             self._lost(task, error)
             return
-        event, text = told["event"], told["record"]
+        event, text = reported["event"], reported["record"]
         if text is not None and not Store(task.job.results).finished(event["key"]):
             Store(task.job.results).write(RECORD.validate_json(text, strict=True))
         if event["event"] == "start":
@@ -173,7 +173,7 @@ class _Driver:
         self.on_event(event)
 
     def _lost(self, task: _Task, error: Exception) -> None:
-        """A task ended without a word: hand out again what is left, the cell in flight only so many times."""
+        """A task ended unexpectedly: submit its rest again, the cell in flight at most `TRIES` times."""
         kind, given_up = type(error).__name__, set[str]()
         lost = task.lost + 1
         if kind == "OutOfMemoryError" or lost >= TRIES:
@@ -191,11 +191,11 @@ class _Driver:
 
 
 def attend(text: str, made: list[str], limits: Limits, settings: dict[str, str]) -> Iterator[str]:
-    """On a node: run a job in a results folder of its own, and yield each event with the record of what ended.
+    """On a node: run a job in a results folder of its own, and yield each event with the record of the ended cell.
 
     Args:
         text: the job as JSON.
-        made: the record of its checkpoint, where that was made before.
+        made: the record of its checkpoint, if that was made before.
         settings: environment variables of the driver.
     """
     os.environ.update(settings)
