@@ -9,6 +9,6 @@ stacks       projections of equal shape as one tensor; `lowrank`: approximating 
 train        the training loop; `resume`: its state on disk
 lora         low-rank adapters, attached, trained, merged; `bottleneck`: adapters behind the MLPs, which stay
 grouped      adapters on weights that are quantised group by group; `quant`: the quantisation
-notice       a text for the model about what is done to it
+notice       a text before prompts: the model is being pruned
 recoveries   the recoveries by name
 """

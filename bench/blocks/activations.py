@@ -1,4 +1,4 @@
-"""What modules are given while a model reads text: statistics of activations, taken by hooks and without gradients."""
+"""Statistics of what modules read while a model runs on text, taken by hooks and without gradients."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def watch(
     see: See,
     progress: Progress = lambda what, done, total: None,
 ) -> None:
-    """Let `model` read `ids`, int64 [n, seq_len], and show `see(i, x)` what `modules[i]` gets.
+    """Run `model` on `ids`, int64 [n, seq_len], and call `see(i, x)` with what `modules[i]` reads.
 
     x is [rows, seq_len, width]: a few rows at a time, in the order in which the modules run. The hooks are gone
     afterwards, whatever happens.
@@ -69,7 +69,7 @@ def wanda_scores(
     ids: torch.Tensor,
     progress: Progress = lambda what, done, total: None,
 ) -> Scores:
-    """What attention groups and channels of `layers` hand on: the sum over rows i of |W_ij|·‖X_j‖ (Wanda-sp).
+    """Scores of the attention groups and channels of `layers`: the sum over rows i of |W_ij|·‖X_j‖ (Wanda-sp).
 
     W is the projection that ends the module, X its inputs on `ids`, int64 [n, seq_len]; a head is the sum over its
     columns j, and a key/value head the sum over the query heads that read it.

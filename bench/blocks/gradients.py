@@ -1,8 +1,8 @@
-"""Backward passes that keep no gradient: each weight's is handed over as soon as it is whole, and freed.
+"""Backward passes that keep no gradient: each weight's is handed over when it is complete, and freed.
 
-What a pass takes beside the weights is then the gradient of one matrix and the activations of one block: those of the
-others are made again on the way back (Chen et al., arXiv 1604.06174). Sums over many passes that cannot be reduced on
-the way are kept for a few layers at a time (`parts`).
+A pass then takes the memory of the weights, the gradient of one matrix and the activations of one block: those of the
+others are computed again in the backward pass (Chen et al., arXiv 1604.06174). Sums over many passes that cannot be
+reduced pass by pass are kept for a few layers at a time (`parts`).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def taking(model: PreTrainedModel, weights: Sequence[nn.Parameter], take: Take) 
 
 @contextmanager
 def recomputed(model: PreTrainedModel) -> Iterator[None]:
-    """Within the block, the activations of a decoder block are made again on the way back instead of kept."""
+    """Within the block, a decoder block's activations are computed again in the backward pass instead of kept."""
     layers = layers_of(model)
     for layer in layers:
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
@@ -83,7 +83,7 @@ def backward(model: PreTrainedModel, ids: torch.Tensor, share: float = 1.0) -> N
 class MeanLoss(torch.autograd.Function):
     """The cross-entropy of logits [tokens, vocabulary] in float32, averaged over the tokens that have a label.
 
-    torch's own keeps three tables of that shape on the way back; here the gradient takes the place of what leads to it.
+    torch's own needs three tables of that shape in the backward pass; here the gradient overwrites one of two.
     """
 
     @staticmethod
@@ -116,7 +116,7 @@ def in_turn(progress: Progress, turn: int, turns: int) -> Progress:
 
 
 def parts(model: PreTrainedModel, weights: Sequence[nn.Parameter], each: int) -> Iterator[list[nn.Parameter]]:
-    """`weights` in turns, so that sums of `each` bytes per number stay within the budget; at least one at a time."""
+    """`weights` in parts, so that sums of `each` bytes per number stay within the budget; at least one at a time."""
     budget = max(KEPT_LEAST, KEPT_SHARE * sum(p.numel() * p.element_size() for p in model.parameters()))
     part: list[nn.Parameter] = []
     size = 0

@@ -1,6 +1,6 @@
 """Low-rank adapters (stock peft): attached, trained, merged. What is left is a plain model.
 
-As a recovery they repair any compressed model; as a method they may be kept beside the merged weights.
+As a recovery they repair any compressed model; as a method they may be kept with the merged weights.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def attach(model: PreTrainedModel, ctx: Context, config: LoraSettings, name: str
     """Put adapters on the projections of `model` that `targets` names and that are `nn.Linear`, in place.
 
     ΔW = alpha/r · B A with A [r, in] from a uniform distribution on ±1/√in and B [out, r] = 0 (LoRA, arXiv 2106.09685,
-    §4.1); only A and B require gradients. An adapter handed over earlier no longer tells the whole change: it is
-    dropped.
+    §4.1); only A and B require gradients. An earlier adapter of the model would not be the whole change any more:
+    it is dropped.
 
     Raises:
         MethodError: an unknown projection in `targets`, or none of them is an `nn.Linear` in this model.
@@ -70,7 +70,7 @@ def attach(model: PreTrainedModel, ctx: Context, config: LoraSettings, name: str
 
 
 def merge(adapted: PeftModel, *, keep: bool = False) -> PreTrainedModel:
-    """The model with the adapters added to its weights; with `keep` they are handed over beside it (`adapter_of`)."""
+    """The model with the adapters added to its weights; with `keep` they go with it (`adapter_of`)."""
     adapter = Adapter(adapted.peft_config["default"], get_peft_model_state_dict(adapted)) if keep else None
     merged: PreTrainedModel = adapted.merge_and_unload()
     for leftover in ("peft_config", "_hf_peft_config_loaded"):

@@ -1,7 +1,7 @@
 """Low-rank adapters on low-rank factors: each factor is itself a matrix, into which its adapter merges.
 
-An adapter beside the product of the factors would, merged, raise its rank, and with it the size. SVD-LLM (arXiv
-2403.07378) trains its two factors so too, but one after the other; here both are trained together.
+An adapter on the product of the factors would raise its rank when merged, and so the size. SVD-LLM (arXiv 2403.07378)
+also trains its two factors in this way, but one after the other; here both are trained together.
 """
 
 from __future__ import annotations

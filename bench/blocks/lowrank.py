@@ -17,7 +17,7 @@ from bench.blocks.decomposition import Start
 from bench.model.factors import Factors
 
 SMALL = 2_000_000
-"""Stacks of fewer numbers than this are worked on in float64."""
+"""Stacks of fewer numbers than this are computed in float64."""
 
 RIDGE = 1e-10
 """Added to the normal equations of CP, as a fraction of their mean diagonal."""
@@ -25,7 +25,7 @@ RIDGE = 1e-10
 
 @dataclass(frozen=True)
 class Approximation:
-    """Factors (float32 or float64) and the relative error after each sweep, the last one theirs."""
+    """Factors (float32 or float64) and the relative error after each sweep; the last error is theirs."""
 
     factors: Factors
     errors: tuple[float, ...]
@@ -84,9 +84,10 @@ def cp(
 ) -> Approximation:
     """CP of rank `rank` by alternating least squares: the best of `starts`, from the leading singular vectors of the
     unfoldings (hosvd) or from factors uniform on [0, 1), drawn from `generator` (random).
-    With `oversampling` s > 0 the stack is first
-    compressed by Tucker to ranks s·rank, CP is fitted to the core and expanded (CANDELINC): much cheaper for large
-    matrices, and no longer the fit to the whole stack. Ends when the error changes by less than `tolerance`.
+
+    With `oversampling` s > 0 the stack is first compressed by Tucker to ranks s·rank, CP is fitted to the core and
+    expanded (CANDELINC): much cheaper for large matrices, and no longer the fit to the whole stack. Ends when the error
+    changes by less than `tolerance`.
     """
     if x.shape[0] == 1:
         return svd(x, rank)
@@ -140,7 +141,7 @@ def _solve(right: torch.Tensor, gram: torch.Tensor, ridge: float) -> torch.Tenso
 
 
 def _hosvd_start(x: torch.Tensor, rank: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Leading singular vectors of the unfoldings; what a rank above p or q asks for beyond them is random."""
+    """Leading singular vectors of the unfoldings; where the rank is above p or q, the other columns are random."""
     inner, outer = _leading(_gram(x, left=True), rank), _leading(_gram(x, left=False), rank)
     more_inner, more_outer = _random_start(x, rank, generator)
     return (

@@ -1,9 +1,9 @@
-"""A notice that tells the model it is being pruned.
+"""A text that informs the model that it is being pruned.
 
 It stands before training examples where a method asks for it, and before the contexts of a task whose protocol is
 `0shot+notice`.
 
-Source: the collaborative prompt of Compresso (arXiv 2310.05015), §3.3, which says this much; the wording is our own.
+Source: the collaborative prompt of Compresso (arXiv 2310.05015), §3.3; the wording is our own.
 """
 
 NOTICE = (

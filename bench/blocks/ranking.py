@@ -70,7 +70,7 @@ class Ranking:
     def overall(self, ratio: float, round_to: int = 1) -> Kept:
         """Remove the lowest groups of all modules together (global ranking); a head counts as one, like a channel.
 
-        Everything up to the threshold goes, ties with it; a module that would be emptied stays whole, as in the
+        Everything up to the threshold goes, ties included; a module that would be emptied stays whole, as in the
         published code.
         """
         initial = sum(m.initial for m in (*self.attention.values(), *self.mlp.values()))

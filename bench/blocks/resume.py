@@ -1,4 +1,4 @@
-"""The state of a training run on disk, so that a run that was cut off goes on where it was."""
+"""The state of a training run on disk, so that an interrupted run resumes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TrainingState:
 
 
 class Resume:
-    """Saves the state of one training run in the context's workspace, and gives it back after a crash.
+    """Saves the state of one training run in the context's workspace, and restores it after a crash.
 
     What is kept: trained weights, AdamW's moments, the best weights, the step, the random state and the time spent.
     """

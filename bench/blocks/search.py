@@ -1,4 +1,4 @@
-"""Low-rank methods in one piece: which weights, at which rank. Trials, scored by the loss, each on the dense model.
+"""Chooses which weights are approximated, and at which rank, by trials: each on the dense model, scored by the loss.
 
 Source: the search of LASER (arXiv 2312.13558, §4) and TRAWL (arXiv 2406.17261): the first 20 % of the examples choose,
 and no trial builds upon another. Where a size is asked for, a trial takes the fewest consecutive blocks that reach it.
@@ -122,7 +122,7 @@ def sized_trials(
 
 
 def _steered(shape: Shape, target: Target, stacks: Sequence[Stack], approximator: Approximator) -> Trial | None:
-    """`stacks` at one ratio, the last of them perhaps a step richer, so that the target is met; None where not."""
+    """`stacks` at one ratio, or the last of them a rank higher, so that the target is met; None where it is not."""
 
     def trial(kept: float, richer: int = 0, above: float = 0.0) -> Trial:
         poor, rich = (

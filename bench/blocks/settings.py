@@ -79,7 +79,7 @@ class LoraRecovery(LoraSettings):
     @classmethod
     def _not_factors_alone(cls, targets: tuple[str, ...]) -> tuple[str, ...]:
         if set(targets) == {FACTORS}:
-            raise ValueError(f"{FACTORS} goes beside projections; name one")
+            raise ValueError(f"{FACTORS} goes with projections; name one")
         return targets
 
 

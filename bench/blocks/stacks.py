@@ -28,8 +28,8 @@ MLP_SETS: dict[MlpSet, tuple[str, ...]] = {"gud": (GATE, UP, DOWN), "ud": (UP, D
 class Stack:
     """Projections that are approximated together, as slices [rows, columns].
 
-    One with n times as many rows is n slices, the j-th of which takes the j-th of every n heads; one with fewer rows
-    is one slice in which its heads are repeated, scaled so that its norm stays.
+    A projection with n times as many rows is n slices: slice j takes the j-th of every n heads. One with fewer rows is
+    one slice, in which its heads are repeated and scaled so that its norm stays.
     """
 
     name: str

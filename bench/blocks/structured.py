@@ -47,7 +47,7 @@ def prune_stepwise(
 ) -> PreTrainedModel:
     """Prune in `steps` steps: after step t, t/steps of what the context's target (or `config.group_ratio`) asks for.
 
-    `choices(model, step)`, called anew on what each step has left, gives the knob that `to_target` turns.
+    `choices(model, step)`, called anew on what each step has left, gives the choice that `to_target` steers.
     """
     dense, target = shape_of(model), ctx.target or Target(basis="group_ratio", value=config.group_ratio)
     for step in range(steps):

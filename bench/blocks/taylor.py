@@ -75,7 +75,7 @@ def score_hidden(
 
 
 def random_scores(shape: Shape, layers: Iterable[int], generator: torch.Generator) -> Scores:
-    """Scores of chance: uniform in [0, 1) for each row, summed over the rows of a head."""
+    """Random scores: uniform in [0, 1) for each row, summed over the rows of a head."""
     attention, mlp = {}, {}
     for layer in layers:
         block = shape.blocks[layer]
@@ -177,8 +177,8 @@ def saliency(
 def empty_rows(member: Member) -> torch.Tensor:
     """Zeros for what the rows of `member` are worth, float32 [rows].
 
-    To be made before a backward pass: small results that stay, among large ones that go, keep an allocator from using
-    the room of these again.
+    Make them before a backward pass: small tensors that stay, between large ones that are freed, keep an allocator from
+    using that memory again.
     """
     weight = member.weight
     return torch.zeros(weight.shape[1 - member.dim] if weight.dim() == 2 else len(weight), device=weight.device)
@@ -250,8 +250,8 @@ def reduced(
     together: Callable[..., torch.Tensor],
     gqa_fold: GqaFold = "contiguous",
 ) -> Scores:
-    """Scores of groups: `rows` says what the rows of each member are worth, in the order of `members_of`; `together`
-    makes it one score per group.
+    """Scores of groups from `rows`, what the rows of each member are worth in the order of `members_of`; `together`
+    makes them one score per group.
 
     Raises:
         MethodError: a score is not a number.

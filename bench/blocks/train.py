@@ -33,8 +33,8 @@ class Hooks:
 
     `groups` are AdamW's parameter groups with settings of their own (`lr`, `weight_decay`, `maximize`); by default one
     group of all parameters that require gradients. `penalty(step)` is added once to the loss of each step, from 1 on.
-    `after_step(step)` runs after the optimiser. `may_keep(step)` says whether the weights of a step may be kept as the
-    best by the examples set aside; only the gradients of `clipped` (by default all trained) are clipped.
+    `after_step(step)` runs after the optimiser. Where `may_keep(step)` is true, the weights of a step may be kept as
+    the best by the examples set aside. Only the gradients of `clipped` (by default all trained) are clipped.
     """
 
     groups: Callable[[], list[dict[str, Any]]] | None = None
@@ -59,7 +59,7 @@ def train(
     The gradient of a step is that of the mean loss per target token of its `batch_size` examples. Where `holdout`
     examples are set aside, the weights of the step that predicts them best are the ones kept. Dropout draws from the
     global generator, which is seeded from `ctx` and put back afterwards. In a context with a workspace the state is
-    saved every minute, and a run that was cut off goes on from there with the same result.
+    saved every minute, and an interrupted run resumes from there with the same result.
 
     Raises:
         MethodError: too few examples, or a loss that is not finite.
@@ -185,7 +185,7 @@ def _rate(step: int, steps: int, warmup: int) -> float:
 
 
 def _batches(indices: Sequence[int], size: int, steps: int, generator: torch.Generator) -> list[list[int]]:
-    """`steps` batches, every index once before any comes again."""
+    """`steps` batches; every index comes once before any repeats."""
     drawn: list[int] = []
     while len(drawn) < steps * size:
         drawn += [indices[i] for i in torch.randperm(len(indices), generator=generator).tolist()]

@@ -1,4 +1,4 @@
-"""Calibration text: windows of token ids out of random documents of a text column, or of token ids by lot."""
+"""Calibration text: windows of token ids out of random documents of a text column, or of random token ids."""
 
 from __future__ import annotations
 

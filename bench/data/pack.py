@@ -27,7 +27,7 @@ REF = re.compile(r"^[a-z0-9_]+/[a-z0-9_]+$")
 
 
 class Entry(BaseModel):
-    """What the manifest says of one file."""
+    """The manifest's entry of one file."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -79,7 +79,7 @@ class Pack:
         return cls(roots)
 
     def has(self, ref: str) -> bool:
-        """True where some root holds the file (whether it is sound is seen by `path`)."""
+        """True where some root holds the file (`path` checks that it is sound)."""
         return self._root_of(ref) is not None
 
     def path(self, ref: str) -> Path:

@@ -175,7 +175,7 @@ def _download(name: str, version: str, new: Path) -> None:
 
 
 def _reason(stderr: str) -> str:
-    """Why pip failed (without a network it says at last that there is no such version)."""
+    """Why pip failed (without a network its last line is that there is no such version)."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     if any(line.startswith("WARNING: Retrying") for line in lines):
         return "it does not answer"
@@ -183,7 +183,7 @@ def _reason(stderr: str) -> str:
 
 
 def _member(archive: zipfile.ZipFile, wheel: Path, member: str) -> zipfile.ZipInfo:
-    """The entry called `member`, where it is an ordinary file of bearable size."""
+    """The entry called `member`, where it is an ordinary file of allowed size."""
     path = PurePosixPath(member)
     if path.is_absolute() or ".." in path.parts or "\\" in member:
         raise DataError(f"{wheel}: the member '{member}' leaves the archive")

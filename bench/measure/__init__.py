@@ -25,13 +25,13 @@ def measure(
 ) -> Measurement:
     """Measure `task` on `subject` with the texts of `pack`; accuracy goes on from `answers` and keeps its own there.
 
-    The module that the task's kind names does it: its function `measure(task, spec, subject, resources)`.
+    The task's kind names the module that does it, in `measure(task, spec, subject, resources)`.
 
     Raises:
         UsageError: the task cannot be measured on this subject (no tokenizer, a text shorter than a window).
         DataError: a file of the pack is missing or damaged.
-        LeanboardError: the model gives values that are not finite, or is not what its config says; a metric is not what
-            `bench.record.kinds` says of it.
+        LeanboardError: the model gives values that are not finite, or does not fit its config; a metric's unit or
+            direction is not that of `bench.record.kinds`.
     """
     module = importlib.import_module(task.spec.module)
     found: Measurement = module.measure(task, task.spec, subject, Resources(pack, on_progress, answers))
@@ -39,7 +39,7 @@ def measure(
         form = form_of(metric.id)
         if (metric.unit, metric.direction) != (form.unit, form.direction):
             raise LeanboardError(
-                f"{metric.id} is measured in '{metric.unit}' ({metric.direction}), and bench.record.kinds says "
+                f"{metric.id} is measured in '{metric.unit}' ({metric.direction}), and bench.record.kinds has "
                 f"'{form.unit}' ({form.direction})"
             )
     return found

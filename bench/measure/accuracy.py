@@ -1,9 +1,9 @@
 """Multiple-choice accuracy through lm-eval as a library.
 
 A stock task is taken as it is by `include:`; only its data source is replaced by files of the local pack. Prompts,
-choices, metrics and encoding stay lm-eval's own; `scorer` makes the forward passes. On special tokens lm-eval does what
-the tokenizer does by default: one that puts a BOS before every text (LLaMA's) gets one before each prompt, another
-(SmolLM2's) none; an empty context is replaced by BOS, or EOS where there is no BOS.
+choices, metrics and encoding stay lm-eval's own; `scorer` makes the forward passes. lm-eval adds the special tokens
+that the tokenizer adds by default: LLaMA's puts a BOS before each prompt, SmolLM2's none. An empty context is replaced
+by BOS, or by EOS where there is no BOS.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SPLITS = {"training_split": "train", "validation_split": "validation", "test_spl
 def measure(task: Task, spec: AccuracyTask, subject: Subject, resources: Resources) -> Measurement:
     """Accuracy over the first `task.limit` items of the data, or all; one bit per item and metric is kept.
 
-    With answers, what an earlier run left there is not computed again.
+    Answers that an earlier run left in `resources.answers` are not computed again.
 
     Raises:
         UsageError: lm-eval has no such task, or the task has no such metric.
@@ -101,7 +101,7 @@ def build_task(spec: AccuracyTask, pack: Pack) -> ConfigurableTask:
 
 
 def task_config(spec: AccuracyTask, pack: Pack) -> dict[str, Any]:
-    """What lm-eval's task file says: the stock task with its data from `pack`."""
+    """The content of lm-eval's task file: the stock task with its data from `pack`."""
     files = {split: str(pack.path(ref)) for split, ref in spec.splits.items()}
     return {
         "include": str(stock_yaml(spec.lm_eval)),

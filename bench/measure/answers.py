@@ -1,4 +1,4 @@
-"""The answers of finished forward passes on disk, so that a long task that was cut off goes on where it was."""
+"""The answers of finished forward passes on disk, so that an interrupted task resumes."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ SAVE_SECONDS = 5.0
 class Answers:
     """Keeps the answers of one measurement in `file`, one line for every few seconds of work.
 
-    A line is a JSON text after its SHA-256, which covers the measurement's key and questions as well. A line that was
-    cut off, damaged or belongs to another measurement does not fit its hash, and is as if it were not there.
+    Each line is a SHA-256 and a JSON text. The hash also covers the measurement's key and questions: a line that was
+    cut off, was damaged or belongs to another measurement does not match it, and is ignored.
     """
 
     def __init__(self, file: Path, key: str) -> None:
@@ -31,9 +31,9 @@ class Answers:
         self._saved = time.monotonic()
 
     def load(self, questions: Iterable[tuple[list[int], list[int]]]) -> dict[int, Answer]:
-        """What is kept of the answers to these questions (token ids read, token ids scored), by number.
+        """The kept answers to these questions (token ids read, token ids scored), by number.
 
-        `earlier_seconds` is then the wall time that they took.
+        Sets `earlier_seconds` to the wall time that they took.
         """
         self._questions, self._open = hashlib.sha256(self.key.encode()), {}
         for question in questions:
@@ -61,7 +61,7 @@ class Answers:
         self._saved = time.monotonic()
 
     def done(self) -> None:
-        """The record is written: nothing is left to go on with."""
+        """Remove the file, once the record is written."""
         self.file.unlink(missing_ok=True)
 
     def _seal(self, body: bytes) -> bytes:

@@ -1,7 +1,7 @@
-"""What a model writes: greedy continuations of fixed beginnings, and for how long they are those of the dense model.
+"""Greedy continuations of fixed beginnings, and how long they agree with those of the dense model.
 
-Meant for reading: a few sentences show what a perplexity does not. Near ties between tokens may fall otherwise on
-another machine.
+Meant for reading: a few sentences show what a perplexity does not. Near ties between tokens may be decided
+differently on another machine.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from bench.task import ContinuationTask, Task
 
 
 def measure(task: Task, spec: ContinuationTask, subject: Subject, resources: Resources) -> Measurement:
-    """The texts; where the dense model is known also `agreement`, the share of the new tokens before the first that it
-    would have chosen otherwise, averaged over the beginnings.
+    """The texts, and where the dense model is known `agreement`: the share of the new tokens before the first that
+    differs from the dense model's, averaged over the beginnings.
 
     Raises:
-        UsageError: no tokenizer lies beside the checkpoint.
+        UsageError: the checkpoint has no tokenizer.
     """
     new = int(task.protocol.removeprefix("n"))
     mine = continued(subject, spec.beginnings, new)
     texts = {"beginning": list(spec.beginnings), "measured": _decoded(subject, mine)}
     if subject.dense is None:
         return Measurement([], Evidence(texts=texts))
-    twin = Subject(subject.dense, None, subject.dtype, subject.device)
+    reference = Subject(subject.dense, None, subject.dtype, subject.device)
     resources.on_progress(1, 2)
-    dense = continued(twin, spec.beginnings, new)
-    texts["dense"] = _decoded(twin, dense)
+    dense = continued(reference, spec.beginnings, new)
+    texts["dense"] = _decoded(reference, dense)
     shares = [common(a, b) / new for a, b in zip(mine, dense, strict=True)]
     metric = Metric(
         id=task.metric_id("agreement"), value=mean(shares), unit="fraction", direction="none", n=len(shares)

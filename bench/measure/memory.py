@@ -16,7 +16,7 @@ _ASIDE: list[bool] = []
 class Peak:
     """The use at the start of the block, and how far above it the use rose (set when the block ends), in bytes.
 
-    Both are None where the platform cannot tell.
+    Both are None where the platform cannot measure them.
     """
 
     start: int | None = None
@@ -56,7 +56,7 @@ class ProcessMeter:
         self._can = False
 
     def reset(self) -> int | None:
-        """Forget the highest use so far; the bytes in use now, None where they cannot be told."""
+        """Forget the highest use so far; the bytes in use now, None where they cannot be read."""
         give_back()
         self._can = _reset_high_water()
         return _resident("VmRSS") if self._can else None
@@ -87,9 +87,9 @@ def peak_memory(device: str) -> Iterator[Peak]:
 
 @contextmanager
 def set_aside() -> Iterator[None]:
-    """Within the block, collecting garbage passes over all that was there before: of torch's objects it takes 0.2 s.
+    """Within the block, garbage collection ignores the objects that existed before: scanning torch's takes 0.2 s.
 
-    Within another such block nothing more is set aside.
+    A nested block changes nothing.
     """
     if _ASIDE:
         yield

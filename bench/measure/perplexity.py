@@ -92,7 +92,7 @@ def _perplexity(metric_id: str, losses: list[float], targets: int) -> Metric:
     means = torch.tensor(losses, dtype=torch.float64) / targets
     mean = float(means.mean())
     if mean > 700:
-        raise LeanboardError(f"{metric_id}: the mean loss is {mean:.0f} nats; its exponential is beyond all floats")
+        raise LeanboardError(f"{metric_id}: the mean loss is {mean:.0f} nats; its exponential is too large for a float")
     value = math.exp(mean)
     stderr = value * float(means.std()) / math.sqrt(len(losses)) if len(losses) > 1 else None
     return Metric(id=metric_id, value=value, unit="ppl", direction="lower", n=targets * len(losses), stderr=stderr)

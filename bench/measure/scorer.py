@@ -3,7 +3,7 @@
 Encoding is lm-eval's own: special tokens, the split of context and continuation, truncation. What differs is the
 forward pass: prompts are merged into tries, each token attends to its ancestors only and stands at its depth, logits
 are made at the parents of target tokens alone and normalised in float32. A model that does not follow such masks is
-scored by lm-eval's own forward passes; `notes` then says so.
+scored by lm-eval's own forward passes; `notes` then gives the reason.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class PackedLM(HFLM):  # type: ignore[misc]
             self.notes.append(f"scored by lm-eval's own backend: {obstacle}")
 
     def following(self, on_progress: Progress, kept: Answers | None = None) -> PackedLM:
-        """This scorer, for a task of its own.
+        """This scorer, set up for one task.
 
         The answers of finished batches are kept in `kept`, and batches that it has are not computed again: what is in a
         batch depends on the requests alone. Answers of lm-eval's own backend are not kept.
@@ -150,9 +150,10 @@ class PackedLM(HFLM):  # type: ignore[misc]
         return hidden
 
     def _obstacle(self) -> str | None:
-        """Why this model cannot be scored in tries, or None: two random texts with one beginning, both ways.
+        """Why this model cannot be scored in tries, or None.
 
-        Compared is the total variation distance between next-token distributions, averaged over positions.
+        Runs two random texts with one beginning, with and without a trie, and takes the total variation distance
+        between their next-token distributions, averaged over positions.
         """
         head, draw = head_of(self.model), random.Random(0)
         ids = [[draw.randrange(head.out_features) for _ in range(PROBE)] for _ in range(3)]

@@ -19,7 +19,7 @@ class Subject:
     """A checkpoint folder and, once asked for, its model and tokenizer.
 
     `dense` is the folder of the model it was made from (for a dense model its own); None where that is not known.
-    `loaded` is what loading the folder gave, where that was done just now.
+    `loaded` is the folder's model and tokenizer, where they were loaded just now.
     """
 
     def __init__(
@@ -44,21 +44,21 @@ class Subject:
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """Raises UsageError where none lies beside the checkpoint."""
+        """Raises UsageError where the checkpoint has none."""
         tokenizer = self._loaded[1]
         if tokenizer is None:
-            raise UsageError(f"{self.path}: no tokenizer lies beside the checkpoint; this task needs one")
+            raise UsageError(f"{self.path}: the checkpoint has no tokenizer; this task needs one")
         return tokenizer
 
     @cached_property
     def scorer(self) -> PackedLM:
-        """Of all its accuracy tasks: the check that packing suits the model is made once."""
+        """One for all accuracy tasks, so that the check that packing suits the model runs once."""
         from bench.measure.scorer import PackedLM
 
         return PackedLM(self.model, self.tokenizer)
 
     def release(self) -> None:
-        """Let go of the model and give its memory back; it is loaded again when it is asked for."""
+        """Drop the model and give its memory back; it is loaded again when it is next used."""
         self.__dict__.pop("scorer", None)
         if self.__dict__.pop("_loaded", None) is not None:
             from bench.measure.memory import give_back

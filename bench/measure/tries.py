@@ -1,8 +1,8 @@
 """Token sequences with their common beginnings stored once, and batches of such tries.
 
-Sequences are taken in lexicographic order, in which those that share a beginning stand side by side, whichever document
+Sequences are taken in lexicographic order, in which those that share a beginning are neighbours, whichever document
 they are from. A trie's nodes then lie in the order of a depth-first walk: the descendants of a node follow it without a
-gap, so that one number per node, where they end, says which tokens may attend to which.
+gap, so that one number per node, where they end, gives which tokens may attend to which.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Trie:
 
 @dataclass(frozen=True)
 class Batch:
-    """Tries side by side, padded on the right; every tensor is int64 [tries, nodes of the largest]."""
+    """Tries as rows, padded on the right; every tensor is int64 [tries, nodes of the largest]."""
 
     tries: Sequence[Trie]
     tokens: torch.Tensor
@@ -83,10 +83,10 @@ class Batch:
         return [owner for trie in self.tries for owner in trie.paths]
 
     def attention(self, dtype: torch.dtype, window: int | None = None) -> dict[str, torch.Tensor]:
-        """What tells a decoder how tokens attend and where they stand; nothing where no trie branches.
+        """The decoder's arguments for masks and positions; none where no trie branches.
 
-        The mask, [tries, 1, nodes, nodes], is added to attention scores: 0 for a token's ancestors and for itself, of
-        which a `window` lets a token see so many, itself included.
+        The mask, [tries, 1, nodes, nodes], is added to attention scores: 0 for a token's ancestors and for itself. With
+        a `window`, a token attends to the last so many of them, itself included.
         """
         if not any(trie.branches for trie in self.tries):
             return {}
@@ -114,7 +114,7 @@ def build_tries(sequences: Sequence[list[int]]) -> list[Trie]:
 
 
 def batches(tries: Sequence[Trie], budget: int, device: torch.device) -> Iterator[Batch]:
-    """Tries of like size together, the largest first: up to `budget` tokens, of which a small share is padding."""
+    """Tries of similar size together, the largest first: up to `budget` tokens, of which a small share is padding."""
     left = sorted(tries, key=lambda trie: -len(trie.tokens))
     while left:
         width = len(left[0].tokens)

@@ -2,7 +2,7 @@
 
 Importing this package registers the lean classes of every family, those of plug-ins in `LEANBOARD_PLUGINS` included,
 with transformers' Auto classes, so that `AutoModelForCausalLM.from_pretrained` loads a pruned checkpoint without remote
-code. It imports torch; what must stay cheap (`bench.catalogue`) keeps out of here.
+code. It imports torch; what must stay cheap (`bench.catalogue`) does not import it.
 """
 
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""A PEFT adapter that is handed over with the model it was merged into, and is saved beside its weights."""
+"""A PEFT adapter that goes with the model it was merged into, and is saved next to its weights."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Checkpoints of compressed models: saved so that others load them, and checked whenever they are loaded again.
 
-Beside weights, config and tokenizer lies `leanboard.json` (`Manifest`): where the model comes from, what is kept of it,
+Next to weights, config and tokenizer is `leanboard.json` (`Manifest`): where the model comes from, what is kept of it,
 and the logits of a fixed probe, which must come back on every reload. Where a method hands over the adapter that it
 merged, that lies in `adapter/`.
 """
@@ -87,7 +87,7 @@ def save_checkpoint(
     """Save `model` into `folder` (made anew; written under another name and renamed, so it is whole or not there).
 
     Raises:
-        LeanboardError: the disk refuses.
+        LeanboardError: it cannot be written.
     """
     try:
         with replacing(folder) as new:
@@ -126,10 +126,10 @@ def sizes_of(model: PreTrainedModel, folder: Path) -> dict[str, float]:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest beside a checkpoint; None where there is none (a dense model from elsewhere).
+    """The manifest of a checkpoint; None where there is none (a dense model from elsewhere).
 
     Raises:
-        DataError: it is there but is not a manifest of ours.
+        DataError: it is not such a manifest.
     """
     file = folder / MANIFEST
     if not file.exists():

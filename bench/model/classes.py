@@ -13,7 +13,7 @@ from bench.model.lean import lean
 
 CAUSAL = "ForCausalLM"
 LEAN_FILE = "lean.py"
-"""The model file that lies beside the weights of a lean checkpoint."""
+"""The model file next to the weights of a lean checkpoint."""
 
 
 def stock_class(family: Family) -> type[PreTrainedModel]:

@@ -1,7 +1,7 @@
-"""`python -m bench.model.compare_foreign FOLDER TWIN`: the one place where a model's own code is ever run.
+"""`python -m bench.model.compare_foreign FOLDER COPY`: the one place where a model's own code is ever run.
 
-Only `bench.foreign` starts it, for a user who said `--trust-remote-code`. It fails, with the reason on its last line,
-where the code's logits or token ids are not those of the twin, which is loaded by transformers' own classes.
+Only `bench.foreign` starts it, for a user who gave `--trust-remote-code`. It fails, with the reason on its last line,
+where the code's logits or token ids are not those of the copy, which is loaded by transformers' own classes.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ def main() -> None:
         sys.exit(_difference(Path(sys.argv[1]), Path(sys.argv[2])))
 
 
-def _difference(folder: Path, twin: Path) -> str | None:
+def _difference(folder: Path, copy: Path) -> str | None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from bench.model.checkpoint import take_probe
     from bench.model.load import load_folder
 
-    ours, tokenizer = load_folder(twin)
+    ours, tokenizer = load_folder(copy)
     theirs = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True, trust_remote_code=True
     ).eval()

@@ -5,7 +5,7 @@
 `intermediate_size` may differ from layer to layer, `head_dim` is explicit and the same everywhere. `config.factors`
 lists the low-rank factors, `config.bottleneck` is the width of an adapter behind every MLP. Everything else is stock.
 
-This file depends on torch and transformers alone: it is copied beside the weights of a checkpoint, so that others load
+This file depends on torch and transformers alone: it is copied next to the weights of a checkpoint, so that others load
 it with `trust_remote_code=True` and without Leanboard. The classes go by their names: `lean.LeanQwen2ForCausalLM`.
 """
 
@@ -81,7 +81,7 @@ class Bottleneck(nn.Module):
 
 
 class LeanConfig:
-    """What a lean config has beside its stock one: layers may differ; global values are those of the dense model.
+    """What a lean config adds to its stock one: layers may differ; global values are those of the dense model.
 
     An entry of `factors` is `{"rows": p, "columns": q, "rank": [r] or [r1, r2], "slices": [...]}`; each of its slices
     is `[layer, projection, transposed]`, a projection whose weight [out, in] (or its transpose) is low-rank.

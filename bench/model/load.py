@@ -18,7 +18,7 @@ from bench.family import Family, of_config
 from bench.model.classes import class_of
 
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase | None]
-"""A model in evaluation mode, and the tokenizer beside it (None where there is none)."""
+"""A model in evaluation mode, and its tokenizer (None where there is none)."""
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 WIDTHS = (
     "hidden_size",
@@ -49,8 +49,8 @@ def load_folder(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
     """Load a folder of config.json, *.safetensors and, where there is one, the tokenizer.
 
-    Weights are copied out of the memory-mapped files one at a time, so loading takes no more memory than the model; and
-    where a matrix lies in a file decides how fast a CPU reads it (8 % on one machine), which is no property of it.
+    Weights are copied out of the memory-mapped files one at a time, so loading takes no more memory than the model. A
+    mapped matrix would be read faster or slower by its place in the file (8 % on one machine).
 
     Raises:
         UsageError: of no known family, or an unknown dtype.
@@ -72,7 +72,7 @@ def load_folder(
 def _check_counts(config: Mapping[str, Any], files: Sequence[Path], folder: Path) -> None:
     """No width of a model is larger than the count of its numbers, nor its depth than that of its weights.
 
-    Building what a wrong config.json asks for could take all memory, or for ever.
+    Building what a wrong config.json asks for could take all memory, or never end.
     """
     numbers = weights = 0
     try:
@@ -112,8 +112,7 @@ def _weights(file: Path, dtype: torch.dtype, device: str) -> Iterator[tuple[str,
 
 
 def _fill(model: PreTrainedModel, family: Family, state: dict[str, torch.Tensor]) -> None:
-    """Give `model` its weights; a tied head is the embedding, and old checkpoints'
-    tables of the rotary embedding are left out.
+    """Give `model` its weights; a tied head is the embedding, and the rotary tables of old checkpoints are left out.
 
     Raises:
         ValueError: weights are missing, too many or of another size.
@@ -134,7 +133,7 @@ def _fill(model: PreTrainedModel, family: Family, state: dict[str, torch.Tensor]
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
-    """The tokenizer beside a checkpoint; None where there is none."""
+    """The tokenizer of a checkpoint; None where there is none."""
     if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")):
         return None
     try:

@@ -1,7 +1,7 @@
 """Random weights: `python -m bench.model.random RECIPE FOLDER` writes a checkpoint; the recipe is JSON.
 
-A process of its own, because it loads torch. It needs memory for one shard beside the largest matrix, whatever the
-size of the model.
+A process of its own, because it loads torch. It needs memory for one shard and the largest matrix, whatever the size of
+the model.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Sizes = dict[str, torch.Size]
 
 
 def write(config: Mapping[str, Any], dtype: str, seed: int, folder: Path) -> None:
-    """Write a model of the shape that `config` says, with weights from N(0, 0.02²), norms 1, biases 0, into `folder`.
+    """Write a model of the shape that `config` gives, with weights from N(0, 0.02²), norms 1, biases 0, into `folder`.
 
     Every tensor is drawn in float32 from a generator of its own, seeded from `seed` and its name.
     """

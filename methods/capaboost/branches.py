@@ -1,6 +1,6 @@
 """Parallel branches of one low-rank pair under static masks: rank d·r from r·(in + out) numbers.
 
-Source: CapaBoost (arXiv 2407.01320), ΔW = alpha/r · Σ_k (B ⊙ M_B^k)(A ⊙ M_A^k). The branches side by side are one
+Source: CapaBoost (arXiv 2407.01320), ΔW = alpha/r · Σ_k (B ⊙ M_B^k)(A ⊙ M_A^k). Joined, the branches are one
 low-rank pair of rank d·r, so they are trained, merged and exported as an adapter of that rank whose factors are masked
 copies of A and B. BranchMasks follow from a seed and a name alone: nothing needs to store them.
 """
@@ -65,7 +65,7 @@ class BranchMasks:
 
 
 class MaskedCopies(nn.Module):  # type: ignore[misc]  # torch has no types here
-    """A parametrization: a matrix under each mask [branches, *shape], side by side along `dim`."""
+    """A parametrization: a matrix under each mask [branches, *shape], concatenated along `dim`."""
 
     def __init__(self, masks: torch.Tensor, dim: int) -> None:
         super().__init__()

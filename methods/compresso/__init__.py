@@ -1,4 +1,4 @@
-"""Compresso: structured pruning whose masks are learnt together with LoRA, and a model that is told about it."""
+"""Compresso: structured pruning whose masks are learnt together with LoRA, on text with a notice to the model."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class CompressoConfig(LoraSettings):
 
 
 class Compresso(Method):
-    """Learns what goes by L0 regularisation, together with LoRA, on text that tells the model about it."""
+    """Learns what goes by L0 regularisation, together with LoRA, on text with a notice to the model."""
 
     name = "compresso"
     version = "1"

@@ -132,8 +132,8 @@ class Masks:
     def kept(self, shift: float = 0.0, channel_shift: float = 0.0) -> Kept:
         """The published rule: of a module's n units, those with the round(n - Σ P(mask > 0)) smallest logits go.
 
-        The knob that meets a size: for P alone, `shift` is added to the logits of heads and hidden dimensions and
-        `channel_shift` to those of channels. A module keeps one unit at least, the residual stream the width of a head.
+        To meet a size, for P alone, `shift` is added to the logits of heads and hidden dimensions and `channel_shift`
+        to those of channels. A module keeps one unit at least, the residual stream the width of a head.
         """
         heads = self._largest("heads", shift, 1)
         channels = self._largest("channels", channel_shift, 1)

@@ -45,7 +45,7 @@ class Values:
 
 @contextmanager
 def masked(model: PreTrainedModel, values: Callable[[], Values | None]) -> Iterator[None]:
-    """Within the block, the forward passes of `model` are masked by `values()`, asked anew before each; None: unmasked.
+    """Within the block, the forward passes of `model` are masked by `values()`, called before each; None: unmasked.
 
     Adapters must be in place before, and may be merged only after the block.
     """
@@ -86,7 +86,7 @@ def fold(model: PreTrainedModel, values: Values) -> PreTrainedModel:
     (`average_over_fewer`). A head tied to the embedding is scaled with it; dividing the final norm's weight by the mask
     undoes that, exactly too. Compresso's published merge leaves the embedding unmasked, which its training does not.
 
-    `model` is used up, as by `prune`.
+    `model` is handed over, as to `prune`.
 
     Raises:
         MethodError: a module's masks are all 0.

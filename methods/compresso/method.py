@@ -40,7 +40,7 @@ def compress(model: PreTrainedModel, ctx: Context, config: CompressoConfig) -> P
 
 
 def finetuning(config: CompressoConfig) -> CompressoConfig:
-    """The settings of phase 2, whose steps are to those of `config` as the examples that both go through."""
+    """The settings of phase 2: its steps in proportion to the examples that it goes through."""
     share = config.finetune_epochs * config.batch_size / (config.epochs * config.finetune_batch_size)
     return config.model_copy(
         update={

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Lora(Method):
-    """Trains low-rank adapters on frozen weights, merges them and hands them over beside the merged model."""
+    """Trains low-rank adapters on frozen weights, merges them, and keeps them with the merged model."""
 
     name = "lora"
     version = "1"

@@ -1,4 +1,4 @@
-"""Weights alone decide."""
+"""Structured pruning by the weights alone."""
 
 from transformers import PreTrainedModel
 

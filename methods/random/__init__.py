@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Random(Method):
-    """Removes heads and MLP channels by lot, as many as LLM-Pruner and from the same blocks."""
+    """Removes random heads and MLP channels, as many as LLM-Pruner and from the same blocks."""
 
     name = "random"
     version = "1"

@@ -1,4 +1,4 @@
-"""Scores drawn by lot, in place of a criterion."""
+"""Random scores in place of a criterion."""
 
 from transformers import PreTrainedModel
 
@@ -10,7 +10,7 @@ from bench.method import Context
 
 
 def compress(model: PreTrainedModel, ctx: Context, config: SelectionConfig) -> PreTrainedModel:
-    """Prune the groups that come last in a lottery drawn from the run's seed."""
+    """Prune the groups with the lowest random scores, drawn from the run's seed."""
 
     def score(model: PreTrainedModel, layers: range, step: int) -> Scores:
         return random_scores(shape_of(model), layers, ctx.generator("random"))

@@ -1,4 +1,4 @@
-"""Weights times activations decide."""
+"""Structured pruning by weights times activations."""
 
 from transformers import PreTrainedModel
 

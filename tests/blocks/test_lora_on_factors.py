@@ -106,5 +106,5 @@ def test_on_a_model_without_factors_it_is_plain_lora():
 
 
 def test_factors_alone_are_a_clear_error():
-    with pytest.raises(UsageError, match="suite x: targets: factors goes beside projections; name one"):
+    with pytest.raises(UsageError, match="suite x: targets: factors goes with projections; name one"):
         resolve_recovery({"name": "lora", "targets": ["factors"]}, "suite x")

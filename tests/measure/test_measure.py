@@ -47,5 +47,5 @@ def test_a_subject_loads_once_until_it_is_released(tiny_mha: Path) -> None:
 
 def test_a_missing_tokenizer_is_one_sentence(tmp_path: Path) -> None:
     make_model().save_pretrained(tmp_path)
-    with pytest.raises(UsageError, match="no tokenizer lies beside the checkpoint"):
+    with pytest.raises(UsageError, match="the checkpoint has no tokenizer"):
         _ = Subject(tmp_path).tokenizer

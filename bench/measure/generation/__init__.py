@@ -1,10 +1,10 @@
-"""Speed and memory of greedy generation, always beside the dense model.
+"""Speed and memory of greedy generation, always in turn with the dense model.
 
 One generation is a prefill of `prompt` tokens, which gives the first new token, and `new - 1` decoding steps of one
 token over the key/value cache. An end-of-sequence token never stops it, so every generation does the same work. Each
-checkpoint has a process of its own (`client`), driven from here (`apart`) in rounds A-B-B-A between the dense model and
-the subject (`rounds`), each generation timed and checked where it runs (`timing`). Engines are modules that keep
-`backend.Backend`; they, and no other module here, import torch.
+checkpoint has a process of its own (`worker`), driven from here (`process_client`) in rounds A-B-B-A between the dense
+model and the subject (`rounds`), each generation timed and checked where it runs (`timing`). Engines are modules that
+implement `backend.Backend`; they and `probe`, and no other module here, import torch when they are imported.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bench.task import GENERATION, GenerationTask, Task
 def measure(task: Task, spec: GenerationTask, subject: Subject, resources: Resources) -> Measurement:
     """Speed, speed-up over the dense model (where the subject names one), and peak memory.
 
-    The subject's own model is let go of before, as it would take memory beside those that generate.
+    The subject's own model is dropped first: it would take memory from those that generate.
     """
     subject.release()
     match = GENERATION.match(task.protocol)

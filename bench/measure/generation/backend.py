@@ -1,7 +1,7 @@
 """What an engine must offer for its generation to be measured: a loaded checkpoint, driven one forward pass at a time.
 
-A backend is a module of this room with a function `load` and an entry in `bench.task.BACKENDS`. It runs in a process of
-its own, one checkpoint in each, so it may change threads and environment as it likes.
+A backend is a module of this package with a function `load` and an entry in `bench.task.BACKENDS`. It runs in a process
+of its own, one checkpoint in each, so it may change threads and environment as it likes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Workload:
 
 
 class MemoryMeter(Protocol):
-    """The memory of the device that the backend uses; None in place of bytes where it cannot be told."""
+    """The memory of the device that the backend uses; None in place of bytes where it cannot be measured."""
 
     def reset(self) -> int | None:
         """Forget the highest use so far; the bytes in use now."""
@@ -50,7 +50,7 @@ class Backend(Protocol):
     """A checkpoint that generates greedily; an end-of-sequence token never stops it.
 
     A generation is `clear`, `prefill` and then `decode` until each sequence has its `new` tokens. What a pass returns
-    are its tokens in whatever form the engine has them, on the device or not: `ids` alone need read them.
+    are its tokens in whatever form the engine has them, on the device or not: only `ids` reads them.
 
     Attributes:
         vocab: size of the vocabulary.
@@ -67,11 +67,11 @@ class Backend(Protocol):
     meter: MemoryMeter
 
     def clear(self) -> None:
-        """Let go of the generation before and its cache; no prefix of it may be reused."""
+        """Drop the previous generation and its cache; no prefix of it may be reused."""
         ...
 
     def prefill(self, prompt: Ids, new: int) -> Any:
-        """Read the prompts in one pass and choose the first new token of each sequence, of `new` to be asked for."""
+        """Read the prompts in one pass and choose the first of the `new` tokens of each sequence."""
         ...
 
     def decode(self) -> Any:
@@ -79,15 +79,15 @@ class Backend(Protocol):
         ...
 
     def cached(self) -> list[int]:
-        """How many tokens the cache really holds, for each sequence that it holds any of; asked before a `decode`."""
+        """How many tokens the cache holds, for each sequence in it; called before each `decode`."""
         ...
 
     def cache_bytes(self) -> int:
-        """What the keys and values of this generation take; asked when its last pass is over."""
+        """Bytes of the keys and values of this generation; called after its last pass."""
         ...
 
     def ids(self, passes: Sequence[Any]) -> Ids:
-        """The new ids of each sequence in what the passes of one generation returned: counted by their results alone.
+        """The new ids of each sequence, read from what the passes of one generation returned.
 
         Reading them waits for the device, whatever `sync` does.
         """
@@ -116,7 +116,7 @@ class Checkpoint:
 
 
 class Engine(Protocol):
-    """A module of this room."""
+    """A module of this package."""
 
     def load(self, checkpoint: Checkpoint) -> Backend: ...
 

@@ -1,4 +1,4 @@
-"""Peak memory of a generation: weights, key/value cache and the rest apart."""
+"""Peak memory of a generation: weights, key/value cache and the rest, each by itself."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ SLACK = 16 * 2**20
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes: weights and buffers as they lie in memory, keys and values at the end, and the most in use beside them.
+    """Bytes: weights and buffers as they lie in memory, keys and values at the end, and the peak of the rest.
 
-    `activations`, which has workspace in it, is None where the platform cannot reset its high-water mark.
+    `activations` includes workspace; it is None where the platform cannot reset its high-water mark.
     """
 
     weights: int
@@ -30,7 +30,7 @@ class Footprint:
 
 
 def footprint(client: Local, work: Workload) -> Footprint:
-    """Of one generation; another must have run before, so that what is only made once is there.
+    """The footprint of one generation; another must have run before, so that what is made only once is there.
 
     Raises:
         LeanboardError: the peak of what ran before is still there after a reset.

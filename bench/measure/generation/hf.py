@@ -62,7 +62,7 @@ class Transformers:
             torch.cuda.synchronize(self.model.device)
 
     def _pass(self, ids: torch.Tensor) -> torch.Tensor:
-        """Of int64 [batch, tokens]: the next token of each sequence, int64 [batch, 1]."""
+        """Feed `ids`, int64 [batch, tokens]; returns the next token of each sequence, int64 [batch, 1]."""
         with torch.inference_mode():
             output = self.model(input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
             self._cache = output.past_key_values

@@ -22,7 +22,7 @@ def metrics_of(task: Task, session: Session) -> list[Metric]:
     `tokens_per_s` counts the new tokens of all sequences over prefill and decoding, `prefill_tokens_per_s` the prompt
     tokens over the prefill, `decode_tokens_per_s` the tokens after the first over decoding. `ttft_ms` is the time to
     the first token, `itl_ms` that between one token and the next. `speedup` is the dense model's time over the
-    subject's in the same round, `roofline_speedup` what it could be where memory and arithmetic were all.
+    subject's in the same round, `roofline_speedup` what it would be if only memory and arithmetic took time.
     """
     if len(session.rounds) > 1:
         return _sweep(task, session)
@@ -47,7 +47,7 @@ def metrics_of(task: Task, session: Session) -> list[Metric]:
 
 
 def samples_of(session: Session) -> dict[str, list[float]]:
-    """Seconds of each round: prefill, decoding, processor time; of the subject each step, of its twin as `dense_…`."""
+    """Seconds of each round: prefill, decoding, processor time (the dense model's: `dense_…`); the subject's steps."""
     samples: dict[str, list[float]] = {}
     for batch, rounds in session.rounds.items():
         at = f"@b{batch}" if len(session.rounds) > 1 else ""
@@ -95,7 +95,7 @@ def _medians(task: Task, session: Session, generations: Sequence[Generation]) ->
 
 
 def _latencies(task: Task, generations: Sequence[Generation]) -> Iterator[Metric]:
-    """The median between tokens, and the percentiles that so many steps can tell: at least one lies beyond each."""
+    """The median between tokens, and the percentiles that have at least one step beyond them."""
     steps = [1000 * seconds for g in generations for seconds in g.steps]
     if steps:
         medians = [1000 * median(g.steps) for g in generations]

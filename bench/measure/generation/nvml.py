@@ -1,4 +1,4 @@
-"""What NVIDIA's management library tells of a GPU: its energy counter, and who is at work on it."""
+"""A GPU as NVIDIA's management library sees it: its energy counter, and the processes on it."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from bench.model.load import dtype_of
 READ_BYTES = 128 * 2**20
 """More than the cache of a few cores, or of a GPU, holds."""
 SIDES = {"cpu": (512, 1024), "cuda": (4096, 8192)}
-"""Of the matrices that are multiplied: what suits few cores, and many."""
+"""Sides of the square matrices that are multiplied: for few cores, and for many."""
 TRIES = 8
 PRODUCTS = 24
 

@@ -21,17 +21,17 @@ from bench.measure.generation.roofline import MachineProbe
 from bench.measure.generation.timing import Generation
 
 KEEPS_FREED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
-"""What is freed goes to the next tensor, as with the allocators that people serve with. Read by glibc alone.
+"""For glibc: reuse freed memory for the next tensor, as the allocators used in serving do.
 
-By default it keeps large blocks or gives them back to the kernel by what was freed before, and one of two equal models
-spends longer in page faults.
+By default glibc decides by what was freed before whether a large block goes back to the kernel, so that one of two
+equal models can spend longer in page faults.
 """
 ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "PYTHONSAFEPATH": "1"} | KEEPS_FREED
 TAIL = 2000
 
 
 class ProcessClient:
-    """A fresh process that a checkpoint is loaded in; `with` ends it. It keeps memory, threads and crashes apart.
+    """A fresh process that a checkpoint is loaded in; `with` ends it. Its memory, threads and crashes are its own.
 
     Attributes:
         started: seconds on the clock when the process was started; `perf_counter` is the same in every process.
@@ -78,10 +78,11 @@ class ProcessClient:
         return self._process.pid
 
     def ask(self, what: str, **arguments: Any) -> Any:
-        """What the process answers to a command.
+        """The process's answer to a command.
 
         Raises:
-            LeanboardError: the error that it met, or that it died; MemoryError where it wanted for memory.
+            LeanboardError: the process met an error, or died.
+            MemoryError: it ran out of memory.
         """
         orders, answers = self._process.stdin, self._process.stdout
         assert orders is not None

@@ -38,7 +38,7 @@ class MachineProbe:
 
 
 def pass_macs(shape: Shape, tokens: int, cached: int = 0) -> int:
-    """Products of one pass over `tokens` new tokens of a sequence behind `cached`; logits of the last alone."""
+    """MACs of one pass over `tokens` new tokens of a sequence behind `cached`; logits of the last alone."""
     attention = 2 * shape.head_dim * sum(block.heads for block in shape.blocks)
     logits = shape.hidden * shape.vocab
     of_a_token = shape.matmul_macs(1) - attention - logits
@@ -54,7 +54,7 @@ def pass_numbers(shape: Shape, batch: int, seen: int) -> int:
 
 
 def least_seconds(shape: Shape, work: Workload, dtype: str, machine: MachineProbe) -> float:
-    """The time that a generation cannot be below."""
+    """The least time that a generation can take."""
     passes = [(work.prompt, 0)] + [(1, work.prompt + i) for i in range(work.new - 1)]
     return sum(
         max(
@@ -66,7 +66,8 @@ def least_seconds(shape: Shape, work: Workload, dtype: str, machine: MachineProb
 
 
 def odd_width(shape: Shape, device: str) -> tuple[int, int, int] | None:
-    """The commonest MLP width that kernels do not like, the next smaller one that they do, and how many blocks are odd.
+    """The most common MLP width that does not suit the kernels, the next smaller one that does, and how many blocks
+    have an odd width.
 
     None where there is none.
     """

@@ -34,7 +34,7 @@ def alternate(
     `begun`: all have generated this workload before.
 
     Raises:
-        LeanboardError: what was timed is not what was meant to be.
+        LeanboardError: what was timed is not the workload.
     """
     notes = [
         f"warm-up of the {name} model did not settle within {WARM_UP_MOST} tries"
@@ -65,7 +65,7 @@ def saturate(
 ) -> tuple[dict[int, Rounds], list[str]]:
     """`alternate` at the batch of `work`, twice it and so on up to `most`, until no model's throughput grows by 10 %.
 
-    Returns the rounds by batch. With `most` the batch of `work` itself, that alone is played. All have generated `work`
+    Returns the rounds by batch. With `most` the batch of `work` itself, only that runs. All have generated `work`
     before.
     """
     found: dict[int, Rounds] = {}
@@ -123,11 +123,11 @@ def check_one_by_one(played: Sequence[Generation]) -> None:
 
 
 def check_waited(name: str, generations: Sequence[Generation]) -> None:
-    """Reading the ids, which waits for the device, adds next to nothing to a time for which the device was waited."""
+    """Check that the device was idle when the clock was read: reading the ids then takes almost no time."""
     waited, total = median(g.waited for g in generations), median(g.total for g in generations)
     if waited > WAITED_MOST * total:
         raise LeanboardError(
-            f"the device was still at work for {waited:.3g} s after {total:.3g} s had been timed of the {name} model: "
+            f"{name} model: the device was still at work for {waited:.3g} s after the {total:.3g} s that were timed: "
             "it was not waited for"
         )
 

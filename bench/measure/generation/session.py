@@ -46,7 +46,7 @@ class Session:
         rounds: by batch; one batch, but for a sweep.
         cold: seconds from the start of the process of the one under measurement to its first token; files may be in the
             page cache. Others import their engine meanwhile, on another core where there is one, and wait.
-        least: seconds that no generation of it can be below on this machine.
+        least: the least seconds that a generation of it can take on this machine.
         machine: what the machine did (`bench.record.schema.Evidence`).
         disturbed: what disturbed the rounds; None where nothing did.
     """
@@ -75,8 +75,8 @@ def play(
     last candidate is the one under measurement: the machine is tried out in its process.
 
     Raises:
-        LeanboardError: a checkpoint cannot be loaded, a process died, or what was timed is not what was meant to be.
-        MemoryError: a process wanted for memory.
+        LeanboardError: a checkpoint cannot be loaded, a process died, or what was timed is not the workload.
+        MemoryError: a process ran out of memory.
     """
     memory: dict[str, Footprint] = {}
     under_test = list(candidates)[-1]
@@ -106,13 +106,13 @@ def _pids(clients: Mapping[str, ProcessClient]) -> list[int]:
 
 
 def _others_on_gpu(clients: Mapping[str, ProcessClient]) -> int | None:
-    """Foreign processes on the GPU; None where there is none, or it cannot be told."""
+    """Foreign processes on the GPU; None without a GPU, or where they cannot be counted."""
     seen = next(iter(clients.values())).ask("processes")
     return nvml.foreign(seen, {os.getpid(), *_pids(clients)})
 
 
 def _try_out(client: ProcessClient, candidate: Candidate, work: Workload, notes: list[str]) -> roofline.MachineProbe:
-    """What the machine can do; where the model has widths that kernels do not like, their cost is added to `notes`."""
+    """What the machine can do; the cost of widths that do not suit the kernels is added to `notes`."""
     shape = candidate.shape
     odd = roofline.odd_width(shape, candidate.device)
     tried = client.probe(

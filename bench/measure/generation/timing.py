@@ -1,7 +1,7 @@
-"""Timing one generation, and refusing what was not one generation of the workload.
+"""Times one generation, and refuses what was not one generation of the workload.
 
-A clock is read when the device has done its work: before the prefill, and after every pass, as a server reads it that
-hands each token on. Counts come from the ids that came out.
+The clock is read when the device has done its work: before the prefill and after every pass, as in a server that
+streams tokens. Counts come from the ids that came out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Generation:
     Attributes:
         stamps: seconds on the clock at the start and after each pass, `new + 1` of them.
         ids: the new token ids of each sequence.
-        waited: seconds that reading the ids took after the last stamp; where it was right, the device was idle then.
+        waited: seconds that reading the ids took after the last stamp, when the device must be idle.
         cpu: processor seconds of this process, all threads.
         joules: energy of the device; None where it has no counter.
     """

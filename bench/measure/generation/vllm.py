@@ -62,7 +62,7 @@ def load(checkpoint: Checkpoint) -> Vllm:
 
 
 def cache_room(shape: Shape, most: Workload, size: int) -> int:
-    """Bytes of the blocks that `most` fills, and of two over: vLLM keeps one empty."""
+    """Bytes of the blocks that `most` fills, and of two more: vLLM keeps one empty."""
     blocks = most.batch * -(-(most.prompt + most.new + 1) // BLOCK) + 2
     return blocks * BLOCK * sum(2 * block.kv_heads for block in shape.blocks) * shape.head_dim * size
 
@@ -81,7 +81,7 @@ class Vllm:
         self._made = 0
         self.vocab = shape.vocab
         self.weight_bytes = shape.params() * size
-        """As they lie in the file: vLLM packs them as its kernels like them."""
+        """As they lie in the file: vLLM packs them to suit its kernels."""
         self.passes = 0
         self.meter = meter_of(device)
         self._count_passes()

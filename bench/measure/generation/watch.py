@@ -1,4 +1,4 @@
-"""Whether the machine was left to us while a session was played: its cores, its memory, its GPU."""
+"""Whether others used the machine during a session: its cores, its memory, its GPU."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import psutil
 from bench.measure.generation.roofline import MachineProbe
 
 FOREIGN_MOST = 0.1
-"""Of each of our threads' cores, what others may have used."""
+"""The largest share of each of our threads' cores that others may have used."""
 SHARE_LEAST = 0.8
-"""Of a core, what each of our threads must have had."""
+"""The smallest share of a core that each of our threads must have had."""
 SWAPPED_MOST = 2**20
 BUSY = ("user", "nice", "system", "irq", "softirq", "steal")
 
@@ -37,7 +37,7 @@ class Watch:
     Attributes:
         foreign: cores that others used on average, the hypervisor among them.
         swapped: bytes that went to or came from swap.
-        others: foreign processes on the GPU; None where that cannot be told, or there is none.
+        others: foreign processes on the GPU; None without a GPU, or where they cannot be counted.
     """
 
     foreign: float

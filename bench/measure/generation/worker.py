@@ -1,6 +1,6 @@
-"""A process that plays one checkpoint: `python -m bench.measure.generation.worker BACKEND`.
+"""A worker process, which runs one checkpoint: `python -m bench.measure.generation.worker BACKEND`.
 
-It imports its engine, which takes seconds, before it is told anything. Commands come as JSON lines on standard input,
+It imports its engine, which takes seconds, before the first command. Commands come as JSON lines on standard input,
 answers go as JSON lines to standard output; the first command is `load`. When standard input closes, the process ends
 at once.
 """
@@ -53,7 +53,7 @@ class Stage:
 
     def __init__(self, backend: str) -> None:
         self._backend = backend
-        with suppress(Exception):  # `load` meets it again, and then it is told
+        with suppress(Exception):  # `load` meets it again, and reports it
             engine(backend)
         self._client: Local | None = None
         self._gpu: Gpu | None = None
