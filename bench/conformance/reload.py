@@ -29,7 +29,7 @@ def logits_of(model: PreTrainedModel) -> torch.Tensor:
 
 
 def class_in(folder: Path) -> Any:
-    """What loads the checkpoint: transformers' own class, or one of the model file beside the weights."""
+    """What loads the checkpoint: transformers' own class, or one of the model file with the weights."""
     own = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("auto_map")
     if own is None:
         return AutoModelForCausalLM

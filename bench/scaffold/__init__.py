@@ -1,6 +1,6 @@
 """`leanboard new-method`: writes a plug-in that already works, to be changed.
 
-What is written is the package `template` beside this file, with its name replaced: a real method, kept by the tests of
+What is written is the package `template` next to this file, with its name replaced: a real method, kept by the tests of
 the house like any other.
 """
 

@@ -92,7 +92,7 @@ def _loading(folder: Path, form: str, dtype: str) -> str:
         dtype=dtype,
         code=", trust_remote_code=True" if own else "",
         code_flag=",trust_remote_code=True" if own else "",
-        code_note=f"The model's code lies beside the weights in `{own}`; with Leanboard installed, "
+        code_note=f"The model's code lies with the weights in `{own}`; with Leanboard installed, "
         "`import bench.model` does in its place.\n\n"
         if own
         else "",

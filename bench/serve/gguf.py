@@ -170,7 +170,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter, folder: Path, shape: Shape) -> list[
     if pre is None:
         writer.add_tokenizer_model("none")
         no_bpe = "its own is no byte-level BPE that llama.cpp has a name for"
-        why = no_bpe if content else "no tokenizer.json lies beside the checkpoint"
+        why = no_bpe if content else "no tokenizer.json lies with the checkpoint"
         return [f"the file holds no tokenizer ({why}): llama.cpp reads and writes only token ids"]
     tokens = {i: (token, gguf.TokenType.NORMAL) for token, i in content["model"]["vocab"].items()}
     for added in content.get("added_tokens", []):

@@ -230,7 +230,7 @@ def test_every_search_meets_the_target_and_spares_the_outer_blocks(shape, search
 @pytest.mark.parametrize("round_to", [1, 32])
 @pytest.mark.parametrize("search", ["asi", "uniform"])
 def test_real_widths_are_met_within_a_quarter_of_a_point(search, round_to):
-    """In closed form: SmolLM2-135M's shape, three key/value heads a layer, scores by lot."""
+    """In closed form: SmolLM2-135M's shape, three key/value heads a layer, random scores."""
     dense = Shape(576, 64, 49152, True, (BlockShape(9, 3, 1536),) * 30)
     for seed, value in product(range(2), (0.1, 0.2, 0.35, 0.5)):
         scores = uniform_scores(dense, range(4, 28), torch.Generator().manual_seed(seed))
