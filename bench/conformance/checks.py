@@ -15,10 +15,11 @@ from bench.conformance.declared import Failed, NotAsked, bad_values, metadata, p
 from bench.conformance.oracle import zero_all_but
 from bench.conformance.reload import logits_of
 from bench.conformance.trial import MODELS, UNEVEN, Trial, models_of_families
+from bench.data.files import read_json
 from bench.errors import BudgetExceeded, Cancelled, LeanboardError, MethodError
 from bench.method import TARGET_TOLERANCE, Basis, Target
-from bench.model.layers import shape_of
 from bench.model.load import load_folder
+from bench.shape import Shape
 
 TARGETS = (0.1, 0.2, 0.3)
 LOGITS_TOLERANCE = 1e-4
@@ -109,12 +110,12 @@ def loss(trial: Trial) -> str:
 def counts(trial: Trial) -> str:
     """What the manifest says, what is there, and the closed form agree."""
     for model, run in trial.usual_runs(families=True):
-        dense, after = (load_folder(folder)[0] for folder in (trial.weights(model), run.built.path))
-        stored = sum(weight.numel() for weight in load_file(run.built.path / WEIGHTS).values())
+        dense, stored = _stored(trial.weights(model)), _stored(run.built.path)
+        counted = Shape.of(read_json(run.built.path / "config.json")).params()
         manifest = run.built.manifest
-        removed = 1 - stored / sum(parameter.numel() for parameter in dense.parameters())
-        if not stored == manifest.sizes["params.stored"] == shape_of(after).params():
-            said = f"{manifest.sizes['params.stored']:.0f} in the manifest, {shape_of(after).params()} in closed form"
+        removed = 1 - stored / dense
+        if not stored == manifest.sizes["params.stored"] == counted:
+            said = f"{manifest.sizes['params.stored']:.0f} in the manifest, {counted} in closed form"
             raise Failed(f"{model}: {stored} parameters are stored, {said}")
         if abs(removed - manifest.achieved["params"]) > 1e-9:
             raise Failed(f"{model}: {removed:.4f} of the parameters are gone, not {manifest.achieved['params']:.4f}")
@@ -253,6 +254,11 @@ def _named(model: str) -> Iterator[None]:
         yield
     except LeanboardError as error:
         raise Failed(f"{model}: {error}") from error
+
+
+def _stored(folder: Path) -> int:
+    """Numbers in the file of the weights."""
+    return sum(weight.numel() for weight in load_file(folder / WEIGHTS).values())
 
 
 def _weights(folder: Path) -> bytes:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from pydantic import Field
 
-from bench.blocks.groups import head_of, keep_groups, prune, shape_of
+from bench.blocks.groups import blocks_of, head_of, keep_groups, prune, shape_of
 from bench.blocks.settings import SelectionConfig, TrainingConfig
 from bench.blocks.train import train
 from bench.conformance.checks import CHECKS
@@ -200,6 +200,23 @@ class Diverges(Sound):
         return model
 
 
+class Rescales(Sound):
+    """Its traits say that shapes alone change."""
+
+    def compress(self, model: Any, ctx: Context) -> Any:
+        model = super().compress(model, ctx)
+        blocks_of(model)[1].down.weight.data *= 1.01
+        return model
+
+
+class ForgetsBiases(Sound):
+    def compress(self, model: Any, ctx: Context) -> Any:
+        model = super().compress(model, ctx)
+        if (bias := blocks_of(model)[1].gate.bias) is not None:
+            bias.data.zero_()
+        return model
+
+
 FAULTS = [
     (FixedSize, "size targets", "mha: target params=0.1: the method removed"),
     (NeedsATarget, "without a target", "nothing went"),
@@ -214,6 +231,8 @@ FAULTS = [
     (DoesNothing, "honest counts", r"its traits say that \['values'\] changes; not so"),
     (ReadsInSecret, "metering", r"it read 288 calibration tokens; its traits need \[\]"),
     (PatchesForward, "runs", "logits differ"),
+    (Rescales, "only removed", "mha: the dense model without what was removed has other logits"),
+    (ForgetsBiases, "only removed", "llama-gqa: the dense model without what was removed has other logits"),
     (CountsNoSteps, "metering", r"0 steps on 0 parameters; its traits need \['training'\]"),
     (TrainsTooLong, "metering", "it made 5 optimiser steps where its settings say steps=2"),
     (StepsInSecret, "metering", r"3 optimiser steps were made, and 2 told by ctx.count_step\(\)"),
@@ -234,7 +253,8 @@ def test_a_fault_is_found(method: type[Method], check: str, sentence: str, tmp_p
 @pytest.mark.slow
 def test_a_sound_method_passes(tmp_path: Path, reader: Reader) -> None:
     trial = Trial(MethodEntry(Sound, "a test"), tmp_path, reader)
-    for check in ("metadata", "unknown key", "bad values", "presets and card", "runs", "honest counts", "reload"):
+    declared = ("metadata", "unknown key", "bad values", "presets and card")
+    for check in (*declared, "runs", "honest counts", "reload", "only removed"):
         assert CHECKS[check](trial)
 
 

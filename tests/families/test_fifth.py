@@ -15,6 +15,7 @@ import bench
 from bench import family as families
 from bench.conformance.tiny import make_checkpoint, variants
 from bench.errors import UsageError
+from bench.families import mistral
 from bench.families.llama import LLAMA
 from bench.family import Family, known, of_config
 from bench.model.load import load_folder
@@ -26,18 +27,7 @@ from tests.suites import leanboard, make_suite
 
 pytestmark = test_tables.pytestmark
 PLUGIN = Path(seed_oss.__file__)
-MISTRAL = """
-from bench.families.llama import LLAMA
-
-MISTRAL = LLAMA.but(
-    model_type="mistral",
-    title="Mistral",
-    architecture="MistralForCausalLM",
-    biases={},
-    has_window=True,
-    defaults={"num_key_value_heads": 8, "sliding_window": 4096},
-)
-"""
+MISTRAL = Path(mistral.__file__).read_text(encoding="utf-8")
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +69,7 @@ def test_it_holds_what_built_in_families_do(seed: Family, monkeypatch: pytest.Mo
 WIDTHS = {"hidden_size": 64, "intermediate_size": 8, "num_attention_heads": 8}
 
 
+@pytest.mark.slow
 def test_by_the_command_line_it_gets_its_rows(seed: Family, tmp_path: Path) -> None:
     """Its models are planned, compressed, unevenly too, measured in a process of their own, and shown."""
     fields = variants(seed)["gqa"]
@@ -152,6 +143,7 @@ def test_a_second_definition_of_a_model_type_is_refused(model_type: str, seed: F
     assert known()[model_type] == before
 
 
+@pytest.mark.slow
 def test_where_plug_ins_are_named_transformers_knows_the_lean_type(tmp_path: Path) -> None:
     code = (
         "import bench.model\nfrom transformers import AutoConfig\n"

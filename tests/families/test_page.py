@@ -4,6 +4,8 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
+import pytest
+
 from bench.family import Family
 from tests.families import seed_oss
 from tests.suites import leanboard
@@ -12,6 +14,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "add-a-family.md").read_text(encodi
 BLOCKS = re.findall(r"^```(\w+)(?: title=(\S+))?\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_its_example_passes_the_kit(tmp_path: Path) -> None:
     (_, title, text), (_, _, typed) = BLOCKS
     assert text == Path(seed_oss.__file__).read_text(encoding="utf-8")

@@ -163,6 +163,7 @@ def test_a_biased_llama_is_counted() -> None:
     assert shape_of(model).macs(10) - shape_of(plain).macs(10) == 10 * per_token
 
 
+@pytest.mark.slow
 def test_strangers_load_what_was_saved(tmp_path: Path) -> None:
     """Hidden dimensions and blocks gone, and factors: with the model file beside the weights, without Leanboard."""
     expected, orders = {}, []
@@ -186,6 +187,7 @@ def test_strangers_load_what_was_saved(tmp_path: Path) -> None:
         assert_same(load_file(out)["logits"], before)
 
 
+@pytest.mark.slow
 def test_transformers_auto_class_loads_it_with_remote_code(tmp_path: Path) -> None:
     """As a model card on the hub says: `trust_remote_code=True`, and nothing else."""
     model = make("qwen3-gqa")
