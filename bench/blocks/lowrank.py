@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from bench.blocks.decomposition import Start
-from bench.model.factors import Factors
+from bench.model.factors import Factors as Factors
 
 SMALL = 2_000_000
 """Stacks of fewer numbers than this are computed in float64."""

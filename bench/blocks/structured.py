@@ -35,21 +35,22 @@ def prune_groups(
 
         return choose
 
-    return prune_stepwise(model, ctx, config, choices, steps)
+    return prune_stepwise(model, wanted(ctx, config), choices, steps)
+
+
+def wanted(ctx: Context, config: SelectionConfig) -> Target:
+    """The context's target, or without one `config.group_ratio`."""
+    return ctx.target or Target(basis="group_ratio", value=config.group_ratio)
 
 
 def prune_stepwise(
-    model: PreTrainedModel,
-    ctx: Context,
-    config: SelectionConfig,
-    choices: Callable[[PreTrainedModel, int], Choose],
-    steps: int = 1,
+    model: PreTrainedModel, target: Target, choices: Callable[[PreTrainedModel, int], Choose], steps: int = 1
 ) -> PreTrainedModel:
-    """Prune in `steps` steps: after step t, t/steps of what the context's target (or `config.group_ratio`) asks for.
+    """Prune in `steps` steps: after step t, t/steps of `target` is gone.
 
     `choices(model, step)`, called anew on what each step has left, gives the choice that `to_target` steers.
     """
-    dense, target = shape_of(model), ctx.target or Target(basis="group_ratio", value=config.group_ratio)
+    dense = shape_of(model)
     for step in range(steps):
         share = Target(basis=target.basis, value=(step + 1) / steps * target.value)
         choose = choices(model, step)

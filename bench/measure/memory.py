@@ -104,6 +104,17 @@ def set_aside() -> Iterator[None]:
         _ASIDE.pop()
 
 
+@contextmanager
+def importing() -> Iterator[None]:
+    """Within the block no garbage is collected: importing transformers makes none, and looking for it takes a fifth of
+    the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 def give_back(device: str = "cpu") -> None:
     """Give memory that was freed back to the system, or to the other processes on a GPU."""
     gc.collect()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from bench.checkpoint_files import check_checkpoint, weights_sha256
 from bench.data.files import locked
 from bench.errors import DataError
+from bench.measure.memory import importing
 from bench.method import Progress
 from bench.paths import artifact_path
 from bench.record.locks import cell_lock
@@ -101,7 +102,8 @@ class Worker:
         event = {"event": "start-up", "key": self.job.artifact.key}
         self.emit(event | {"seconds": None})
         start = time.perf_counter()
-        import bench.model.checkpoint  # noqa: F401  torch and transformers
+        with importing():
+            import bench.model.checkpoint  # noqa: F401  torch and transformers
 
         self.emit(event | {"seconds": time.perf_counter() - start})
 

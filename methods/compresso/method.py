@@ -131,4 +131,4 @@ def _kept(masks: Masks, target: Target, config: CompressoConfig) -> Kept:
 
 def reached(masks: Masks, target: Target, config: CompressoConfig) -> bool:
     """Whether the expected sparsity is the target's, or more, or less by `sparsity_epsilon` at most."""
-    return masks.sparsity(target.basis).item() >= target.value - config.sparsity_epsilon
+    return bool(masks.sparsity(target.basis).item() >= target.value - config.sparsity_epsilon)

@@ -5,7 +5,7 @@ from transformers import PreTrainedModel
 
 from bench.blocks.groups import Kept, Scores, shape_of
 from bench.blocks.ranking import Choose
-from bench.blocks.structured import prune_groups, prune_stepwise
+from bench.blocks.structured import prune_groups, prune_stepwise, wanted
 from bench.blocks.taylor import score_groups, score_hidden
 from bench.method import Context
 
@@ -40,7 +40,7 @@ def _prune_channels(model: PreTrainedModel, ctx: Context, config: LLMPrunerConfi
         blocks = shape_of(model).keep_all().blocks
         return lambda _, ratio: Kept(blocks, tuple(sorted(best_first[: max(1, int(hidden * (1 - ratio)))])))
 
-    return prune_stepwise(model, ctx, config, choices, config.iterative_steps)
+    return prune_stepwise(model, wanted(ctx, config), choices, config.iterative_steps)
 
 
 def _prune_layers(model: PreTrainedModel, ctx: Context, config: LLMPrunerConfig) -> PreTrainedModel:
@@ -50,7 +50,7 @@ def _prune_layers(model: PreTrainedModel, ctx: Context, config: LLMPrunerConfig)
         blocks = shape_of(model).keep_all().blocks
         return lambda _, ratio: Kept({i: blocks[i] for i in range(max(1, int(len(blocks) * (1 - ratio))))})
 
-    return prune_stepwise(model, ctx, config, choices)
+    return prune_stepwise(model, wanted(ctx, config), choices)
 
 
 def _calibration(ctx: Context, config: LLMPrunerConfig, step: int) -> torch.Tensor | None:

@@ -75,8 +75,8 @@ def fuse(vector: torch.Tensor, element: torch.Tensor, labels: torch.Tensor, scor
         MethodError: the fit by gradient descent does not converge.
     """
     if score != "fusion":
-        share = {"vector": (1.0, 0.0), "element": (0.0, 1.0), "mean": (0.5, 0.5)}[score]
-        return Fusion(*(torch.full_like(vector, w) for w in share), torch.zeros_like(vector))
+        first, second = {"vector": (1.0, 0.0), "element": (0.0, 1.0), "mean": (0.5, 0.5)}[score]
+        return Fusion(torch.full_like(vector, first), torch.full_like(vector, second), torch.zeros_like(vector))
     noise = [variance(metric, labels, fit)[labels] for metric in (vector, element)]
     return Fusion(0.5 / noise[0], 0.5 / noise[1], 0.5 * (noise[0] * noise[1]).log())
 

@@ -1,7 +1,5 @@
 """SAAP's importance estimation and pruning (arXiv 2412.15127)."""
 
-from dataclasses import replace
-
 import torch
 from transformers import PreTrainedModel
 
@@ -39,8 +37,7 @@ def compress(model: PreTrainedModel, ctx: Context, config: SAAPConfig) -> PreTra
             return lambda attention, mlp: ranking.module_wise(attention, mlp, config.round_to)
         return Budget(ranking, config.round_to, config.min_channels).choose
 
-    sized = replace(ctx, target=ctx.target or Target(value=config.param_ratio))
-    return prune_stepwise(model, sized, config, choices, config.search_steps)
+    return prune_stepwise(model, ctx.target or Target(value=config.param_ratio), choices, config.search_steps)
 
 
 def removal_scores(sampled: Sampled, config: SAAPConfig) -> Scores:

@@ -85,7 +85,8 @@ class Budget:
 
     def __init__(self, ranking: Ranking, round_to: int, min_channels: float) -> None:
         self.ranking = ranking
-        units, self.initial, current = [], 0.0, 0.0
+        units: list[Unit] = []
+        self.initial, current = 0.0, 0.0
         for layer, block in ((i, ranking.shape.blocks[i]) for i in ranking.attention):
             attention, mlp = ranking.attention[layer], ranking.mlp[layer]
             head = 2.0 * ranking.shape.head_dim * (1 + block.heads // block.kv_heads)

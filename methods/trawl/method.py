@@ -52,7 +52,7 @@ def _approximate(x: torch.Tensor, stack: Stack, rank: Rank, ctx: Context, config
     else:
         found = tucker(
             x,
-            rank,
+            (rank[0], rank[1]),
             rank0=config.rank0,
             sweeps=config.sweeps,
             tolerance=1e-4 if config.tolerance is None else config.tolerance,

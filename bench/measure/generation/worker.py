@@ -22,6 +22,7 @@ from bench.measure.generation.backend import Checkpoint, Workload, engine
 from bench.measure.generation.footprint import footprint
 from bench.measure.generation.nvml import Gpu, counter_of, gpu_of
 from bench.measure.generation.timing import Local
+from bench.measure.memory import importing
 
 Command = dict[str, Any]
 
@@ -53,7 +54,7 @@ class Stage:
 
     def __init__(self, backend: str) -> None:
         self._backend = backend
-        with suppress(Exception):  # `load` meets it again, and reports it
+        with suppress(Exception), importing():  # `load` meets it again, and reports it
             engine(backend)
         self._client: Local | None = None
         self._gpu: Gpu | None = None
