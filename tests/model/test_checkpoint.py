@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from bench.checkpoint_files import check_checkpoint, fingerprint_of
 from bench.errors import DataError, LeanboardError, UsageError
 from bench.model.checkpoint import load_checkpoint, read_manifest, save_checkpoint
 from bench.model.layers import shape_of
@@ -86,6 +87,20 @@ def test_uniform_results_are_plain_llama(saved: tuple[Path, torch.Tensor]) -> No
     assert set(config.get("auto_map", {})) == (
         set() if uniform else {"AutoConfig", "AutoModel", "AutoModelForCausalLM"}
     )
+
+
+@pytest.mark.parametrize("saved", ["gqa"], indirect=True)
+def test_a_checkpoint_with_the_model_file_of_earlier_versions_loads(saved: tuple[Path, torch.Tensor]) -> None:
+    folder, expected = saved
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    now = check_checkpoint(folder)
+    (folder / "lean.py").rename(folder / "lean_llama.py")
+    config["auto_map"] = {name: value.replace("lean.", "lean_llama.") for name, value in config["auto_map"].items()}
+    file.write_text(json.dumps(config))
+    assert fingerprint_of(*check_checkpoint(folder)) == fingerprint_of(*now)
+    model, _ = load_checkpoint(folder)
+    torch.testing.assert_close(model(torch.tensor([IDS])).logits, expected)
 
 
 def test_the_manifest_tells_what_is_kept(saved: tuple[Path, torch.Tensor]) -> None:
