@@ -1,6 +1,7 @@
 """The Python interface, as its users call it."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -90,10 +91,10 @@ def test_the_global_random_state_is_left_as_it_was(tiny_mha: Path, tmp_path: Pat
     ],
 )
 def test_bad_arguments_are_one_sentence(
-    tiny_mha: Path, tmp_path: Path, arguments: dict[str, object], sentence: str
+    tiny_mha: Path, tmp_path: Path, arguments: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
-        compress(**({"model": tiny_mha, "method": "random", "out": tmp_path / "out"} | arguments))
+        compress(**(dict[str, Any](model=tiny_mha, method="random", out=tmp_path / "out") | arguments))
     assert sentence in str(caught.value)
     assert not (tmp_path / "out").exists()
 

@@ -191,8 +191,8 @@ def words_of_families() -> re.Pattern[str]:
     """
     modules: set[str] = set()
     for family in known().values():
-        paths = (family.attention_norm, family.mlp_norm, family.layers, family.embedding, family.final_norm)
-        paths += (family.head, family.rotary, *family.head_norms.values(), *(p.path for p in family.projections))
+        paths = [family.attention_norm, family.mlp_norm, family.layers, family.embedding, family.final_norm]
+        paths += [family.head, family.rotary, *family.head_norms.values(), *(p.path for p in family.projections)]
         biases = (bias for bias in family.biases.values() if isinstance(bias, str))
         modules |= {*paths, *biases, *(part for path in paths for part in path.split("."))}
     modules = {module for module in modules if re.search(r"[._]", module)}

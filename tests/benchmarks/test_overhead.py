@@ -14,7 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -90,11 +90,11 @@ def ways(planned: tuple[Job, Pack], monkeypatch: pytest.MonkeyPatch) -> dict[str
     files = [folder / f"{task}.yaml" for task in ("arc_easy", "piqa")]
     for file in files:
         [task] = tasks_named(file.stem)
-        file.write_text(yaml.safe_dump(accuracy.task_config(task.spec, pack)))
+        file.write_text(yaml.safe_dump(accuracy.task_config(cast(Any, task.spec), pack)))
 
     def harness() -> dict[str, float]:
         run_jobs([job], 1, lambda event: None)
-        records = [Store(job.results).load(cell.key) for cell in job.cells]
+        records: list[Any] = [Store(job.results).load(cell.key) for cell in job.cells]
         assert [record.status for record in records] == ["ok"] * len(records)
         return {metric.id: metric.value for record in records for metric in record.metrics}
 

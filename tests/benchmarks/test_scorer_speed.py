@@ -51,7 +51,7 @@ def engines() -> dict[int | str, Callable[[], HFLM]]:
 
 @pytest.fixture(scope="module")
 def requests_of() -> dict[str, list[Instance]]:
-    specs = [spec_of(yaml.safe_load((TASKS / f"{task}.yaml").read_text()), "tasks") for task in COMMONSENSE7]
+    specs: list[Any] = [spec_of(yaml.safe_load((TASKS / f"{task}.yaml").read_text()), "tasks") for task in COMMONSENSE7]
     try:
         stock = {spec.name: accuracy.build_task(spec, Pack.default()) for spec in specs}
     except LeanboardError as error:

@@ -1,5 +1,7 @@
 """Stacks: what goes in comes out, bit for bit, and slices are what they are said to be."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from bench.errors import MethodError
 from bench.shape import BlockKept, BlockShape, Shape
 from tests.tiny import make_model
 
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "mha": {},
     "gqa": {"heads": 8, "kv_heads": 4},
     "gqa-3": {"heads": 6, "kv_heads": 2, "hidden": 96},
@@ -22,7 +24,7 @@ CASES = [(mode, name) for mode in (1, 2, 3) for name in ATTENTION_SETS] + [(mode
 
 @pytest.mark.parametrize(("mode", "attention_set"), CASES)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_round_trip_is_exact(mode: int, attention_set: str, shape: str) -> None:
+def test_the_round_trip_is_exact(mode: Any, attention_set: Any, shape: str) -> None:
     model = make_model(layers=4, **SHAPES[shape])
     if attention_set == "faithful" and shape != "mha":
         with pytest.raises(MethodError, match="'faithful' needs square matrices"):
@@ -46,7 +48,7 @@ def test_the_round_trip_is_exact(mode: int, attention_set: str, shape: str) -> N
 def test_modes_have_the_numbers_of_slices_of_the_paper() -> None:
     shape = Shape(64, 16, 300, False, (BlockShape(4, 4, 96),) * 28)
 
-    def slices(mode: int, **how: str) -> list[int]:
+    def slices(mode: Any, **how: Any) -> list[int]:
         return [sum(dims(shape, s)[0] for s in unit) for unit in stacks_of(shape, mode, range(28), **how)]
 
     assert slices(1, attention_set="faithful") == [4 * 28]
@@ -109,6 +111,7 @@ def test_blocks_of_different_widths_are_not_stacked() -> None:
     blocks = dict(shape_of(model).keep_all().blocks)
     blocks[1] = BlockKept((0, 1), tuple(range(50)))
     shape = shape_of(prune(model, Kept(blocks)))
+    mode: Any
     for mode, what in ((4, "96 and 50 channels"), (1, "4 and 2 heads")):
         with pytest.raises(MethodError, match=f"blocks 0 and 1 have {what}, and only equal widths can be stacked"):
             stacks_of(shape, mode, range(4))

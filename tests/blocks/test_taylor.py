@@ -138,8 +138,11 @@ def test_nothing_is_left_behind(model):
 
 
 def test_gradients_are_freed_when_scoring_fails(model):
+    def fails(weight, gradient):
+        raise ZeroDivisionError
+
     weight = blocks_of(model)[0].q.weight
-    with pytest.raises(ZeroDivisionError), taking(model, [weight], lambda weight, gradient: 1 / 0):
+    with pytest.raises(ZeroDivisionError), taking(model, [weight], fails):
         backward(model, IDS)
     assert not weight._post_accumulate_grad_hooks
     assert not any("forward" in vars(layer) for layer in model.model.layers)

@@ -2,7 +2,7 @@
 
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -34,7 +34,8 @@ class Settings(SelectionConfig):
 class Sound(Method):
     """Prunes by magnitude; the faulty ones below go wrong on top of it."""
 
-    name, version, traits, Config = "faulty", "1", SHAPES, Settings
+    name, version, traits = "faulty", "1", SHAPES
+    Config: ClassVar[type[MethodConfig]] = Settings
 
     def compress(self, model: Any, ctx: Context) -> Any:
         return by_magnitude(model, ctx, self.config)  # type: ignore[arg-type]

@@ -1,4 +1,5 @@
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -52,7 +53,8 @@ def test_draws_are_those_of_the_published_sampler() -> None:
 
     texts = ["short", *(f"text {i} " * (3 + i) for i in range(6))]
     encoded = [tokenizer()(text)["input_ids"] for text in texts]
-    generator, used, expected = random.Random(42), [], []
+    generator, used = random.Random(42), []
+    expected: list[Any] = []
     while len(expected) < 4:
         i = generator.randint(0, len(texts) - 1)
         if len(encoded[i]) >= 12 and i not in used:

@@ -1,5 +1,6 @@
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -102,6 +103,6 @@ def test_both_splits_come_from_the_hub(name: str, tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize("name", ["mrpc", "rte", "sst2"])
 def test_the_tasks_measure_the_split_that_is_not_trained_on(name: str) -> None:
     file = Path(__file__).parents[2] / "tasks" / f"{name}.yaml"
-    task = spec_of(yaml.safe_load(file.read_text()), "tasks")
+    task: Any = spec_of(yaml.safe_load(file.read_text()), "tasks")
     assert (task.lm_eval, task.data()) == (name, [f"glue_{name}/validation"])
     assert set(task.metrics) <= set(stock_task(name)._metric_fn_list)

@@ -1,4 +1,5 @@
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -6,7 +7,7 @@ from bench.data import hub
 
 
 @pytest.fixture(autouse=True)
-def _asked_anew() -> None:
+def _asked_anew() -> Iterator[None]:
     hub.hub_answers.cache_clear()
     yield
     hub.hub_answers.cache_clear()

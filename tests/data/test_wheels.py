@@ -1,5 +1,7 @@
 import hashlib
 import os
+import shutil
+import subprocess
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -95,7 +97,7 @@ def test_a_wheel_over_the_size_limit_is_refused(index: Path) -> None:
 
 
 def test_offline_no_download_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wheels.subprocess, "run", lambda *args, **kwargs: pytest.fail("pip was called"))
+    monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: pytest.fail("pip was called"))
     with pytest.raises(UsageError, match=r"toy-data==1.0.*offline"):
         fetch_wheel("toy-data", "1.0", "0" * 64, LIMIT, offline=True)
 
@@ -235,7 +237,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path, monkeypa
 
     wheel = tmp_path / "a.whl"
     make_wheel(wheel, {"a": b"x"})
-    monkeypatch.setattr(wheels.shutil, "copyfileobj", full)
+    monkeypatch.setattr(shutil, "copyfileobj", full)
     with pytest.raises(UsageError, match=r"out: cannot be written \(No space left on device\)"):
         alone(wheel, "a", tmp_path / "out" / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".out.lock"]

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from bench.blocks.stacks import single_stack, stack
 from bench.conformance import reload
 from bench.conformance.oracle import zero_all_but
 from bench.families import PROJECTIONS
-from bench.method import Target
+from bench.method import Preset, Target
 from bench.model.checkpoint import save_checkpoint
 from bench.model.layers import blocks_of, embedding_of, final_norm_of
 from bench.model.surgery import factorize
@@ -133,7 +134,9 @@ def test_llm_pruners_other_modes(name: str, config: dict[str, object]) -> None:
 @every_model
 def test_pruning_adapters_criterion(name: str) -> None:
     """What it removes before it trains."""
-    config = load_registry().method("pruning_adapter").cls.Config(n_samples=4, channels=True)
+    config: Any = (
+        load_registry().method("pruning_adapter").config(Preset(description=""), {"n_samples": 4, "channels": True})
+    )
     ctx = make_context(target=Target(value=0.25))
     model = make(name)
     kept = select(shape_of(model), ctx.target, score(model, ctx, config, ctx.examples(24)), config)

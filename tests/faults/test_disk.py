@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -160,14 +161,14 @@ def test_a_damaged_checkpoint_is_made_again_with_the_same_numbers(
     [job] = planned()
     run([job])
     store, folder = Store(tmp_path / "results"), artifact_path(job.artifact.key)
-    measured = store.load(job.cells[1].key)
+    measured: Any = store.load(job.cells[1].key)
     assert measured is not None
     for damage in DAMAGE.values():
         made = store.load(job.artifact.key)
         damage(folder)
         store.path_of(measured).unlink()
         run(planned())
-        again = store.load(measured.key)
+        again: Any = store.load(measured.key)
         assert again is not None
         assert (again.status, again.metrics, again.evidence) == ("ok", measured.metrics, measured.evidence)
         assert store.load(job.artifact.key) == made
@@ -188,7 +189,7 @@ def test_a_checkpoint_with_other_weights_gives_no_number(
     assert measured is not None
     store.path_of(measured).unlink()
     run(planned())
-    again = store.load(measured.key)
+    again: Any = store.load(measured.key)
     assert again is not None
     assert again.status == "failed"
     assert again.error is not None
@@ -199,7 +200,7 @@ def test_a_checkpoint_with_other_weights_gives_no_number(
 
 class LongAgo(datetime):
     @classmethod
-    def now(cls, tz: object = None) -> datetime:
+    def now(cls, tz: Any = None) -> Any:
         return datetime(1999, 12, 31, 23, 59, tzinfo=UTC)
 
 

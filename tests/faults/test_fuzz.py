@@ -113,7 +113,7 @@ def test_suites(tmp_path: Path, tally: Tally) -> None:
 
 def test_records(tmp_path: Path, tally: Tally) -> None:
     made = artifact()
-    samples = [made, perplexity(made, 20.0), accuracy(made, "piqa@0shot", 0.5), speed(made, 1.1)]
+    samples: list[Any] = [made, perplexity(made, 20.0), accuracy(made, "piqa@0shot", 0.5), speed(made, 1.1)]
 
     @fuzz
     @given(which=st.integers(0, 3), changes=edits)

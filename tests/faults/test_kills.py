@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -35,7 +36,7 @@ def timeless(record: AnyRecord) -> AnyRecord:
     """The record without what is measured of time and memory, and without where and when it was made."""
     changes: dict[str, object] = {"provenance": provenance()}
     if record.kind == "artifact" and record.cost is not None:
-        cost = {"seconds": {}, "peaks": {}, "peak_memory_bytes": None}
+        cost: dict[str, Any] = {"seconds": {}, "peaks": {}, "peak_memory_bytes": None}
         changes["cost"] = record.cost.model_copy(update=cost)
     return record.model_copy(update=changes)
 

@@ -7,6 +7,7 @@ from bench.data.pack import Pack
 from bench.errors import LeanboardError
 from bench.measure import measure, size
 from bench.measure.subject import Subject
+from bench.model.checkpoint import sizes_of
 from bench.model.layers import blocks_of, shape_of
 from bench.model.surgery import prune
 from bench.task import SizeTask, Task
@@ -42,10 +43,10 @@ def test_sizes_are_those_of_the_checkpoint(fixture: str, request: pytest.Fixture
 
 def test_zeros_are_stored_but_not_counted() -> None:
     model = make_model()
-    dense = size.sizes_of(model, Path())
+    dense = sizes_of(model, Path())
     with torch.no_grad():
         blocks_of(model)[0].gate.weight[:3] = 0
-    got = size.sizes_of(model, Path())
+    got = sizes_of(model, Path())
     assert got["params.stored"] == dense["params.stored"]
     assert got["params.nonzero"] == dense["params.nonzero"] - 3 * model.config.hidden_size
 

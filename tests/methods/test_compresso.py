@@ -1,17 +1,20 @@
 """Compresso: its phases, the size it ends at, and a run that was cut off. The kit asks what every method must do."""
 
+from typing import Any
+
 import pytest
 import torch
 import yaml
 
 from bench.blocks import resume
+from bench.blocks import train as training
 from bench.blocks.groups import kept_of, shape_of
 from bench.blocks.notice import NOTICE
 from bench.blocks.train import Hooks
 from bench.errors import Cancelled, UsageError
 from bench.method import Example, Preset, Target
 from bench.registry import load_registry
-from methods.compresso import Compresso, CompressoConfig
+from methods.compresso import Compresso, CompressoConfig, l0
 from methods.compresso import method as module
 from tests.blocks.context import make_context, token_ids
 from tests.tiny import make_model, make_tokenizer
@@ -46,7 +49,7 @@ def weights(model):
 @pytest.fixture
 def watched(monkeypatch):
     """What the training loop is given, run by run."""
-    runs, train = [], module.train
+    runs, train = [], training.train
 
     def spy(model, ctx, config, examples, *, name, hooks=Hooks()):  # noqa: B008
         runs.append((name, config, hooks, model))
@@ -59,9 +62,9 @@ def watched(monkeypatch):
 @pytest.fixture
 def seen(monkeypatch):
     """The masks, and what they were after each step of learning."""
-    made, Masks = [], module.Masks
+    made: list[Any] = []
 
-    class Watched(Masks):
+    class Watched(l0.Masks):
         def __init__(self, *args, **options):
             super().__init__(*args, **options)
             self.noises, self.drawn = [], 0
@@ -128,7 +131,7 @@ def test_only_what_is_masked_goes(families):
 
 
 def test_adapters_are_tuned_on_under_the_fixed_masks_and_what_comes_back_computes_what_was_tuned(monkeypatch):
-    ids, runs, train = torch.tensor(ROWS), [], module.train
+    ids, runs, train = torch.tensor(ROWS), [], training.train
 
     def spy(model, ctx, config, examples, *, name, **options):
         train(model, ctx, config, examples, name=name, **options)

@@ -1,5 +1,7 @@
 """Masks while training and after slicing, against a forward pass written out by hand."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -12,7 +14,7 @@ from methods.compresso.masks import Values, fold, masked
 from tests.blocks.context import token_ids
 from tests.tiny import make_model
 
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "mha": {},
     "mha-tied": {"tied": True},
     "gqa": {"heads": 8, "kv_heads": 4},

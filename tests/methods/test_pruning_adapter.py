@@ -33,8 +33,8 @@ def rows(n, seed=5):
 
 
 def compress(model, ctx=None, **config):
-    config = PruningAdapterConfig(**QUICK | config)
-    return PruningAdapter(config).compress(model, ctx or make_context(examples=rows(8)))
+    settings = PruningAdapterConfig(**QUICK | config)
+    return PruningAdapter(settings).compress(model, ctx or make_context(examples=rows(8)))
 
 
 def random_scores(sizes, seed=0, distinct=1000):

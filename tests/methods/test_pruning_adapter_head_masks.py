@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -8,7 +10,11 @@ from methods.pruning_adapter.head_masks import UnitMasks, mask_importance, maske
 from tests.blocks.context import token_ids
 from tests.tiny import make_model
 
-SHAPES = {"mha": {}, "gqa": {"heads": 8, "kv_heads": 4}, "gqa-tied": {"kv_heads": 2, "tied": True}}
+SHAPES: dict[str, dict[str, Any]] = {
+    "mha": {},
+    "gqa": {"heads": 8, "kv_heads": 4},
+    "gqa-tied": {"kv_heads": 2, "tied": True},
+}
 
 
 @pytest.fixture(params=SHAPES)

@@ -2,6 +2,7 @@ import math
 from dataclasses import replace
 from functools import partial
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -105,6 +106,7 @@ def test_two_equal_metrics_fuse_to_their_own_order():
 def test_single_scores_and_the_plain_mean_are_what_they_say():
     v, e = torch.tensor([1.0, 4.0]).double(), torch.tensor([3.0, 2.0]).double()
     labels = torch.zeros(2, dtype=torch.int64)
+    score: Any
     for score, wanted in (("vector", [1, 4]), ("element", [3, 2]), ("mean", [2, 3])):
         assert fuse(v, e, labels, score, "closed_form").of(v, e).tolist() == wanted
 

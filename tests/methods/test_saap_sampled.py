@@ -1,4 +1,5 @@
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ def sampled(shape, **options):
 @pytest.mark.parametrize("element", ["param_first", "param_second", "param_mix"])
 def test_the_scores_of_all_rows_are_those_of_the_whole_batch(shape, element):
     found, model = sampled(shape, element=element), make_model(**shape).requires_grad_(False)
+    importance: Any
     for mine, importance in ((found.vector, "vectorize"), (found.element, element)):
         whole = score_groups(model, LAYERS, importance, "sum", IDS)
         for layer, module in product(LAYERS, ("attention", "mlp")):
@@ -36,6 +38,7 @@ def test_the_scores_of_all_rows_are_those_of_the_whole_batch(shape, element):
 
 def test_each_row_has_the_scores_of_a_batch_of_its_own(shape):
     found, model = sampled(shape), make_model(**shape).requires_grad_(False)
+    importance: Any
     assert len(found.vectors) == len(found.elements) == 5
     for i, row in enumerate(IDS.split(1)):
         for mine, importance in ((found.vectors[i], "vectorize"), (found.elements[i], "param_first")):

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from tests.blocks.context import make_context, token_ids
 from tests.tiny import make_model
 
 STEPS = {"steps": 4, "batch_size": 2, "max_length": 32, "lr": 2e-2, "warmup_steps": 1}
-SHAPE = {"kv_heads": 2, "tied": True}
+SHAPE: dict[str, Any] = {"kv_heads": 2, "tied": True}
 
 
 def tuned(name: str, **config: object) -> LlamaForCausalLM:

@@ -3,6 +3,7 @@
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,8 @@ from bench.shape import BlockKept, Kept
 from tests.model.test_checkpoint import IDS, fresh_process
 from tests.tiny import make_checkpoint, make_model, make_tokenizer
 
-MHA, GQA = {}, {"heads": 6, "kv_heads": 2, "hidden": 96, "tied": True}
+MHA: dict[str, Any] = {}
+GQA: dict[str, Any] = {"heads": 6, "kv_heads": 2, "hidden": 96, "tied": True}
 CASES = [
     (shape, mode, attention_set, kind)
     for shape, mode, attention_set in [
@@ -47,13 +49,13 @@ def approximate(x: torch.Tensor, kind: str, rank: int = 6) -> Factors:
     return tucker(x, (rank, rank + 1), sweeps=1).factors
 
 
-def stacks(model: torch.nn.Module, mode: int, attention_set: str = "split") -> list[Stack]:
+def stacks(model: torch.nn.Module, mode: Any, attention_set: Any = "split") -> list[Stack]:
     units = stacks_of(shape_of(model), mode, range(1, 4), attention_set=attention_set)
     return [s for unit in units for s in unit]
 
 
 def factored(
-    shape: dict[str, int], mode: int = 5, attention_set: str = "split", kind: str = "cp"
+    shape: dict[str, Any], mode: Any = 5, attention_set: Any = "split", kind: str = "cp"
 ) -> tuple[torch.nn.Module, torch.nn.Module, list[Stack]]:
     """A model with factors, and one with the same approximation in dense weights."""
     dense, model = make_model(**shape), make_model(**shape)
@@ -70,7 +72,7 @@ def logits(model: torch.nn.Module, ids: torch.Tensor | None = None) -> torch.Ten
 
 
 @pytest.mark.parametrize(("shape", "mode", "attention_set", "kind"), CASES)
-def test_factors_compute_what_dense_weights_do(shape: dict[str, int], mode: int, attention_set: str, kind: str) -> None:
+def test_factors_compute_what_dense_weights_do(shape: dict[str, Any], mode: Any, attention_set: Any, kind: str) -> None:
     model, dense, _ = factored(shape, mode, attention_set, kind)
     expected = logits(dense)
     assert not torch.allclose(expected, logits(make_model(**shape)), rtol=1e-2)
@@ -79,7 +81,7 @@ def test_factors_compute_what_dense_weights_do(shape: dict[str, int], mode: int,
 
 @pytest.mark.parametrize(("shape", "mode", "attention_set", "kind"), CASES)
 def test_counts_are_those_of_the_formulas_and_of_the_model(
-    shape: dict[str, int], mode: int, attention_set: str, kind: str
+    shape: dict[str, Any], mode: Any, attention_set: Any, kind: str
 ) -> None:
     before = shape_of(make_model(**shape))
     model, _, chosen = factored(shape, mode, attention_set, kind)
@@ -124,7 +126,7 @@ def test_a_single_matrix_is_a_stack_of_one(transposed: bool) -> None:
 
 
 @pytest.mark.parametrize(("shape", "mode", "kind"), [(MHA, 5, "cp"), (GQA, 2, "tucker"), (GQA, 4, "cp")])
-def test_a_checkpoint_comes_back(shape: dict[str, int], mode: int, kind: str, tmp_path: Path) -> None:
+def test_a_checkpoint_comes_back(shape: dict[str, Any], mode: int, kind: str, tmp_path: Path) -> None:
     model, _, chosen = factored(shape, mode, "kv_group", kind)
     folder = tmp_path / "c"
     manifest = save_checkpoint(folder, model, make_tokenizer(), ingredients={}, achieved={}, kept=kept_of(model))
@@ -242,7 +244,7 @@ def test_what_does_not_fit_is_refused(form: FactorShape, sentence: str) -> None:
 
 @pytest.mark.parametrize("kind", ["cp", "tucker"])
 @pytest.mark.parametrize(("mode", "attention_set"), [(2, "split"), (2, "kv_group"), (5, "split")])
-def test_factors_keep_the_biases(mode: int, attention_set: str, kind: str, tmp_path: Path) -> None:
+def test_factors_keep_the_biases(mode: Any, attention_set: Any, kind: str, tmp_path: Path) -> None:
     shape = GQA | {"attention_bias": True, "mlp_bias": True}
     dense, model, _ = factored(shape, mode, attention_set, kind)
     assert sum(p.numel() for p in model.parameters()) == shape_of(model).params()

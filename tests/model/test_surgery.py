@@ -1,6 +1,7 @@
 """Slicing: what is left computes what the whole computes with the removed parts silenced."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from bench.shape import BlockKept, Kept
 from tests.tiny import make_model
 
 IDS = torch.arange(40).view(2, 20) % 300
-SHAPES = [{"kv_heads": 4}, {"kv_heads": 2}, {"kv_heads": 2, "tied": True}, {"kv_heads": 1}]
+SHAPES: list[dict[str, Any]] = [{"kv_heads": 4}, {"kv_heads": 2}, {"kv_heads": 2, "tied": True}, {"kv_heads": 1}]
 
 
 @torch.no_grad()
@@ -50,7 +51,7 @@ def silence(model: torch.nn.Module, kept: Kept) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_masked_equals_sliced(shape: dict[str, int]) -> None:
+def test_masked_equals_sliced(shape: dict[str, Any]) -> None:
     kept = some_kept(shape["kv_heads"])
     masked = make_model(**shape)
     silence(masked, kept)
@@ -60,7 +61,7 @@ def test_masked_equals_sliced(shape: dict[str, int]) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_pruning_nothing_changes_nothing(shape: dict[str, int]) -> None:
+def test_pruning_nothing_changes_nothing(shape: dict[str, Any]) -> None:
     dense = make_model(**shape)
     expected = logits(dense)
     left = prune(dense, shape_of(dense).keep_all())

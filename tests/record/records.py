@@ -175,7 +175,7 @@ def scored(
     ]
     ingredients = {"artifact": made.key, "task": {"name": name}, "data": data, "engine": engine}
     evidence = Evidence(items=dict.fromkeys(variants, bits))
-    return measure(made, task, metrics, **{"evidence": evidence, "ingredients": ingredients} | changes)
+    return measure(made, task, metrics, **dict[str, Any](evidence=evidence, ingredients=ingredients) | changes)
 
 
 def windowed(
@@ -203,4 +203,4 @@ def windowed(
     windows = Windows(nll=[targets * loss for loss in losses], targets=[targets] * n)
     ingredients = {"artifact": made.key, "task": {"name": name}, "data": data, "engine": engine}
     evidence = Evidence(windows=windows)
-    return measure(made, task, [metric], **{"evidence": evidence, "ingredients": ingredients} | changes)
+    return measure(made, task, [metric], **dict[str, Any](evidence=evidence, ingredients=ingredients) | changes)

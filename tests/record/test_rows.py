@@ -29,7 +29,7 @@ def progress_label(made: ArtifactRecord) -> str:
         preset=made.preset,
         config={},
         recovery={"name": made.recovery} if made.recovery != "none" else None,
-        target={"basis": name, "value": float(value)} if name else None,  # type: ignore[arg-type]
+        target={"basis": name, "value": float(value)} if name else None,
         seed=made.seed,
         dtype="float32",
         device="cpu",

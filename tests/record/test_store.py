@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bench.data.files import replacing
 from bench.errors import LeanboardError, RecordError, UsageError
 from bench.record.schema import MeasureRecord, Metric
-from bench.record.store import ABSENT, Store, differences, render, safe_name
+from bench.record.store import ABSENT, AnyRecord, Store, differences, render, safe_name
 from tests.record.records import accuracy, artifact, failed, measure, perplexity, speed
 
 quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -267,7 +267,7 @@ def test_why_looks_through_to_the_checkpoints(store: Store) -> None:
 
 def test_all_kinds_of_records_come_back(store: Store) -> None:
     made = artifact()
-    written = [made, speed(made, 1.2), failed(made, "piqa@0shot")]
+    written: list[AnyRecord] = [made, speed(made, 1.2), failed(made, "piqa@0shot")]
     for record in written:
         store.write(record)
     records, problems = store.read_all()

@@ -33,8 +33,8 @@ def cells(
     accuracies: tuple[float, float] = (0.5, 0.4),
     limit: int = 20,
     removed: float = 0.2,
-    **who: object,
-) -> list[AnyRecord]:
+    **who: Any,
+) -> list[Any]:
     """Everything that is measured on one checkpoint."""
     if method == "dense":
         who, removed, ratio = {"target": "none"} | who, 0.0, 1.0
@@ -70,7 +70,7 @@ def five_hundred() -> list[AnyRecord]:
         records += [*dense, *evidence(dense[0], 0.0)]
         for i, method in enumerate(METHODS):
             for removed in (0.2, 0.3, 0.4):
-                who = {"target": f"params={removed}", "removed": removed, "model": model}
+                who: dict[str, Any] = {"target": f"params={removed}", "removed": removed, "model": model}
                 made = cells(method, 13.0 + i + 40 * removed, ratio=1 + removed, **who)
                 records += [*made, *evidence(made[0], 0.1 * i + removed)]
     return records
@@ -160,14 +160,14 @@ PPL = "wikitext2.ppl_token@128/limit64"
 KNOWN = known({PPL: 20.0})
 
 
-def dense(ppl: float = 20.0, **who: object) -> list[AnyRecord]:
+def dense(ppl: float = 20.0, **who: Any) -> list[Any]:
     """A dense run that gives the known perplexity (or another)."""
-    made = artifact("dense", **{"preset": "default", "target": "none", "removed": 0.0} | who)
+    made = artifact("dense", **dict[str, Any](preset="default", target="none", removed=0.0) | who)
     losses = np.array(text_losses())
     return [made, windowed(made, "wikitext2@128/limit64", list(losses - losses.mean() + np.log(ppl)))]
 
 
-def row(method: str, shift: float, *, share: float | None = None, seed: int = 0, **who: object) -> list[AnyRecord]:
+def row(method: str, shift: float, *, share: float | None = None, seed: int = 0, **who: Any) -> list[Any]:
     """A checkpoint whose losses are `shift` nats above the dense model's, and perhaps its answers to piqa."""
     made = artifact(method, seed=seed, **who)
     noise = sum(map(ord, method)) + 1000 * seed

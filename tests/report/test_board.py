@@ -1,4 +1,5 @@
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -104,7 +105,10 @@ TRIO = TaskGroup(name="trio", kind="group", description="three tasks", members=M
 @given(st.sets(st.tuples(st.sampled_from("abc"), st.sampled_from(["0shot", "0shot/limit20", "5shot"]))))
 def test_a_mean_exists_exactly_where_every_member_has_that_protocol(present: set[tuple[str, str]]) -> None:
     made = artifact()
-    records = [made, *(accuracy(made, f"{task}@{suffix}", 0.5, ("acc", "acc_norm")) for task, suffix in present)]
+    records: list[Any] = [
+        made,
+        *(accuracy(made, f"{task}@{suffix}", 0.5, ("acc", "acc_norm")) for task, suffix in present),
+    ]
     [row] = build(records, [TRIO]).rows
     for suffix in ("0shot", "0shot/limit20", "5shot"):
         has = {task for task, other in present if other == suffix}
@@ -126,7 +130,7 @@ def test_a_mean_exists_exactly_where_every_member_has_that_protocol(present: set
     )
 )
 def test_differing_protocols_never_share_a_column(measured: list[tuple[str, str, str, float]]) -> None:
-    records = [artifact("random"), artifact("saap")]
+    records: list[Any] = [artifact("random"), artifact("saap")]
     by_name = {record.method: record for record in records}
     for method, task, protocol, value in measured:
         records.append(perplexity(by_name[method], value, f"{task}@{protocol}"))
@@ -174,7 +178,7 @@ def test_a_failure_before_any_success_does_not_spoil_the_column() -> None:
 
 
 def test_seeds_are_averaged_and_failed_seeds_named() -> None:
-    records = []
+    records: list[Any] = []
     for seed, value in enumerate((10.0, 12.0, 14.0)):
         made = artifact("random", seed=seed, removed=0.2 + seed / 1000)
         records += [made, perplexity(made, value)]
@@ -191,7 +195,8 @@ def test_the_newest_measurement_wins_and_older_ones_are_counted() -> None:
     made = artifact()
     old = perplexity(made, 10.0, version=1, created="2026-01-01T00:00:00.000+00:00")
     new = perplexity(made, 11.0, version=2, created="2026-02-01T00:00:00.000+00:00")
-    for records in ([made, old, new], [new, old, made]):
+    orders: list[list[Any]] = [[made, old, new], [new, old, made]]
+    for records in orders:
         board = build(records, [])
         assert board.rows[0].value(PPL) == 11.0
         assert any("1 older record not shown" in note for note in board.notes)

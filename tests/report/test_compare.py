@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from tests.suites import leanboard
 PPL, PIQA = "wikitext2.ppl_token@128/limit64", "piqa.acc@0shot"
 
 
-def checkpoint(method: str, shift: float, share: float, *, seed: int = 0, **who: object) -> list[AnyRecord]:
+def checkpoint(method: str, shift: float, share: float, *, seed: int = 0, **who: Any) -> list[AnyRecord]:
     made = artifact(method, **who)
     return [
         made,
@@ -93,7 +94,7 @@ def test_two_trees_are_compared_row_by_row(tmp_path: Path) -> None:
 
 
 def test_a_row_goes_by_any_part_of_its_name_that_tells_it_apart(tmp_path: Path) -> None:
-    records = [
+    records: list[Any] = [
         artifact("saap"),
         artifact("saap", recovery="lora"),
         artifact("saap", target="params=0.5"),

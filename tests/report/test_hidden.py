@@ -1,5 +1,7 @@
 """What a board does not show: superseded and stale records, hidden and never lost."""
 
+from typing import Any
+
 from bench.report.build import build
 from bench.report.hidden import hidden
 from tests.record.records import artifact, failed_artifact, perplexity, windowed
@@ -26,7 +28,7 @@ def test_an_older_engine_is_stale_and_its_number_hidden() -> None:
     a, b = artifact("saap"), artifact("random")
     old = windowed(a, TASK, text_losses(), engine="perplexity/1")
     new = windowed(b, TASK, text_losses(), engine="perplexity/2")
-    records = [a, b, old, new]
+    records: list[Any] = [a, b, old, new]
     board = build(records, [])
     [stale] = [row for row in board.rows if row.identity.method == "saap"]
     assert stale.cells[PPL].value is None

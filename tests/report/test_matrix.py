@@ -1,5 +1,7 @@
 """The recovery matrix: criterion and recovery apart."""
 
+from typing import Any
+
 from bench.report.build import build
 from bench.report.markdown import markdown
 from bench.report.matrix import matrix_of
@@ -41,7 +43,7 @@ def test_a_line_for_what_was_measured_with_and_without_recovery() -> None:
 
 
 def test_what_a_recovery_changes_is_paired_by_window() -> None:
-    records = []
+    records: list[Any] = []
     for method in ("random", "saap"):
         for recovery, shift in (("none", 0.0), ("lora", -0.5)):
             made = artifact(method, recovery=recovery)

@@ -1,5 +1,7 @@
 """Each row against its controls."""
 
+from typing import Any
+
 import pytest
 
 from bench.record.schema import Cost
@@ -9,7 +11,7 @@ from tests.record.records import accuracy, artifact, perplexity
 from tests.report.boards import PAIR
 
 
-def measured(method: str, nll: list[float], bits: str, **who: object) -> list[AnyRecord]:
+def measured(method: str, nll: list[float], bits: str, **who: Any) -> list[AnyRecord]:
     made = artifact(method, **who)
     windows = {"windows": {"nll": nll, "targets": [10] * len(nll)}}
     return [

@@ -204,7 +204,7 @@ def test_errors_are_drawn_from_intervals_and_standard_errors() -> None:
 
 
 def test_a_mean_is_plotted_in_percent_where_there_is_no_perplexity() -> None:
-    records = []
+    records: list[Any] = []
     for method, value, removed in (("dense", 0.6, 0.0), ("random", 0.4, 0.2), ("random", 0.3, 0.3)):
         made = artifact(method, target="none" if method == "dense" else f"params={removed}", removed=removed)
         records += [
@@ -234,7 +234,8 @@ def test_what_is_kept_of_the_dense_quality_size_by_size() -> None:
 
 
 def test_the_protocols_above_a_heat_map_stay_in_their_columns() -> None:
-    records, tasks = [], ("hellaswag", "winogrande", "arc_challenge", "openbookqa")
+    records: list[Any] = []
+    tasks = ("hellaswag", "winogrande", "arc_challenge", "openbookqa")
     for method, value, removed in (("dense", 0.6, 0.0), ("random", 0.4, 0.2)):
         made = artifact(method, target="none" if method == "dense" else f"params={removed}", removed=removed)
         records += [

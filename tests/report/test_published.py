@@ -1,6 +1,7 @@
 """Published numbers: read with one clear sentence, set beside ours where the protocols match."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -107,7 +108,7 @@ def test_what_differs_in_a_protocol_is_named(theirs: str, ours: str, text: str) 
 
 def test_the_cell_names_the_field_that_differs(tmp_path: Path) -> None:
     made = artifact("saap")
-    records = [made, perplexity(made, 30.0, "wikitext2@128")]
+    records: list[Any] = [made, perplexity(made, 30.0, "wikitext2@128")]
     written(tmp_path, FILE.replace("VALUES", "{ppl_2048: 30.0}"))
     board = build(records, [], mine(tmp_path))
     [found] = board.published

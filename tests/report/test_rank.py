@@ -1,5 +1,7 @@
 """Ranks: among whom, with which ties, and why a row has none."""
 
+from typing import Any
+
 import pytest
 
 from bench.record.schema import Cost
@@ -46,7 +48,7 @@ def test_point_values_do_not_decide() -> None:
 
 
 @pytest.mark.parametrize("who", [{"target": "params=0.5", "removed": 0.5}, {"recovery": "lora"}, {"model": "other"}])
-def test_only_the_same_model_size_and_recovery_are_compared(who: dict[str, object]) -> None:
+def test_only_the_same_model_size_and_recovery_are_compared(who: dict[str, Any]) -> None:
     board = build([*dense(), *row("saap", 0.2), *row("random", 1.0), *row("trawl", 0.1, **who)], [], KNOWN)
     assert standing(board, "saap").text == "1"
     assert standing(board, "random").text == "2"

@@ -122,9 +122,10 @@ def test_nothing_to_show_is_said() -> None:
 def test_the_terminal_table_fits_120_columns_and_takes_names_as_they_are() -> None:
     lost = failed_artifact("[red]bad[/red]")
     cut_short = failed(lost, "wikitext2@2048/limit4", "skipped", "artifact_failed")
-    console = Console(width=120, file=io.StringIO(), force_terminal=False)
+    file = io.StringIO()
+    console = Console(width=120, file=file, force_terminal=False)
     print_table(build([*smollm(), lost, cut_short], [PAIR]), console)
-    text = console.file.getvalue()
+    text = file.getvalue()
     assert max(map(len, text.splitlines())) <= 120
     assert "[red]bad[/red]" in text
     assert "llm_pruner + lora" in text
@@ -136,9 +137,10 @@ def test_the_terminal_table_fits_120_columns_and_takes_names_as_they_are() -> No
 
 @pytest.mark.parametrize("width", [60, 80, 100, 140])
 def test_a_narrow_terminal_gets_fewer_columns_and_whole_names(width: int) -> None:
-    console = Console(width=width, file=io.StringIO(), force_terminal=False)
+    file = io.StringIO()
+    console = Console(width=width, file=file, force_terminal=False)
     print_table(build(smollm(), [PAIR]), console)
-    text = console.file.getvalue()
+    text = file.getvalue()
     assert max(map(len, text.splitlines())) <= width
     for whole in ("method", "status", "llm_pruner + lora", "magnitude", "removed", "32.00 ± 0.40"):
         assert whole in text
@@ -239,9 +241,10 @@ def test_csv_names_rank_group_ties_and_reason() -> None:
 
 
 def test_the_terminal_shows_ranks_too() -> None:
-    console = Console(width=140, file=io.StringIO(), force_terminal=False)
+    file = io.StringIO()
+    console = Console(width=140, file=file, force_terminal=False)
     print_table(ranked(), console)
-    text = console.file.getvalue()
+    text = file.getvalue()
     assert "rank" in text
     assert "1–2" in text
     assert "not ranked" not in text

@@ -1,6 +1,7 @@
 """What an attendant makes of the memory that it sees."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ def test_memory_counts_that_is_there_at_two_looks(seen: list[int], over: bool, m
     looks = iter(seen)
     monkeypatch.setattr(attendant, "_resident", lambda processes: next(looks))
     monkeypatch.setattr(attendant, "_family", lambda pid: [])
-    mine = object.__new__(Attendant)
+    mine: Any = object.__new__(Attendant)
     mine.limits, mine.verdict, mine.in_flight, mine.peak = Limits(memory=10), None, None, 0
     mine._process = SimpleNamespace(pid=1, returncode=None, poll=lambda: None)
     mine._listed, mine._processes, mine._seen = 0.0, [], 0

@@ -91,10 +91,10 @@ def test_what_no_node_has_room_for_is_said_and_not_waited_for(job: Job) -> None:
 def test_what_another_run_is_at_is_left_to_it(job: Job) -> None:
     told: list[Any] = []
     with ExitStack() as locks:
-        assert _locked(job, locks, told.append) == job
+        assert _locked(job, Store(job.results), locks, told.append) == job
     other = holder(job.results, job.cells[0].key, 600)
     with ExitStack() as locks:
-        left = _locked(job, locks, told.append)
+        left = _locked(job, Store(job.results), locks, told.append)
     assert left is not None
     assert left.cells == []
     assert told == [{"event": "wait", "key": job.cells[0].key}]

@@ -3,11 +3,11 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import yaml
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from bench import task
 from bench.cli.common import app
@@ -122,11 +122,11 @@ def test_a_value_that_its_evidence_does_not_give_is_found(board: Path) -> None:
 
 
 def test_a_metric_that_no_kind_has_is_refused_where_it_is_measured(new_kind: None, tiny_mha: Path) -> None:
-    [answers] = [task.Task(spec, "0shot") for spec in load_tasks().values() if spec.name == "answers"]
+    [answers] = [task.Task(cast(Any, spec), "0shot") for spec in load_tasks().values() if spec.name == "answers"]
     with pytest.raises(
         LeanboardError, match=r"answers.bpb@0shot is measured in 'bits/byte' \(lower\), and bench.record"
     ):
-        measure(answers, Subject(tiny_mha), None)  # type: ignore[arg-type]
+        measure(answers, Subject(tiny_mha), None)
 
 
 def test_a_kind_of_task_that_is_not_known_is_one_sentence() -> None:

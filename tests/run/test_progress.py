@@ -1,6 +1,7 @@
 """The progress display counts what happens and learns how long things take."""
 
 import io
+from collections.abc import Set
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +19,7 @@ def plan(finished: set[str], past: dict[str, float]) -> Any:
     return SimpleNamespace(jobs=[job], finished=finished, estimates={"a": SimpleNamespace(seconds=seconds)})
 
 
-def display(finished: set[str] = frozenset(), past: dict[str, float] | None = None, workers: int = 1) -> Progress:
+def display(finished: Set[str] = frozenset(), past: dict[str, float] | None = None, workers: int = 1) -> Progress:
     return Progress(Console(file=io.StringIO(), width=120), plan(set(finished), past or {}), workers)
 
 
@@ -27,9 +28,10 @@ def done(key: str, status: str = "ok", seconds: float = 1.0) -> dict[str, Any]:
 
 
 def text(progress: Progress) -> str:
-    console = Console(file=io.StringIO(), width=120)
+    file = io.StringIO()
+    console = Console(file=file, width=120)
     console.print(progress._render())
-    return console.file.getvalue()
+    return file.getvalue()
 
 
 def test_cells_done_cached_and_failed_are_counted() -> None:

@@ -33,7 +33,7 @@ MIB = 2**20
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
-    found = {}
+    found: dict[Any, Any] = {}
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "pt") as opened:
             found |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118

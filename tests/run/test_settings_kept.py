@@ -1,6 +1,7 @@
 """What a method changes of the process around it does not reach what is measured there afterwards."""
 
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from bench.run.compress import _check_no_global_hooks, seeded
 
 
 def state() -> list[object]:
+    numpy_state: Any = np.random.get_state()
     return [
         random.getstate(),
-        np.random.get_state()[1].tolist(),
+        numpy_state[1].tolist(),
         torch.get_rng_state().tolist(),
         torch.get_num_threads(),
         torch.get_default_dtype(),

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from bench.paths import artifact_path
 from bench.record.store import Store
-from bench.run.worker import artifact_path
 from bench.serve.find import Found, find_row
 from tests.artefacts import make
 from tests.record.records import artifact, measure, perplexity

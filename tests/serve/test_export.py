@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from bench.errors import DataError, UsageError
+from bench.model import checkpoint
 from bench.model.checkpoint import load_checkpoint, read_manifest
 from bench.serve import export as module
 from bench.serve.card import write_card
@@ -105,7 +106,7 @@ def test_nothing_is_overwritten_and_nothing_half_is_left(tmp_path: Path, monkeyp
 def test_code_that_is_not_what_was_measured_is_noticed(
     before: str, after: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found, save = row(tmp_path, "factored"), module.save_checkpoint
+    found, save = row(tmp_path, "factored"), checkpoint.save_checkpoint
 
     def spoil(folder: Path, *args: object, **kwargs: object) -> object:
         manifest = save(folder, *args, **kwargs)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_command_line_of_lm_eval(folder: Path, tmp_path: Path) -> None:
     task = write_task(tmp_path)
-    command = [
+    command: list[Any] = [
         sys.executable,
         "-m",
         "lm_eval",

@@ -49,4 +49,4 @@ def test_a_task_is_measured(folder: Path) -> None:
     values = {metric.id: metric.value for metric in got.metrics}
     assert values["generate.tokens_per_s@vllm/b2/p8/n4"] > 0
     assert values["generate.cache_memory@vllm/b2/p8/n4"] == 2 * BLOCK * KV_HEADS * 2 * 32 * 4
-    assert len(got.evidence.samples["prefill"]) == task.spec.rounds
+    assert len(got.evidence.samples["prefill"]) == task.spec.model_dump()["rounds"]

@@ -42,7 +42,7 @@ def test_the_command_line_of_lm_eval(folder: Path, named: dict[str, str], tmp_pa
     task = write_task(tmp_path)
     settings = {"pretrained": folder, "kv_cache_memory_bytes": CACHE, **LIMITS}
     arguments = ",".join(f"{name}={value}" for name, value in settings.items())
-    command = [
+    command: list[Any] = [
         sys.executable,
         "-m",
         "lm_eval",
@@ -72,7 +72,7 @@ def server(folder: Path, named: dict[str, str], tmp_path: Path) -> Iterator[str]
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     options = ["--enforce-eager", "--dtype", "float32", "--max-model-len", "128", "--max-num-seqs", "2"]
-    command = [
+    command: list[Any] = [
         Path(sys.executable).with_name("vllm"),
         "serve",
         folder,

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -42,7 +43,7 @@ def test_prompts_are_the_same_each_time() -> None:
 @pytest.mark.parametrize("fixture", ["tiny_mha", "tiny_gqa"])
 def test_ids_are_those_of_transformers_generate(fixture: str, request: pytest.FixtureRequest) -> None:
     work = Workload(2, 9, 12)
-    backend = engine("hf").load(checkpoint(request.getfixturevalue(fixture)))
+    backend: Any = engine("hf").load(checkpoint(request.getfixturevalue(fixture)))
     made = Local(backend).generate(work)
     prompt = torch.tensor(work.prompts(backend.vocab))
     theirs = backend.model.generate(
@@ -59,7 +60,7 @@ def test_ids_are_those_of_transformers_generate(fixture: str, request: pytest.Fi
 
 
 def test_the_transformers_backend_tells_its_cache(tiny_gqa: Path) -> None:
-    backend = engine("hf").load(checkpoint(tiny_gqa))
+    backend: Any = engine("hf").load(checkpoint(tiny_gqa))
     assert backend.cached() == []
     Local(backend).generate(WORK)
     assert backend.cached() == [8, 8]

@@ -1,5 +1,7 @@
 """The interval of a speed-up, in simulated sessions whose truth is known."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ SESSIONS = 200
 ROUNDS = 6
 
 
-def session(random: np.random.Generator, drift: str, ratio: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def session(random: np.random.Generator, drift: str, ratio: float = 1.0) -> Any:
     """Seconds of the dense and the measured model, A-B-B-A, on a machine that drifts and now and then has a hiccup."""
     turns = np.arange(2 * ROUNDS)
     slower = {
