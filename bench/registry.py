@@ -132,7 +132,8 @@ def load_registry(plugins: Sequence[Path] = ()) -> Registry:
     for path in _children(METHODS):
         registry.add(path.stem, BUILT_IN, partial(_load_built_in, path.stem))
     named = [Path(p) for p in os.environ.get("LEANBOARD_PLUGINS", "").split(os.pathsep) if p]
-    for root in dict.fromkeys(path.resolve() for path in [*plugins, *named]):
+    once = {path.resolve(): path for path in [*named, *plugins]}  # errors name a path as the user wrote it
+    for root in once.values():
         for path in _plugins_at(root):
             registry.add(path.stem, str(path), partial(_load_file, path))
     for point in entry_points(group="leanboard.methods"):

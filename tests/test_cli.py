@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.record.keys import measure_key
+from bench.record.store import Store
 from tests.suites import leanboard, make_suite
 
 OLD_RECORDS = Path(__file__).parent / "data" / "old_records"
@@ -187,8 +189,14 @@ def test_gc_lists_what_no_board_shows_and_deletes_nothing(tmp_path: Path) -> Non
     shutil.copytree(OLD_RECORDS, tmp_path / "results")
     assert leanboard(tmp_path, "gc").stdout == "all 4 records are shown\n"
     [path] = (tmp_path / "results").rglob("wikitext2*.json")
-    newer = path.read_text().replace('"perplexity/1"', '"perplexity/2"').replace("aeff9960799fbe21", "0" * 16)
-    path.with_name(f"wikitext2.{'0' * 16}.json").write_text(newer.replace("2026-11-23", "2026-11-24"))
+    store = Store(tmp_path / "results")
+    [old] = [record for record in store.read_all()[0] if "wikitext2" in str(getattr(record, "task", ""))]
+    ingredients = old.ingredients | {"engine": "perplexity/2"}
+    provenance = old.provenance.model_copy(
+        update={"created": old.provenance.created.replace("2026-11-23", "2026-11-24")}
+    )
+    newer = {"ingredients": ingredients, "key": measure_key(ingredients), "former_key": None, "provenance": provenance}
+    store.write(old.model_copy(update=newer))
     rows = json.loads(leanboard(tmp_path, "gc", "--json").stdout)
     assert rows == [
         {

@@ -245,7 +245,7 @@ def _parse(path: Path) -> AnyRecord:
         data = from_json(raw, allow_inf_nan=False)
     except ValueError as error:
         raise RecordError(f"{path}: is not JSON, damaged or cut off: {_one_line(error)}") from error
-    if not isinstance(data, dict) or not isinstance(data.get("schema_version"), int):
+    if not isinstance(data, dict) or type(data.get("schema_version")) is not int:  # true is none
         raise RecordError(f"{path}: field 'schema_version' is missing; not a record of leanboard")
     twice = _duplicates(raw)
     if twice:

@@ -42,7 +42,7 @@ def test_by_key_its_start_a_measurement_and_a_file(results: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "sentence"),
     [
-        ("quick", r"'quick' names 4 rows \(tiny/magnitude/quick/none/params=0.2, .* say more"),
+        ("quick", r"'quick' names 4 rows \(tiny/magnitude/quick/none/params=0.2, .* give more words"),
         ("randm", "'randm' names no row"),
         ("random params=0.5", "names no row"),
         ("", "names no row"),
