@@ -99,7 +99,7 @@ def test_only_a_bos_of_the_tokenizers_own_is_taken() -> None:
     assert perplexity.token_ids(with_bos, "ab").tolist() == [1, 97, 98]
 
 
-def test_no_logits_of_a_whole_window_are_made() -> None:
+def test_no_logits_of_a_whole_window_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
 
     def head(hidden: torch.Tensor) -> torch.Tensor:
@@ -109,7 +109,8 @@ def test_no_logits_of_a_whole_window_are_made() -> None:
     def body(ids: torch.Tensor, use_cache: bool) -> SimpleNamespace:
         return SimpleNamespace(last_hidden_state=torch.randn(*ids.shape, 4))
 
-    model = SimpleNamespace(device="cpu", base_model=body, lm_head=head)
+    model = SimpleNamespace(device="cpu", base_model=body)
+    monkeypatch.setattr(perplexity, "head_of", lambda model: head)
     for batch, length in ((1, 2048), (16, 128), (2048, 2)):
         losses = perplexity.window_losses(model, torch.zeros(batch, length, dtype=torch.long))
         assert losses == pytest.approx([(length - 1) * math.log(11)] * batch, rel=1e-5)

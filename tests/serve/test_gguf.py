@@ -151,7 +151,10 @@ def test_a_tokenizer_that_is_not_known_is_left_out_and_told(tmp_path: Path) -> N
     tokenizer = make_tokenizer()
     tokenizer.backend_tokenizer.pre_tokenizer = type(tokenizer.backend_tokenizer.pre_tokenizer)(add_prefix_space=True)
     tokenizer.save_pretrained(tmp_path / "spm")
-    for folder, why in ((tmp_path / "spm", "is no byte-level BPE"), (tmp_path, "no tokenizer.json lies beside")):
+    for folder, why in (
+        (tmp_path / "spm", "is no byte-level BPE"),
+        (tmp_path, "no tokenizer.json lies with the checkpoint"),
+    ):
         (note,) = write_gguf(make_model(), folder, tmp_path / "model.gguf", "tiny")
         assert why in note
         fields, _ = read(tmp_path / "model.gguf")
