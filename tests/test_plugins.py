@@ -66,7 +66,7 @@ def test_a_folder_a_file_and_a_package_get_rows(tmp_path: Path) -> None:
     assert rows["dropped_in"]["presets"] == rows["installed"]["presets"] == "default, quick, paper"
     for name in ("dropped_in", "installed"):
         assert json.loads(run("methods", name, "--json").stdout)["card"].startswith(f"# {name.replace('_', ' ')}")
-    done = run("run", "suite.yaml")
+    done = run("run", "suite.yaml", "--executor", "inline")
     assert done.returncode == 0, done.stderr
     with (tmp_path / "results" / "leaderboard.csv").open() as file:
         board = {row["method"]: row for row in csv.DictReader(file)}

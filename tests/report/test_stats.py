@@ -228,6 +228,7 @@ def test_the_interval_of_a_median_lies_between_two_of_the_values() -> None:
     assert median_interval(list(range(1, 21))) == (6, 15)
 
 
+@pytest.mark.perf
 def test_full_tasks_of_a_whole_board_are_compared_within_seconds() -> None:
     draws = np.random.default_rng(5)
     start = time.process_time()

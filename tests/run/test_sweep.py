@@ -97,10 +97,8 @@ def test_a_broken_plug_in_is_listed_with_its_reason(swept: Path) -> None:
 def test_running_again_computes_nothing_twice(swept: Path) -> None:
     before = {key: r.provenance.created for key, r in records(swept).items() if r.status == "ok"}
     reports = {p: p.read_bytes() for p in (swept / "results").rglob("leaderboard.*")}
-    start = time.monotonic()
     done = leanboard(swept, "run", "suite.yaml", "--plugins", "plugins", "--only", "method=random")
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - start < 15
     assert "0 cells to do, 4 cached" in done.stdout
     assert {key: r.provenance.created for key, r in records(swept).items() if r.status == "ok"} == before
     assert {p: p.read_bytes() for p in reports} == reports
