@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 """The folder that `bench`, `methods` and `tasks` lie in: the checkout, or where a wheel was installed.
 
-What comes with Leanboard is found from here and not by import: a user's `methods.py` or `tasks.py` cannot hide it.
+What is built in is found from here and not by import: a user's `methods.py` or `tasks.py` cannot hide it.
 """
 METHODS, TASKS, SUITES = ROOT / "methods", ROOT / "tasks", ROOT / "tasks" / "suites"
 

@@ -76,7 +76,7 @@ class Suite(Strict):
 
 
 def load_suite(name_or_file: str) -> Suite:
-    """A suite by file or by the name of one that comes with Leanboard ('smollm').
+    """A suite by file or by the name of a built-in one ('smollm').
 
     Raises:
         UsageError: there is no such suite, or the file does not fit the schema.
@@ -86,7 +86,7 @@ def load_suite(name_or_file: str) -> Suite:
         known = {f.stem: f for f in SUITES.glob("*.yaml")}
         if file.suffix in (".yaml", ".yml") or file.parent != Path("."):
             stem = file.stem if file.stem in known else ""
-            hint = f"; the suite '{stem}' comes with Leanboard under that name" if stem else ""
+            hint = f"; the suite '{stem}' is built in under that name" if stem else ""
             raise UsageError(f"{file}: there is no such suite file{hint}")
         if name_or_file not in known:
             raise unknown("suite", name_or_file, known)

@@ -121,5 +121,5 @@ def test_evaluating_what_is_not_there(tiny_mha: Path) -> None:
         evaluate(tiny_mha, ["pica"])
     with pytest.raises(UsageError, match="limit: must be at least 1"):
         evaluate(tiny_mha, ["piqa"], limit=0)
-    with pytest.raises(UsageError, match=r"piqa/validation cannot be had: .*offline"):
+    with pytest.raises(UsageError, match=r"piqa/validation is not available: .*offline"):
         evaluate(tiny_mha, ["piqa"])

@@ -115,7 +115,7 @@ def test_a_failed_check_ends_with_exit_code_1(tmp_path: Path) -> None:
 
 
 def test_a_users_methods_and_tasks_hide_none_of_ours(tmp_path: Path) -> None:
-    """Neither from a script beside them nor from a run and its workers."""
+    """Neither from a script next to them nor from a run and its workers."""
     make_suite(tmp_path, methods=["random"], tasks=["size"])
     (tmp_path / "methods.py").write_text("MINE = 1\n")
     (tmp_path / "tasks").mkdir()

@@ -1,4 +1,4 @@
-"""Every suite and task that comes along builds: its methods, presets, recoveries and tasks exist and fit."""
+"""Every built-in suite and task builds: its methods, presets, recoveries and tasks exist and fit."""
 
 from pathlib import Path
 from typing import Any

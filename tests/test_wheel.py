@@ -1,4 +1,4 @@
-"""What is built is whole: a wheel in a bare environment finds all that comes along, and ranks as the checkout does."""
+"""What is built is whole: a wheel in a bare environment finds all that is built in, and ranks as the checkout does."""
 
 import json
 import os

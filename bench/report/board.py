@@ -76,11 +76,11 @@ class Headline:
     """The metrics that count on the board of a model.
 
     `metric` orders its rows and is the first to rank them (None where no quality was measured); `reason` says why.
-    `beside` are the other metric ids that count; `left_out` the accuracies on which the dense model has no signal.
+    `others` are the other metric ids that count; `left_out` the accuracies on which the dense model has no signal.
     """
 
     metric: str | None
-    beside: tuple[str, ...]
+    others: tuple[str, ...]
     left_out: tuple[Signal, ...]
     reason: str
 
@@ -183,7 +183,7 @@ class Board:
         about: dict[str, list[str]] = defaultdict(list)
         for row in self.of(model):
             lacking = [c.id for c in self.columns_of(model) if row.has_checkpoint and c.id in row.missing]
-            missing = [f"no {id_}, for want of {', '.join(row.missing[id_])}" for id_ in lacking]
+            missing = [f"no {id_}: it lacks {', '.join(row.missing[id_])}" for id_ in lacking]
             for note in [*row.notes, *missing]:
                 about[note].append(labels[row.identity])
         return dict(about)

@@ -93,7 +93,7 @@ def mean_of(board: Board, model: str) -> Column | None:
     """The mean that counts for `model`: the headline, else one over tasks with signal, else any that some row has."""
     headline, rows = board.headlines[model], board.of(model)
     means = [c for c in board.columns_of(model) if c.kind.over and any(row.value(c.id) is not None for row in rows)]
-    return min(means, key=lambda c: (c.id != headline.metric, c.id not in headline.beside), default=None)
+    return min(means, key=lambda c: (c.id != headline.metric, c.id not in headline.others), default=None)
 
 
 def grid(heads: Sequence[str], lines: Iterable[Sequence[str]], left: int = 1) -> list[str]:

@@ -66,9 +66,9 @@ def headline_of(
             counts = {id_: signal for id_, signal in sorted(signals.items()) if is_headline(id_, groups)}
             able = [id_ for id_, signal in counts.items() if signal.has_signal and counted[id_]]
             compared = {c.id for c in [*leading, *whole] if counted[c.id] >= min(2, len(rows))}
-            beside = sorted(compared - {metric})
+            others = sorted(compared - {metric})
             unable = tuple(signal for signal in counts.values() if signal.has_signal is False)
-            return Headline(metric, (*beside, *able), unable, reason)
+            return Headline(metric, (*others, *able), unable, reason)
     return Headline(None, (), (), "no quality was measured")
 
 

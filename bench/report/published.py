@@ -123,7 +123,7 @@ class Published:
 
 
 def load_published(results: Path) -> list[Published]:
-    """Every published number that comes with Leanboard, and those under `results/published`, file by file.
+    """Every built-in published number, and those under `results/published`, file by file.
 
     Raises:
         UsageError: a file does not fit the schema; the sentence names it and the field.

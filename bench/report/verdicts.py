@@ -61,7 +61,7 @@ def ranks(board: Board, model: str) -> list[str]:
     rows = [row.identity for row in board.of(model)]
     metrics = [
         metric
-        for metric in (headline.metric, *headline.beside)
+        for metric in (headline.metric, *headline.others)
         if metric and any(s.is_ranked for row in rows for s in [board.standings[row].get(metric)] if s is not None)
     ]
     if not metrics:
@@ -129,7 +129,7 @@ def published(board: Board, model: str) -> list[str]:
     labels = board.labels(model)
     heads = ["row", "as published", "metric", "published", "ours", "Δ", "verdict", "source"]
     lines = [[escape(labels[c.row]) if c.row else "", *comparison_cells(c)] for c in mine]
-    return ["### Published numbers beside ours", "", *grid(heads, lines, left=3)]
+    return ["### Published numbers with ours", "", *grid(heads, lines, left=3)]
 
 
 def comparison_cells(c: Comparison) -> list[str]:

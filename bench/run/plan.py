@@ -160,7 +160,7 @@ def _choose_tasks(
             missing = ensure([ref for task in tasks for ref in task.spec.data()], offline=offline, on_progress=say)
             if not missing:
                 break
-            reasons += [f"{ref} cannot be had: {reason}" for ref, reason in missing.items()]
+            reasons += [f"{ref} is not available: {reason}" for ref, reason in missing.items()]
         else:
             raise UsageError(f"suite {suite.name}: data {reasons[0]}")
         if reasons:
@@ -175,7 +175,7 @@ def _choose_tasks(
 def _ensure_tasks(tasks: Sequence[Task], suite: Suite, offline: bool, say: Say) -> None:
     refs = sorted({ref for task in tasks for ref in task.spec.data()})
     for ref, reason in ensure(refs, offline=offline, on_progress=say).items():
-        raise UsageError(f"suite {suite.name}: data {ref} cannot be had: {reason}")
+        raise UsageError(f"suite {suite.name}: data {ref} is not available: {reason}")
 
 
 def _check(plan: Plan, suite: Suite) -> None:
@@ -194,7 +194,7 @@ def _names(tasks: Sequence[Task]) -> str:
 def _ensure_texts(entries: Sequence[PlanEntry], suite: Suite, offline: bool, say: Say) -> None:
     texts = [source for e in entries for source in (e.calibration, e.training) if source is not None]
     for ref, reason in ensure(sorted({t.data for t in texts}), offline=offline, on_progress=say).items():
-        raise UsageError(f"suite {suite.name}: text {ref} cannot be had: {reason}")
+        raise UsageError(f"suite {suite.name}: text {ref} is not available: {reason}")
 
 
 def _check_filters(only: Mapping[str, str]) -> None:

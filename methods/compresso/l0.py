@@ -19,10 +19,10 @@ from bench.method import Basis
 
 from .masks import Values
 
-Family = Literal["heads", "channels", "hidden"]
+MaskKind = Literal["heads", "channels", "hidden"]
 Ramp = Literal["linear", "cubic"]
 
-FAMILIES: tuple[Family, ...] = ("heads", "channels", "hidden")
+MASK_KINDS: tuple[MaskKind, ...] = ("heads", "channels", "hidden")
 EPSILON = 1e-6
 FINAL_SLOPE = 0.8
 
@@ -77,15 +77,15 @@ class Lagrangian:
 
 
 class Masks:
-    """Hard-concrete masks of the families that `means` names, each unit with a logit of its own; the others stay at 1.
+    """Hard-concrete masks of the kinds that `means` names, each unit with a logit of its own; the others stay at 1.
 
-    Logits start as normal numbers around the family's mean, `spread` wide. `shape` is that of the model.
+    Logits start as normal numbers around the kind's mean, `spread` wide. `shape` is that of the model.
     """
 
     def __init__(
         self,
         shape: Shape,
-        means: Mapping[Family, float],
+        means: Mapping[MaskKind, float],
         generator: torch.Generator,
         device: torch.device,
         *,
@@ -93,20 +93,20 @@ class Masks:
         law: HardConcrete = HardConcrete(),
     ) -> None:
         self.shape, self.device, self.law = shape, device, law
-        self.sizes: dict[Family, list[int]] = {
+        self.sizes: dict[MaskKind, list[int]] = {
             "heads": [block.kv_heads for block in shape.blocks],
             "channels": [block.channels for block in shape.blocks],
             "hidden": [shape.hidden],
         }
-        self.logits: dict[Family, nn.Parameter] = {}
-        for family, mean in means.items():
-            normal = torch.randn(sum(self.sizes[family]), generator=generator)
-            self.logits[family] = nn.Parameter((mean + spread * normal).to(device))
-        self.noise: dict[Family, torch.Tensor] = {}
+        self.logits: dict[MaskKind, nn.Parameter] = {}
+        for kind, mean in means.items():
+            normal = torch.randn(sum(self.sizes[kind]), generator=generator)
+            self.logits[kind] = nn.Parameter((mean + spread * normal).to(device))
+        self.noise: dict[MaskKind, torch.Tensor] = {}
 
     def draw(self) -> None:
         """New noise for `sampled`, from the CPU's global generator."""
-        self.noise = {family: torch.rand(len(logits)).to(self.device) for family, logits in self.logits.items()}
+        self.noise = {kind: torch.rand(len(logits)).to(self.device) for kind, logits in self.logits.items()}
 
     def sampled(self) -> Values:
         """The masks for the noise last drawn, differentiable by the logits."""
@@ -144,38 +144,38 @@ class Masks:
         return Kept(blocks, None if len(hidden) == self.shape.hidden else tuple(hidden))
 
     def values(self, kept: Kept) -> Values:
-        """The final masks: the final value where `kept` (all blocks), 0 elsewhere, 1 in families without masks."""
+        """The final masks: the final value where `kept` (all blocks), 0 elsewhere, 1 in kinds without masks."""
         order = sorted(kept.blocks)
-        units: dict[Family, list[tuple[int, ...]]] = {
+        units: dict[MaskKind, list[tuple[int, ...]]] = {
             "heads": [self.shape.kept_kv_heads(i, kept.blocks[i].heads) for i in order],
             "channels": [kept.blocks[i].channels for i in order],
             "hidden": [tuple(range(self.shape.hidden)) if kept.hidden is None else kept.hidden],
         }
-        final: dict[Family, torch.Tensor] = {}
-        for family, logits in self.logits.items():
+        final: dict[MaskKind, torch.Tensor] = {}
+        for kind, logits in self.logits.items():
             value = self.law.final(logits.detach())
-            final[family] = torch.zeros_like(value)
-            for start, chosen in zip(_starts(self.sizes[family]), units[family], strict=True):
+            final[kind] = torch.zeros_like(value)
+            for start, chosen in zip(_starts(self.sizes[kind]), units[kind], strict=True):
                 index = torch.tensor(chosen, device=self.device) + start
-                final[family][index] = value[index]
+                final[kind][index] = value[index]
         return self._values(final)
 
-    def _values(self, flat: Mapping[Family, torch.Tensor]) -> Values:
+    def _values(self, flat: Mapping[MaskKind, torch.Tensor]) -> Values:
         heads, channels, [hidden] = (
-            flat[family].split(self.sizes[family])
-            if family in flat
-            else [torch.ones(n, device=self.device) for n in self.sizes[family]]
-            for family in FAMILIES
+            flat[kind].split(self.sizes[kind])
+            if kind in flat
+            else [torch.ones(n, device=self.device) for n in self.sizes[kind]]
+            for kind in MASK_KINDS
         )
         return Values(tuple(heads), tuple(channels), hidden)
 
     def _expected(self) -> Shape:
         """The expected widths, scalars with gradients, as a `Shape`."""
-        widths: dict[Family, list[Any]] = {
-            family: [part.sum() for part in self.law.positive(self.logits[family]).split(sizes)]
-            if family in self.logits
+        widths: dict[MaskKind, list[Any]] = {
+            kind: [part.sum() for part in self.law.positive(self.logits[kind]).split(sizes)]
+            if kind in self.logits
             else list(sizes)
-            for family, sizes in self.sizes.items()
+            for kind, sizes in self.sizes.items()
         }
         blocks = tuple(
             BlockShape(kv_heads * (dense.heads // dense.kv_heads), kv_heads, channels)
@@ -183,12 +183,12 @@ class Masks:
         )
         return replace(self.shape, hidden=widths["hidden"][0], blocks=blocks)
 
-    def _largest(self, family: Family, shift: float, at_least: int) -> list[list[int]]:
+    def _largest(self, kind: MaskKind, shift: float, at_least: int) -> list[list[int]]:
         """The units kept of each module, ascending; of equal logits the later ones."""
-        if family not in self.logits:
-            return [list(range(n)) for n in self.sizes[family]]
+        if kind not in self.logits:
+            return [list(range(n)) for n in self.sizes[kind]]
         chosen = []
-        for logits in self.logits[family].detach().split(self.sizes[family]):
+        for logits in self.logits[kind].detach().split(self.sizes[kind]):
             removed = round(len(logits) - float(self.law.positive(logits + shift).sum()))
             removed = max(0, min(removed, len(logits) - at_least))
             chosen.append(sorted(logits.argsort(stable=True)[removed:].tolist()))

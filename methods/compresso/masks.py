@@ -1,7 +1,7 @@
 """Masks on the groups of a decoder: applied in its forward pass, and made real by slicing.
 
-Three families (Compresso, arXiv 2310.05015, §3.2): one mask for each key/value head, which the query heads that read it
-share (in plain multi-head attention each head has its own), one for each MLP channel, one for each hidden dimension.
+Three kinds of masks (Compresso, arXiv 2310.05015, §3.2): one mask for each key/value head, which the query heads that
+read it share (in plain multi-head attention each has its own), one for each MLP channel, one for each hidden dimension.
 A head's mask multiplies its attention output before the output projection, a channel's both gate and up, a hidden
 dimension's the embedding and what attention and MLP add. A hidden dimension whose mask is 0 is 0 all through the
 network, while the norms go on averaging over all dimensions.

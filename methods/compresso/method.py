@@ -57,7 +57,7 @@ def masks_for(model: PreTrainedModel, ctx: Context, config: CompressoConfig) -> 
     means = {"heads": config.init_heads, "channels": config.init_channels, "hidden": config.init_hidden}
     return Masks(
         shape_of(model),
-        {family: means[family] for family in config.masks},
+        {kind: means[kind] for kind in config.masks},
         ctx.generator("compresso: masks"),
         ctx.device,
         spread=config.init_spread,

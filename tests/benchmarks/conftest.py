@@ -1,4 +1,4 @@
-"""A table after the run: what the benchmarks found, beside what they must reach."""
+"""A table after the run: what the benchmarks found, and what they must reach."""
 
 from typing import Any
 

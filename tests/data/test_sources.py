@@ -119,7 +119,7 @@ def test_what_cannot_be_had_comes_back_with_its_reason() -> None:
     assert set(missing) == {"wikitext2_raw/test", "my_text/train"}
     assert "hub does not answer" in missing["wikitext2_raw/test"]
     assert "unknown data 'my_text/train'" in missing["my_text/train"]
-    with pytest.raises(UsageError, match="wikitext2_raw/test cannot be had"):
+    with pytest.raises(UsageError, match="wikitext2_raw/test is not available"):
         fetch(["wikitext2_raw/test"], offline=False)
 
 

@@ -168,7 +168,7 @@ def test_a_biased_llama_is_counted() -> None:
 
 @pytest.mark.slow
 def test_strangers_load_what_was_saved(tmp_path: Path) -> None:
-    """Hidden dimensions and blocks gone, and factors: with the model file beside the weights, without Leanboard."""
+    """Hidden dimensions and blocks gone, and factors: with the model file with the weights, without Leanboard."""
     expected, orders = {}, []
     for name in MODELS:
         factored = make(name)

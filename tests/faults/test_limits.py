@@ -127,7 +127,7 @@ def test_what_the_kernel_kills_for_memory_is_out_of_memory_with_its_peak(
     assert (eats.status, eats.error.code) == ("oom", "killed_for_memory")
     assert 0.4 * GB < eats.error.peak_memory_bytes < 1.3 * GB
     assert {r.status for r in records if r.method == "dense"} == {"ok"}
-    tally("worker killed by the kernel for want of memory", 1, "its cell ends as oom, with its peak")
+    tally("worker killed by the kernel, out of memory", 1, "its cell ends as oom, with its peak")
 
 
 @pytest.mark.parametrize(

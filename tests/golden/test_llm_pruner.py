@@ -1,7 +1,7 @@
 """LLM-Pruner against golden values: those of the published code where they are at hand, and a small file of our own.
 
 The first need a folder with `llm_pruner/cases.json` and its checkpoint, named by `LEANBOARD_GOLDEN` or found as
-`golden` in a folder beside the checkout. Ours, `llm_pruner.json`, was written by this code when it agreed with the
+`golden` in a folder next to the checkout. Ours, `llm_pruner.json`, was written by this code when it agreed with the
 first (run this file as a module to write it anew); it also covers what the first do not.
 """
 

@@ -121,12 +121,12 @@ def test_without_a_target_the_published_rule_decides_or_what_is_missing_is_made_
     assert kept_of(far) == masks.kept()
 
 
-@pytest.mark.parametrize("families", [("channels",), ("heads", "channels"), ("hidden", "channels")])
-def test_only_what_is_masked_goes(families):
-    model = compress(make_model(channels=256), masks=families)
+@pytest.mark.parametrize("kinds", [("channels",), ("heads", "channels"), ("hidden", "channels")])
+def test_only_what_is_masked_goes(kinds):
+    model = compress(make_model(channels=256), masks=kinds)
     after = shape_of(model)
-    assert (after.hidden < 64) == ("hidden" in families)
-    assert (sum(b.heads for b in after.blocks) < 16) <= ("heads" in families)
+    assert (after.hidden < 64) == ("hidden" in kinds)
+    assert (sum(b.heads for b in after.blocks) < 16) <= ("heads" in kinds)
     assert all(b.channels < 256 for b in after.blocks)
 
 

@@ -151,7 +151,7 @@ def test_toy_training_ends_at_the_sparsity_and_keeps_what_matters():
     sparsity, masks = 0.3, make_masks()
     lagrangian = Lagrangian(sparsity, 400, "linear", CPU)
     unused, kept_at, reached = nn.Linear(1, 1), [], []
-    weight = {family: torch.full((sum(sizes),), 0.01) for family, sizes in masks.sizes.items()}
+    weight = {kind: torch.full((sum(sizes),), 0.01) for kind, sizes in masks.sizes.items()}
     for part in weight["channels"].split(masks.sizes["channels"]):
         part[:64] = 1.0
 

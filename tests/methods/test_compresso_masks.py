@@ -36,12 +36,12 @@ def model(request):
     return model
 
 
-def soft_values(model, *, families=("heads", "channels", "hidden"), seed=0):
+def soft_values(model, *, kinds=("heads", "channels", "hidden"), seed=0):
     """Soft masks in (0, 1], some of them 0, never all of a module."""
     generator = torch.Generator().manual_seed(seed)
 
-    def mask(family, n, zeros):
-        if family not in families:
+    def mask(kind, n, zeros):
+        if kind not in kinds:
             return torch.ones(n)
         value = 0.2 + 0.8 * torch.rand(n, generator=generator)
         value[torch.randperm(n, generator=generator)[:zeros]] = 0
@@ -88,10 +88,10 @@ def hooks_in(model):
 
 
 @pytest.mark.parametrize(
-    "families", [("heads",), ("channels",), ("hidden",), ("heads", "channels", "hidden")], ids="-".join
+    "kinds", [("heads",), ("channels",), ("hidden",), ("heads", "channels", "hidden")], ids="-".join
 )
-def test_masked_logits_are_those_of_the_formula_and_of_the_sliced_model(model, families, tmp_path):
-    values, ids, dense = soft_values(model, families=families), token_ids(2, 12), shape_of(model)
+def test_masked_logits_are_those_of_the_formula_and_of_the_sliced_model(model, kinds, tmp_path):
+    values, ids, dense = soft_values(model, kinds=kinds), token_ids(2, 12), shape_of(model)
     plain = model(ids).logits
     with masked(model, lambda: values):
         logits = model(ids).logits
@@ -103,10 +103,10 @@ def test_masked_logits_are_those_of_the_formula_and_of_the_sliced_model(model, f
     torch.testing.assert_close(sliced(ids).logits, logits, atol=1e-4, rtol=0)
     after = shape_of(sliced)
     for i, (old, new) in enumerate(zip(dense.blocks, after.blocks, strict=True)):
-        gone = i % 2 if "heads" in families else 0
+        gone = i % 2 if "heads" in kinds else 0
         assert (new.kv_heads, new.heads) == (old.kv_heads - gone, (old.kv_heads - gone) * old.heads // old.kv_heads)
-        assert new.channels == 96 - (10 + i if "channels" in families else 0)
-    assert after.hidden == (HIDDEN_KEPT if "hidden" in families else 64)
+        assert new.channels == 96 - (10 + i if "channels" in kinds else 0)
+    assert after.hidden == (HIDDEN_KEPT if "hidden" in kinds else 64)
     assert after.params() == sum(p.numel() for p in sliced.parameters())
     sliced.save_pretrained(tmp_path)
     again = type(sliced).from_pretrained(tmp_path).eval()
@@ -181,7 +181,7 @@ def test_gradients_reach_every_mask():
 
 def test_a_module_without_any_mask_left_is_a_clear_error():
     model = make_model().requires_grad_(False)
-    values = soft_values(model, families=())
+    values = soft_values(model, kinds=())
     values.channels[2].zero_()
     with pytest.raises(MethodError, match="none of the MLP channels of layer 2 is kept"):
         fold(model, values)

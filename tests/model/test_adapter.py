@@ -1,4 +1,4 @@
-"""An adapter beside the merged weights: stock peft on the dense model and stock transformers give the same logits."""
+"""An adapter with the merged weights: stock peft on the dense model and stock transformers give the same logits."""
 
 import json
 from pathlib import Path

@@ -95,7 +95,7 @@ def test_a_complete_mean_with_signal_everywhere_is_the_headline() -> None:
     found = board({})
     assert found.headlines["tiny"].metric == "commonsense7.mean@0shot/limit200"
     assert found.headlines["tiny"].left_out == ()
-    assert PPL in found.headlines["tiny"].beside
+    assert PPL in found.headlines["tiny"].others
     standings = {row.method: found.standing(row) for row in found.standings}
     assert standings["saap"] is not None
     assert standings["saap"].text == "1–2"
@@ -107,10 +107,10 @@ def test_without_signal_on_some_tasks_the_others_and_perplexity_are_the_board() 
     headline = found.headlines["tiny"]
     mean = "commonsense7.signal_mean@0shot/limit200/arc_challenge+arc_easy+hellaswag+openbookqa+piqa"
     assert headline.metric == PPL
-    assert headline.beside[0] == mean
+    assert headline.others[0] == mean
     assert [signal.metric.split(".")[0] for signal in headline.left_out] == ["boolq", "winogrande"]
-    assert "boolq.acc@0shot/limit200" not in headline.beside
-    assert "piqa.acc@0shot/limit200" in headline.beside
+    assert "boolq.acc@0shot/limit200" not in headline.others
+    assert "piqa.acc@0shot/limit200" in headline.others
     [dense_row] = [row for row in found.rows if row.identity.method == "dense"]
     able = [task for task in SEVEN if task not in ("boolq", "winogrande")]
     values = [dense_row.value(f"{task}.acc@0shot/limit200") or 0 for task in able]
@@ -123,9 +123,9 @@ def test_without_signal_on_some_tasks_the_others_and_perplexity_are_the_board() 
 def test_a_perplexity_of_the_dense_model_alone_is_no_column_that_counts() -> None:
     records, whole = [*dense(), *row("saap", 0.2)], "wikitext2.ppl_token@2048"
     records.append(windowed(records[0], "wikitext2@2048", text_losses()))
-    assert whole not in build(records, []).headlines["tiny"].beside
+    assert whole not in build(records, []).headlines["tiny"].others
     records.append(windowed(next(r for r in records if r.method == "saap"), "wikitext2@2048", text_losses(0.2)))
-    assert whole in {*build(records, []).headlines["tiny"].beside, build(records, []).headlines["tiny"].metric}
+    assert whole in {*build(records, []).headlines["tiny"].others, build(records, []).headlines["tiny"].metric}
 
 
 def test_the_mean_over_tasks_with_signal_is_another_metric_for_another_selection() -> None:

@@ -1,4 +1,4 @@
-"""Published numbers: read with one clear sentence, set beside ours where the protocols match."""
+"""Published numbers: read with one clear sentence, compared with ours where the protocols match."""
 
 from pathlib import Path
 from typing import Any

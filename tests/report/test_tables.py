@@ -97,7 +97,7 @@ def test_markdown_says_what_stands_where() -> None:
     assert any("checkpoint on disk" in cell for cell in detail[0])
     assert against[0][5] == "wikitext2 loss (nats/token) ↓<br>2048/limit4"
     assert [row[4] for row in against[2:5]] == ["no recovery", "magnitude", "random"]
-    assert "- saap: no pair.mean@0shot/limit20, for want of hellaswag.acc_norm@0shot/limit20" in text
+    assert "- saap: no pair.mean@0shot/limit20: it lacks hellaswag.acc_norm@0shot/limit20" in text
     assert "- magnitude: worse than random (point estimate)" in text
     assert "n = 20: `pair.mean@0shot/limit20`" in text
     assert "No row is ranked: dense gate not known" in text

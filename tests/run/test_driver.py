@@ -22,7 +22,7 @@ class RayError(Exception):
 
 
 class OutOfMemoryError(RayError):
-    """What Ray raises when it ended a task for want of memory."""
+    """What Ray raises when a task ran out of memory."""
 
 
 class Cluster:

@@ -1,4 +1,4 @@
-"""What runs beside what on one machine: as many as asked for, as memory holds, and one on a GPU."""
+"""What runs at the same time on one machine: as many as asked for, as memory holds, and one on a GPU."""
 
 from dataclasses import dataclass
 from types import SimpleNamespace

@@ -182,7 +182,7 @@ def test_an_engine_that_is_not_installed_is_named(planned: Any, monkeypatch: pyt
 def test_data_that_cannot_be_had_is_named(planned: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_pack(root / "few", {CALIBRATION: passages()})
     monkeypatch.setenv("LEANBOARD_DATA", str(root / "few"))
-    with pytest.raises(UsageError, match=r"suite tiny: data .* cannot be had: .*offline"):
+    with pytest.raises(UsageError, match=r"suite tiny: data .* is not available: .*offline"):
         planned()
 
 

@@ -1,4 +1,4 @@
-"""A task for lm-eval that reads a file beside it: the perplexity of two short texts."""
+"""A task for lm-eval that reads a file next to it: the perplexity of two short texts."""
 
 import json
 from pathlib import Path

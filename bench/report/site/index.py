@@ -104,7 +104,7 @@ def band_of(row: Row) -> str:
 def _head(board: Board, model: str, column: Column) -> Head:
     title, protocol = title_of(column, column.id in board.smoke)
     headline = board.headlines[model]
-    counts = column.id == headline.metric or (column.id in headline.beside and not column.kind.is_share)
+    counts = column.id == headline.metric or (column.id in headline.others and not column.kind.is_share)
     view = "k" if counts or column.name in KEY else "a" if column.kind.is_quality else "m"
     signal = board.signals[model].get(column.id)
     better = {"lower": "lower is better", "higher": "higher is better"}.get(column.direction, "")
@@ -120,7 +120,7 @@ def _columns(board: Board, model: str) -> list[Column]:
     """The headline first, then the other perplexities and means that count, then the rest in the board's order."""
     headline = board.headlines[model]
     found = [c for c in board.columns_of(model) if any(c.id in row.cells for row in board.of(model))]
-    first = [c.id for c in found if not c.kind.is_share and c.id in headline.beside]
+    first = [c.id for c in found if not c.kind.is_share and c.id in headline.others]
     order = {id_: i for i, id_ in enumerate([headline.metric, *first])}
     return sorted(found, key=lambda column: order.get(column.id, len(order)))
 

@@ -85,7 +85,7 @@ def _scores(board: Board, row: Row, dense: Row | None, ranks: Mapping[str, str])
             continue
         reference = dense.value(column.id) if dense and dense is not row else None
         signal = board.signals[row.identity.model].get(column.id)
-        remark = f"for want of {', '.join(missing)}" if missing else ""
+        remark = f"lacks {', '.join(missing)}" if missing else ""
         if signal is not None and signal.has_signal is False:
             remark = signal.reason
         found.setdefault(column.kind.section, []).append(

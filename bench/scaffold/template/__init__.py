@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class TemplateConfig(SelectionConfig):
-    """Beside the fields of `SelectionConfig`; each field needs a default and a description."""
+    """Added to the fields of `SelectionConfig`; each field needs a default and a description."""
 
     norm: Literal["l1", "l2"] = Field("l2", description="norm of a column of the output projections")
 
