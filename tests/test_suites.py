@@ -30,6 +30,18 @@ def test_a_suite_builds(file: Path) -> None:
     assert "dense" in {item.name for item in suite.methods}, "speed-ups and changes need the dense row"
 
 
+def test_the_suites_of_7b_hold_every_method_by_its_paper() -> None:
+    llama, vicuna = load_suite("llama7b"), load_suite("vicuna7b")
+    assert llama.methods == vicuna.methods
+    assert llama.recoveries == vicuna.recoveries
+    built_in = {name for name, entry in load_registry().methods.items() if entry.origin == "built in"}
+    assert {item.name for item in llama.methods} == built_in
+    assert {item.name for item in load_suite("llama13b").methods} == built_in
+    assert all(item.preset.startswith("paper") for item in llama.methods if item.name != "dense")
+    published = resolve_recovery(load_registry().method("llm_pruner").preset("paper").recovery, "")
+    assert resolve_recovery(llama.recoveries[1], "") == published  # type: ignore[arg-type]
+
+
 def test_every_preset_of_every_method_resolves() -> None:
     for entry in load_registry().methods.values():
         assert {"default", "quick"} <= set(entry.presets()), entry.name

@@ -101,7 +101,7 @@ def test_bad_input_is_one_clear_sentence(name):
 
 def test_the_presets_of_both_methods_fit_together():
     lora, capaboost = (load_registry().method(name) for name in NAMES)
-    for mine, theirs in (("quick", "quick"), ("small", "small"), ("paper_capaboost", "paper")):
+    for mine, theirs in (("quick", "quick"), ("small", "small"), ("paper_capaboost", "paper"), ("paper7b", "paper7b")):
         ours = lora.config(lora.preset(mine)).model_dump()
         other = capaboost.config(capaboost.preset(theirs)).model_dump()
         assert ours == {key: other[key] for key in ours}
