@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
+from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES, ExtensionFileLoader, FileFinder, SourceFileLoader
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -222,12 +223,23 @@ def _load_built_in(name: str) -> ModuleType:
     return importlib.import_module(f"{PACKAGE}.{name}")
 
 
+class _Source(SourceFileLoader):
+    """Compiles the source anew each time: bytecode on disk counts as current after an edit within its second."""
+
+    def path_stats(self, path: str) -> dict[str, float]:
+        raise OSError("no bytecode")
+
+
 def _load_file(path: Path) -> ModuleType:
     """Import a file or package of a plug-in folder under a name of its own."""
     name = f"leanboard_plugins.{path.stem}"
-    file = path / "__init__.py" if path.is_dir() else path
+    file, inner = path, None
+    if path.is_dir():
+        file, inner = path / "__init__.py", [str(path)]
+        finder = FileFinder(str(path), (ExtensionFileLoader, EXTENSION_SUFFIXES), (_Source, SOURCE_SUFFIXES))
+        sys.path_importer_cache[str(path)] = finder
     spec = importlib.util.spec_from_file_location(
-        name, file, submodule_search_locations=[str(path)] if path.is_dir() else None
+        name, file, loader=_Source(name, str(file)), submodule_search_locations=inner
     )
     if spec is None or spec.loader is None:
         raise ImportError(f"{file} cannot be imported")
