@@ -1,8 +1,12 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.hub import Hub
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 """Of each process, before it imports torch: tiny matrices are slower on several threads, on a busy machine much."""
@@ -43,3 +47,13 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("LEANBOARD_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.setenv("LEANBOARD_OFFLINE", "1")
     monkeypatch.delenv("LEANBOARD_DATA", raising=False)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _own_cache: None) -> "Iterator[Hub]":
+    """A model hub of this test's own, which is the one that everything uses."""
+    from tests.hub import Hub
+
+    with Hub(tmp_path / "hub").serving() as hub:
+        hub.install(monkeypatch)
+        yield hub
