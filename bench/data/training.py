@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from bench.data.glue import labelled_examples, template_of
+from bench.data.glue import labelled_examples
 from bench.data.instructions import instruction_examples
 from bench.data.pack import Pack
+from bench.data.texts import INSTRUCTION, documents, is_instructions, template_for, within
 from bench.errors import UsageError
 from bench.method import IGNORED, Example
 
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
     from bench.suite import TextSource
 
-INSTRUCTION = ("instruction", "input", "output")
-Row = TypeVar("Row")
-
 
 def training_examples(
     source: TextSource, tokenizer: PreTrainedTokenizerBase, max_length: int, prefix: str = ""
@@ -28,22 +25,22 @@ def training_examples(
     """Rows of `source` as training examples of at most `max_length` tokens.
 
     Instructions (columns instruction, input, output) and GLUE's labelled rows train the answer alone, any other text
-    each of its tokens. The text `prefix` stands before each example, on top of `max_length` and without a loss.
+    each of its tokens; so does a column that the source names. The text `prefix` stands before each example, on top
+    of `max_length` and without a loss.
 
     Raises:
         UsageError: no row is long enough, or leaves room for an answer.
         DataError: the file is missing or damaged, has no such column, or a row of GLUE no label.
     """
-    pack, template = Pack.default(), template_of(source.data)
+    pack, template = Pack.default(), template_for(source)
     if template is not None:
-        labelled = _within(pack.rows(source.data, template.columns), source)
+        labelled = within(pack.rows(source.data, template.columns), source)
         examples = labelled_examples(labelled, template, tokenizer, max_length)
-    elif set(INSTRUCTION) <= set(pack.columns(source.data)):
-        rows = pack.rows(source.data, list(INSTRUCTION))
-        examples = instruction_examples(_within(rows, source), tokenizer, max_length)
+    elif is_instructions(source):
+        rows = pack.rows(source.data, INSTRUCTION)
+        examples = instruction_examples(within(rows, source), tokenizer, max_length)
     else:
-        texts = _within(pack.column(source.data, source.column), source)
-        encoded = (tokenizer(text, verbose=False)["input_ids"][:max_length] for text in texts)
+        encoded = (tokenizer(text, verbose=False)["input_ids"][:max_length] for text in documents(source))
         examples = [Example(ids, list(ids)) for ids in encoded if len(ids) > 1]
     if not examples:
         raise UsageError(f"training text: {source.data}: no row of '{source.column}' has two tokens or more")
@@ -53,10 +50,6 @@ def training_examples(
 def token_examples(ids: torch.Tensor, max_length: int) -> list[Example]:
     """The caller's own token ids, int64 [N, T], as plain language-modelling examples."""
     return [Example(row, list(row)) for row in ids[:, :max_length].tolist()]
-
-
-def _within(rows: Sequence[Row], source: TextSource) -> Sequence[Row]:
-    return rows[slice(*source.rows)] if source.rows else rows
 
 
 def _after(prefix: str, examples: list[Example], tokenizer: PreTrainedTokenizerBase) -> list[Example]:

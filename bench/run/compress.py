@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,8 +20,7 @@ import torch
 
 from bench.blocks.recoveries import load_recovery
 from bench.checkpoint_files import weights_sha256
-from bench.data.calibration import random_windows, sample_windows
-from bench.data.pack import Pack
+from bench.data.calibration import random_windows, sampler_of
 from bench.data.training import token_examples, training_examples
 from bench.errors import MethodError, UsageError
 from bench.measure.memory import peak_memory, set_aside
@@ -52,6 +52,9 @@ class Texts:
 
     def sampler(self, tokenizer: PreTrainedTokenizerBase | None, seed: int) -> Callable[[int, int, int], torch.Tensor]:
         """Calibration windows [n, seq_len] by draw: the same for every method of a run with the same seed."""
+        @cache
+        def windows(source: TextSource) -> Callable[[int, int, int], torch.Tensor]:
+            return sampler_of(source, _needed(tokenizer))
 
         def sample(n: int, seq_len: int, draw: int) -> torch.Tensor:
             if self.ids is not None:
@@ -60,9 +63,7 @@ class Texts:
                 raise MethodError("the method asks for calibration text, but its traits do not say that it needs any")
             if isinstance(self.calibration, RandomTokens):
                 return random_windows(self.calibration.random_tokens, n, seq_len, seed * 1000 + draw)
-            texts = Pack.default().column(self.calibration.data, self.calibration.column)
-            texts = texts[slice(*self.calibration.rows)] if self.calibration.rows else texts
-            return sample_windows(texts, _needed(tokenizer), n, seq_len, seed=seed * 1000 + draw)
+            return windows(self.calibration)(n, seq_len, seed * 1000 + draw)
 
         return sample
 

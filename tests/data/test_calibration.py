@@ -1,4 +1,6 @@
+from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -6,12 +8,26 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.data.calibration import sample_windows
-from bench.errors import UsageError
+from bench.data.calibration import joined_windows, sample_windows, sampler_of
+from bench.data.instructions import prompt_of
+from bench.data.texts import documents
+from bench.errors import DataError, UsageError
+from bench.suite import TextSource
+from tests.packs import make_pack
 from tests.tiny import make_tokenizer
 
 tokenizer = cache(make_tokenizer)
-documents = st.lists(st.text("abc dog.", max_size=60), min_size=1, max_size=12, unique=True)
+texts_of = st.lists(st.text("abc dog.", max_size=60), min_size=1, max_size=12, unique=True)
+
+
+@pytest.fixture
+def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes a pack of one file and names it in `LEANBOARD_DATA`."""
+
+    def make(ref: str, rows: list[dict[str, Any]]) -> None:
+        monkeypatch.setenv("LEANBOARD_DATA", str(make_pack(tmp_path / ref.split("/")[0], {ref: rows})))
+
+    return make
 
 
 def _contains(ids: list[int], window: list[int]) -> bool:
@@ -26,7 +42,7 @@ def _assign(windows: list[list[int]], encoded: list[list[int]], free: frozenset[
 
 
 @settings(max_examples=60, deadline=None)
-@given(documents, st.integers(1, 4), st.integers(1, 12), st.integers(0, 2**32))
+@given(texts_of, st.integers(1, 4), st.integers(1, 12), st.integers(0, 2**32))
 def test_windows_are_pieces_of_distinct_documents(texts: list[str], n: int, seq_len: int, seed: int) -> None:
     encoded = [tokenizer()(text)["input_ids"] for text in texts]
     enough = sum(len(ids) >= seq_len for ids in encoded)
@@ -62,6 +78,53 @@ def test_draws_are_those_of_the_published_sampler() -> None:
             start = generator.randint(0, len(encoded[i]) - 12)
             expected.append(encoded[i][start : start + 12])
     assert sample_windows(texts, tokenizer(), 4, 12, 42).tolist() == expected
+
+
+def test_joined_windows_are_those_of_the_published_loader(packed: Callable[..., None]) -> None:
+    """SparseGPT's and Wanda's for WikiText-2, in their own order of calls to Python's global generator."""
+    import random
+
+    rows = [f" line {i} of the text . \n" for i in range(30)]
+    packed("toy/train", [{"text": row} for row in rows])
+    state = random.getstate()
+    ids = tokenizer()("\n\n".join(rows))["input_ids"]
+    random.seed(7)
+    expected = []
+    for _ in range(5):
+        i = random.randint(0, len(ids) - 16 - 1)
+        expected.append(ids[i : i + 16])
+    random.setstate(state)
+    sample = sampler_of(TextSource(data="toy/train", sampler="joined"), tokenizer())
+    assert sample(5, 16, 7).tolist() == expected
+    assert random.getstate() == state
+    assert sample(5, 16, 8).tolist() != expected
+
+
+def test_a_joined_text_that_is_too_short_is_named_with_its_length() -> None:
+    assert joined_windows(range(5), 2, 4, 0).tolist() == [[0, 1, 2, 3]] * 2
+    with pytest.raises(UsageError, match="2 windows of 4 tokens were asked for, but the joined text has 4 tokens"):
+        joined_windows(range(4), 2, 4, 0)
+
+
+def test_the_default_sampler_leaves_no_trace_in_the_ingredients() -> None:
+    assert TextSource(data="toy/train").model_dump(mode="json") == {"data": "toy/train", "column": "text", "rows": None}
+    assert TextSource(data="toy/train", sampler="joined").model_dump(mode="json")["sampler"] == "joined"
+
+
+def test_instructions_and_labelled_rows_are_read_with_their_prompts(packed: Callable[..., None]) -> None:
+    row = {"instruction": "Say it.", "input": "", "output": "It."}
+    packed("toy/train", [row])
+    [document] = documents(TextSource(data="toy/train"))
+    assert document == prompt_of(row) + "It."
+    assert documents(TextSource(data="toy/train", column="output")) == ["It."]
+    with pytest.raises(DataError, match="has no column 'outputs'"):
+        documents(TextSource(data="toy/train", column="outputs"))
+    packed("glue_sst2/train", [{"sentence": "fine ", "label": 1, "idx": 0}])
+    [document] = documents(TextSource(data="glue_sst2/train"))
+    assert document.startswith("fine ")
+    assert document.endswith("\nAnswer: positive")
+    packed("alpaca/train", [{**row, "text": "as published"}])
+    assert documents(TextSource(data="alpaca/train", rows=(0, 1))) == ["as published"]
 
 
 def test_no_documents_at_all() -> None:

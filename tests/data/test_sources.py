@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -5,9 +6,10 @@ import pytest
 
 from bench.data import convert, sources
 from bench.data.pack import Pack
-from bench.data.sources import SOURCES, ensure, fetch
+from bench.data.sources import SOURCES, Source, ensure, fetch
 from bench.errors import DataError, UsageError
 from bench.paths import cache_dir
+from bench.views import all_data
 from tests.data.helpers import arrow_stream, make_wheel, requests
 from tests.packs import make_pack
 
@@ -169,3 +171,55 @@ def test_letter_labels_keeps_the_answer() -> None:
         "answerKey": "B",
         "id": "q",
     }
+
+
+def test_of_a_large_corpus_only_the_named_file_and_the_first_rows_are_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A folder stands for the repository, so that `datasets` itself takes the options; the second file is no JSON."""
+    import gzip
+    import json
+
+    repo = tmp_path / "c4"
+    (repo / "en").mkdir(parents=True)
+    lines = "\n".join(json.dumps({"text": f"document {i}", "url": "u"}) for i in range(9))
+    (repo / "en" / "c4-train.00000-of-01024.json.gz").write_bytes(gzip.compress(lines.encode()))
+    (repo / "en" / "c4-train.00001-of-01024.json.gz").write_bytes(b"never read")
+    split = replace(SOURCES["c4/train"].hub, repo=str(repo), limit=4)
+    monkeypatch.setitem(SOURCES, "c4/train", Source(("text",), hub=split))
+    monkeypatch.setattr(sources, "why_no_hub", lambda offline: None)
+    fetch(["c4/train"], offline=False)
+    assert Pack.default().rows("c4/train", ["text"]) == [{"text": f"document {i}"} for i in range(4)]
+
+
+def test_texts_of_the_hub_are_asked_for_by_file_revision_and_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    asked = {}
+
+    def load(repo: str, config: str | None, **options: object) -> list[dict[str, str]]:
+        asked[repo] = (config, options)
+        return [{"text": "t", "sentence": "s", "instruction": "i", "input": "", "output": "o"}] * 3
+
+    monkeypatch.setattr(sources, "why_no_hub", lambda offline: None)
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    fetch(["ptb/test", "slimpajama/train", "bookcorpus/train", "alpaca_en_demo/train"], offline=False)
+    assert asked == {
+        "ptb-text-only/ptb_text_only": (
+            None,
+            {
+                "split": "test",
+                "data_files": {"test": "penn_treebank/test/*.parquet"},
+                "revision": "refs/convert/parquet",
+            },
+        ),
+        "DKYoon/SlimPajama-6B": (None, {"split": "train", "streaming": True}),
+        "rojagtap/bookcorpus": (None, {"split": "train", "streaming": True}),
+        "llamafactory/demo_data": (None, {"split": "train", "data_files": {"train": "alpaca_en_demo.json"}}),
+    }
+    assert Pack.default().column("ptb/test", "text") == ["s"] * 3
+    assert Pack.default().column("alpaca_en_demo/train", "output") == ["o"] * 3
+
+
+def test_every_text_that_a_suite_or_task_reads_has_a_source() -> None:
+    assert set(all_data()) <= set(SOURCES)

@@ -50,6 +50,13 @@ def test_labelled_rows_train_the_label_in_words() -> None:
     assert learnt == [" negative", " positive", " negative"]
 
 
+def test_a_column_that_is_named_is_trained_on_as_plain_text() -> None:
+    for ref, column, text in (("alpaca/train", "output", "the dog"), ("glue_sst2/train", "sentence", "the old fox")):
+        found = examples(ref, column=column)[0]
+        assert tokenizer().decode(found.input_ids) == text
+        assert found.labels == found.input_ids
+
+
 def test_other_text_trains_every_token() -> None:
     found = examples("prose/train", 12)
     assert [len(example.input_ids) for example in found] == [12, len(tokenizer()("what is kept?")["input_ids"])]
