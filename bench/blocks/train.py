@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from bench.blocks.gradients import recomputed
+from bench.blocks.masters import MasterWeights
 from bench.blocks.resume import Resume, TrainingState
 from bench.blocks.settings import TrainingConfig
 from bench.errors import MethodError
@@ -61,31 +63,35 @@ def train(
     global generator, which is seeded from `ctx` and put back afterwards. In a context with a workspace the state is
     saved every minute, and an interrupted run resumes from there with the same result.
 
+    What is trained, its gradients and AdamW's moments are float32 whatever the model is (`MasterWeights`). On an
+    accelerator the activations of a block are computed again on the way back (`recomputes`).
+
     Raises:
         MethodError: too few examples, or a loss that is not finite.
         BudgetExceeded: more steps than the context allows.
     """
-    order = torch.randperm(len(examples), generator=ctx.generator(f"{name}: hold-out")).tolist()
-    aside, train_on = [examples[i] for i in order[: config.holdout]], order[config.holdout :]
-    train_on = [i for i in train_on if targets_in([examples[i]])]
-    if not train_on:
-        raise MethodError(f"training needs more than holdout={config.holdout} examples; there are {len(examples)}")
-    optimiser, trained = _optimiser(model, config, hooks)
+    aside, train_on = _held_out(examples, config.holdout, ctx.generator(f"{name}: hold-out"))
+    masters = MasterWeights()
+    optimiser, trained = _optimiser(model, config, hooks, masters)
     ctx.meter.trainable_parameters = max(ctx.meter.trainable_parameters, sum(p.numel() for p in trained))
     steps = steps_of(config, len(train_on))
     batches = _batches(train_on, config.batch_size, steps, ctx.generator(f"{name}: order"))
     resume = Resume(ctx, name, trained, optimiser)
-    with seeded(ctx, name), torch.enable_grad():
+    recompute = recomputed(model) if recomputes(ctx.device) else nullcontext()
+    with seeded(ctx, name), masters.gathering(), recompute, torch.enable_grad():
         model.train()
         progress = resume.load()
+        masters.write()
         for step, batch in enumerate(batches[progress.step :], start=progress.step + 1):
             ctx.count_step()
             _set_rates(optimiser, _rate(step - 1, steps, config.warmup_steps))
             if hooks.penalty is not None:
                 hooks.penalty(step).backward()
             _accumulate(model, [examples[i] for i in batch], config, loss, ctx.device, f"{name}: step {step}")
-            nn.utils.clip_grad_norm_(trained if hooks.clipped is None else hooks.clipped, config.grad_clip)
+            clipped = trained if hooks.clipped is None else masters.of(hooks.clipped)
+            nn.utils.clip_grad_norm_(clipped, config.grad_clip)
             optimiser.step()
+            masters.write()
             optimiser.zero_grad(set_to_none=True)
             hooks.after_step(step)
             if aside and (step % config.evaluate_every == 0 or step == steps) and hooks.may_keep(step):
@@ -95,8 +101,18 @@ def train(
             ctx.progress(name, step, steps)
     for parameter, weights in zip(trained, progress.best, strict=False):
         parameter.data.copy_(weights)
+    masters.write()
     resume.done()
     model.eval()
+
+
+def _held_out(examples: Sequence[Example], holdout: int, generator: torch.Generator) -> tuple[list[Example], list[int]]:
+    """The examples that are set aside, and the numbers of those to train on."""
+    order = torch.randperm(len(examples), generator=generator).tolist()
+    train_on = [i for i in order[holdout:] if targets_in([examples[i]])]
+    if not train_on:
+        raise MethodError(f"training needs more than holdout={holdout} examples; there are {len(examples)}")
+    return [examples[i] for i in order[:holdout]], train_on
 
 
 def steps_of(config: TrainingConfig, examples: int) -> int:
@@ -104,11 +120,21 @@ def steps_of(config: TrainingConfig, examples: int) -> int:
     return config.steps or max(1, round(config.epochs * examples / config.batch_size))
 
 
+def recomputes(device: torch.device) -> bool:
+    """Whether training on `device` keeps only the inputs of blocks, and computes their activations again.
+
+    The numbers are the same, dropout's too. It takes a third more time: a good bargain where memory is what is short,
+    on an accelerator, and a bad one on a CPU.
+    """
+    return bool(device.type != "cpu")
+
+
 def _optimiser(
-    model: nn.Module, config: TrainingConfig, hooks: Hooks
+    model: nn.Module, config: TrainingConfig, hooks: Hooks, masters: MasterWeights
 ) -> tuple[torch.optim.Optimizer, list[nn.Parameter]]:
     """AdamW and the parameters it trains; each group remembers its peak rate."""
     groups = hooks.groups() if hooks.groups else [{"params": [p for p in model.parameters() if p.requires_grad]}]
+    groups = [group | {"params": masters.of(group["params"])} for group in groups]
     optimiser = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
     for group in optimiser.param_groups:
         group["peak"] = group["lr"]

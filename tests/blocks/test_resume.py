@@ -23,9 +23,9 @@ class Killed(Exception):
 class Noisy(torch.nn.Module):
     """A model whose forward pass draws from the global generator, as dropout does."""
 
-    def __init__(self) -> None:
+    def __init__(self, dtype=torch.float32) -> None:
         super().__init__()
-        self.model = make_model(layers=2)
+        self.model = make_model(layers=2).to(dtype)
 
     def forward(self, **inputs):
         output = self.model(**inputs)
@@ -34,8 +34,8 @@ class Noisy(torch.nn.Module):
         return output
 
 
-def run(workspace, killed_at=None):
-    model, ctx, ran = Noisy(), make_context(examples=EXAMPLES, workspace=workspace), []
+def run(workspace, killed_at=None, dtype=torch.float32):
+    model, ctx, ran = Noisy(dtype), make_context(examples=EXAMPLES, workspace=workspace), []
 
     def after_step(step):
         ran.append(step)
@@ -57,12 +57,14 @@ def _save_each_step(monkeypatch):
     monkeypatch.setattr(resume, "SAVE_SECONDS", 0.0)
 
 
-@pytest.mark.parametrize("killed_at", [1, 3, 6, 8])
-def test_a_killed_run_goes_on_with_the_same_result(tmp_path, killed_at):
-    whole, ctx, _ = run(None)
+@pytest.mark.parametrize(
+    ("killed_at", "dtype"), [*((step, torch.float32) for step in (1, 3, 6, 8)), (3, torch.bfloat16)]
+)
+def test_a_killed_run_goes_on_with_the_same_result(tmp_path, killed_at, dtype):
+    whole, ctx, _ = run(None, dtype=dtype)
     assert ctx.meter.optimiser_steps == 8
-    run(tmp_path, killed_at)
-    again, ctx, ran = run(tmp_path)
+    run(tmp_path, killed_at, dtype)
+    again, ctx, ran = run(tmp_path, dtype=dtype)
     assert ran == list(range(killed_at + 1, 9))
     assert ctx.meter.optimiser_steps == 8
     assert ctx.meter.earlier_seconds > 0
