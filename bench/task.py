@@ -1,7 +1,8 @@
 """What a task is: the schema of `tasks/*.yaml`, and the ids under which suites and metrics name a task.
 
 A task id is `<name>@<protocol>` with `/limit<n>` where only the first n items (windows, for perplexity) are used:
-`piqa@0shot/limit20`, `wikitext2@2048`, `generate@hf/b1/p64/n128`. A metric id puts the metric's name after the task's.
+`piqa@0shot+nobos/limit20`, `wikitext2@2048`, `generate@hf/b1/p64/n128`. A metric id puts the metric's name after the
+task's. `bench.protocol` has the flags of a protocol.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from bench.errors import UsageError, unknown
+from bench.protocol import BOS, FLAGS, Protocol
 from bench.record.kinds import kind_of
 from bench.yamlfile import validated
 
@@ -23,8 +25,6 @@ DataRef = Annotated[str, Field(pattern=r"^[a-z0-9_]+/[a-z0-9_]+$", description="
 TASK_ID = re.compile(
     r"^(?P<name>[a-z0-9_]+)(?:\.(?P<metric>[a-z0-9_]+))?(?:@(?P<protocol>[a-z0-9_/+-]+?))?(?:/limit(?P<limit>[1-9]\d*))?$"
 )
-ACCURACY = ("0shot", "0shot+notice")
-"""Zero-shot, and the same with the notice that the model is pruned (`bench.blocks.notice`) before each context."""
 CPU_TOKENS, GPU_TOKENS = 1024, 8192
 """Tokens in one forward pass of the accuracy scorer."""
 BACKENDS = ("hf", "vllm")
@@ -68,6 +68,8 @@ class TaskSpec(BaseTask, ABC):
     """Whether a limit may be set: only its first items are measured."""
     needs_weights: ClassVar[bool] = True
     """Whether it means nothing for a model with random weights."""
+    flags: ClassVar[tuple[str, ...]] = ()
+    """Flags of `bench.protocol` that its protocol may have."""
     is_timed: ClassVar[bool] = False
     """Whether it depends on the machine, and must run alone there."""
     imports: ClassVar[int] = 0
@@ -102,6 +104,7 @@ class AccuracyTask(TaskSpec):
     engine = f"accuracy/2 lm-eval/0.4 packed/cpu{CPU_TOKENS}/gpu{GPU_TOKENS}"
     seconds = 7.0
     has_limit = True
+    flags = tuple(FLAGS)
     imports = 120_000_000  # lm-eval, measured
 
     kind: Literal["accuracy"]
@@ -120,18 +123,25 @@ class AccuracyTask(TaskSpec):
         return list(self.splits.values())
 
     def protocol(self, given: str | None) -> str:
-        if given not in (None, *ACCURACY):
-            raise UsageError(f"task {self.name}: protocol '{given}' is not known; known are {', '.join(ACCURACY)}")
-        return given or ACCURACY[0]
+        protocol = Protocol.parse(given or "0shot", self.flags, f"task {self.name}")
+        if protocol.asked != "0shot":
+            flags = ", ".join(f"+{flag}" for flag in self.flags)
+            raise UsageError(f"task {self.name}: protocol '{given}' is not 0shot, with or without {flags}")
+        return str(protocol)
 
 
 class PerplexityTask(TaskSpec):
-    """Perplexity of one text in windows without overlap (LLM-Pruner's protocol); the protocol is the window length."""
+    """Perplexity of one text in windows without overlap (LLM-Pruner's protocol); the protocol is the window length.
+
+    The text is tokenised once, so that a BOS can only be its very first token, never that of every window: `2048` has
+    it where the tokenizer adds one by itself, `2048+bos` always, `2048+nobos` never.
+    """
 
     module = "bench.measure.perplexity"
     engine = "perplexity/2"
     seconds = 20.0
     has_limit = True
+    flags = BOS
 
     kind: Literal["perplexity"]
     text: DataRef
@@ -143,10 +153,10 @@ class PerplexityTask(TaskSpec):
         return [self.text]
 
     def protocol(self, given: str | None) -> str:
-        window = given or str(self.windows[0])
-        if not window.isdecimal() or int(window) < 2:
-            raise UsageError(f"task {self.name}: protocol '{window}' is not a window length of 2 tokens or more")
-        return str(int(window))
+        protocol = Protocol.parse(given or str(self.windows[0]), self.flags, f"task {self.name}")
+        if not protocol.asked.isdecimal() or int(protocol.asked) < 2:
+            raise UsageError(f"task {self.name}: protocol '{given}' is not a window length of 2 tokens or more")
+        return str(Protocol(str(int(protocol.asked)), protocol.flags))
 
     def usual(self) -> Sequence[str]:
         return [str(window) for window in self.windows]

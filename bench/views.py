@@ -84,15 +84,17 @@ def task_list() -> Rows:
     pack = Pack.default()
     rows = []
     for spec in load_tasks().values():
-        protocols = [""]
+        protocols, flags = [""], ""
         if not isinstance(spec, TaskGroup):
             protocols = [spec.protocol(usual) for usual in spec.usual()]
+            flags = " ".join(f"+{flag}" for flag in spec.flags)
         data = spec.data()
         rows.append(
             {
                 "task": spec.name,
                 "kind": spec.kind,
                 "protocols": ", ".join(protocols),
+                "flags": flags,
                 "data": ", ".join(data),
                 "here": "" if not data else "yes" if all(pack.has(ref) for ref in data) else "not fetched",
                 "description": spec.description,

@@ -1,9 +1,9 @@
 """Multiple-choice accuracy through lm-eval as a library.
 
 A stock task is taken as it is by `include:`; only its data source is replaced by files of the local pack. Prompts,
-choices, metrics and encoding stay lm-eval's own; `scorer` makes the forward passes. lm-eval adds the special tokens
-that the tokenizer adds by default: LLaMA's puts a BOS before each prompt, SmolLM2's none. An empty context is replaced
-by BOS, or by EOS where there is no BOS.
+choices, metrics and encoding stay lm-eval's own; `scorer` makes the forward passes. By default a prompt has the special
+tokens that the tokenizer adds by itself: LLaMA's puts a BOS before each, SmolLM2's none; `+bos` and `+nobos` say
+otherwise. An empty context is replaced by BOS, or by EOS where there is no BOS, under every protocol.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from bench.measure.measurement import Measurement, Resources
 from bench.measure.scorer import quiet
 from bench.measure.subject import Subject
 from bench.paths import cache_dir
+from bench.protocol import Protocol
 from bench.record.schema import Evidence, Metric
 from bench.task import AccuracyTask, Task
 
@@ -41,13 +42,14 @@ def measure(task: Task, spec: AccuracyTask, subject: Subject, resources: Resourc
     Answers that an earlier run left in `resources.answers` are not computed again.
 
     Raises:
-        UsageError: lm-eval has no such task, or the task has no such metric.
+        UsageError: lm-eval has no such task, the task has no such metric, or the tokenizer has no BOS for `+bos`.
         DataError: a file of the pack is missing, damaged or not in the form that the stock task reads.
         LeanboardError: the model's log-probabilities are not finite, or a continuation cannot be scored.
     """
     stock = build_task(spec, resources.pack)
-    lm = subject.scorer.following(resources.on_progress, resources.answers)
-    items = score(stock, lm, task.limit, notice=task.protocol.endswith("+notice"))
+    protocol = Protocol.parse(task.protocol)
+    lm = subject.scorer.following(resources.on_progress, resources.answers, protocol.bos)
+    items = score(stock, lm, task.limit, notice="notice" in protocol.flags)
     missing = [metric for metric in spec.metrics if metric not in items]
     if missing:
         raise UsageError(f"task {spec.name}: metrics: lm-eval's '{spec.lm_eval}' gives no {', '.join(missing)}")

@@ -13,8 +13,8 @@ from statistics import mean
 import torch
 from transformers import GenerationConfig
 
+from bench.measure.encoding import token_ids
 from bench.measure.measurement import Measurement, Resources
-from bench.measure.perplexity import token_ids
 from bench.measure.subject import Subject
 from bench.record.schema import Evidence, Metric
 from bench.task import ContinuationTask, Task
@@ -45,7 +45,7 @@ def measure(task: Task, spec: ContinuationTask, subject: Subject, resources: Res
 
 def continued(subject: Subject, beginnings: Sequence[str], new: int) -> list[list[int]]:
     """The `new` ids that follow each beginning, all beginnings in one batch; no end-of-sequence token stops them."""
-    ids = [token_ids(subject.tokenizer, text) for text in beginnings]
+    ids = [torch.tensor(token_ids(subject.tokenizer, text), dtype=torch.long) for text in beginnings]
     width = max(map(len, ids))
     given = torch.stack([torch.nn.functional.pad(row, (width - len(row), 0)) for row in ids])
     seen = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids])

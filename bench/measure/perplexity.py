@@ -1,7 +1,8 @@
 """Perplexity of one text in windows without overlap.
 
 Source: LLM-Pruner's protocol (its published code): rows joined, tokenised once, the tail dropped, exp of the mean
-negative log-likelihood over all targets. The only BOS is one that the tokenizer itself puts at the very start.
+negative log-likelihood over all targets. A BOS stands at most at the very start of the text, not of every window:
+where the tokenizer puts it there by itself, or the protocol says so (`2048+bos`, `2048+nobos`).
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import math
 
 import torch
 import torch.nn.functional as F
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from bench.errors import LeanboardError, UsageError
+from bench.measure.encoding import token_ids
 from bench.measure.measurement import Measurement, Resources
 from bench.measure.subject import Subject
 from bench.model.layers import head_of
+from bench.protocol import Protocol
 from bench.record.schema import Evidence, Metric, Windows
 from bench.task import PerplexityTask, Task
 
@@ -30,11 +33,13 @@ def measure(task: Task, spec: PerplexityTask, subject: Subject, resources: Resou
     mean losses by the delta method.
 
     Raises:
-        UsageError: the text has fewer tokens than one window.
+        UsageError: the text has fewer tokens than one window, or the tokenizer has no BOS for `+bos`.
         LeanboardError: the model's loss is not finite.
     """
-    length = int(task.protocol)
-    ids = token_ids(subject.tokenizer, spec.join.join(resources.pack.column(spec.text, spec.column)))
+    protocol = Protocol.parse(task.protocol)
+    length = int(protocol.asked)
+    text = spec.join.join(resources.pack.column(spec.text, spec.column))
+    ids = torch.tensor(token_ids(subject.tokenizer, text, protocol.bos), dtype=torch.long)
     try:
         rows = windows(ids, length)[: task.limit]
     except ValueError as error:
@@ -49,11 +54,6 @@ def measure(task: Task, spec: PerplexityTask, subject: Subject, resources: Resou
     targets = length - 1
     metric = _perplexity(task.metric_id("ppl_token"), losses, targets)
     return Measurement([metric], Evidence(windows=Windows(nll=losses, targets=[targets] * len(losses))))
-
-
-def token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> torch.Tensor:
-    """The ids of the whole text, int64 [n], as the tokenizer makes them by itself."""
-    return torch.tensor(tokenizer(text, verbose=False)["input_ids"], dtype=torch.long)
 
 
 def windows(ids: torch.Tensor, length: int) -> torch.Tensor:

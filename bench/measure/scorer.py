@@ -14,6 +14,7 @@ import math
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
+from typing import Any
 
 import datasets
 import torch
@@ -23,6 +24,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bench.errors import LeanboardError
 from bench.measure.answers import Answer, Answers
+from bench.measure.encoding import token_ids
 from bench.measure.measurement import Progress
 from bench.measure.tries import Batch, batches, build_tries
 from bench.model.layers import head_of, window_of
@@ -45,20 +47,28 @@ class PackedLM(HFLM):  # type: ignore[misc]
         self.notes: list[str] = []
         self._kept: Answers | None = None
         self._on_progress: Progress = lambda done, total: None
+        self._bos: bool | None = None
         self._done = self._total = 0
         self._budget = CPU_TOKENS if self.device.type == "cpu" else GPU_TOKENS
         obstacle = self._obstacle()
         if obstacle:
             self.notes.append(f"scored by lm-eval's own backend: {obstacle}")
 
-    def following(self, on_progress: Progress, kept: Answers | None = None) -> PackedLM:
-        """This scorer, set up for one task.
+    def following(self, on_progress: Progress, kept: Answers | None = None, bos: bool | None = None) -> PackedLM:
+        """This scorer, set up for one task; `bos` is that of `encoding.token_ids`.
 
         The answers of finished batches are kept in `kept`, and batches that it has are not computed again: what is in a
         batch depends on the requests alone. Answers of lm-eval's own backend are not kept.
         """
-        self._on_progress, self._kept = on_progress, kept
+        self._on_progress, self._kept, self._bos = on_progress, kept, bos
         return self
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **options: Any) -> list[int]:
+        """lm-eval's own encoding, but for a BOS that the protocol decides."""
+        if self._bos is None or add_special_tokens is not None:
+            ids: list[int] = super().tok_encode(string, add_special_tokens, **options)
+            return ids
+        return token_ids(self.tokenizer, string, self._bos)
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[Answer]:
         """The answer to each request.

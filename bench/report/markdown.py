@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
+from bench.protocol import FLAGS, flags_of
 from bench.record.kinds import COST, KINDS
 from bench.report.board import WORSE, Board, Column, Row
 from bench.report.formats import ARROWS, NOTHING, cell_text, difference, escape, grid, title_of
@@ -162,7 +163,9 @@ def _part(board: Board, model: str, column: Column) -> Part:
 
 def _footnotes(board: Board) -> list[str]:
     here = [kind for kind in KINDS if any(column.kind is kind for column in board.columns)]
+    flags = {flag for column in board.columns for flag in flags_of(column.protocol)}
     notes = [*GENERAL, *(kind.footnote for kind in here if kind.footnote)]
+    notes += [f"`+{flag}`: {meaning}." for flag, meaning in FLAGS.items() if flag in flags]
     if any(WORSE in row.notes for row in board.rows):
         notes.append("▼ worse than `random` at the same target, by point estimate in the column that orders the rows.")
     if board.pairs:

@@ -14,6 +14,7 @@ from bench.catalogue import resolve
 from bench.data.pack import Pack
 from bench.data.sources import ensure
 from bench.errors import UsageError, unknown
+from bench.protocol import why_no_bos
 from bench.random_weights import Recipe, recipe_of, without_quality
 from bench.record.provenance import accelerator_name, machine_fingerprint
 from bench.record.store import Store
@@ -179,9 +180,10 @@ def _ensure_tasks(tasks: Sequence[Task], suite: Suite, offline: bool, say: Say) 
 
 
 def _check(plan: Plan, suite: Suite) -> None:
-    """Refuse open jobs that cannot be done here because an engine, memory or disk is missing."""
-    for cell in (cell for job in plan.open_jobs() for cell in job.cells):
-        why = kind_of_task(cell.kind).why_not_here(cell.task.partition("@")[2])
+    """Refuse open jobs that cannot be done because an engine, a BOS, memory or disk is missing."""
+    for weights, cell in ((job.artifact.weights, cell) for job in plan.open_jobs() for cell in job.cells):
+        protocol = cell.task.partition("@")[2]
+        why = kind_of_task(cell.kind).why_not_here(protocol) or why_no_bos(protocol, weights)
         if why is not None:
             raise UsageError(f"suite {suite.name}: task {cell.task}: {why}")
     check_fits(plan.open_jobs(), plan.estimates, plan.unmade())

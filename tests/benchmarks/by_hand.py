@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bench.data.pack import Pack
 from bench.measure.accuracy import build_task, score
-from bench.measure.perplexity import token_ids, window_losses, windows
+from bench.measure.encoding import token_ids
+from bench.measure.perplexity import window_losses, windows
 from bench.measure.scorer import PackedLM
 from bench.measure.size import body_parameters, macs, resident_bytes
 from bench.model.checkpoint import sizes_of
@@ -29,7 +31,7 @@ found["params.body"], found["bytes.resident"] = body_parameters(model), resident
 found["macs.total@64"] = macs(model, 64)
 
 text = "\n\n".join(pack.column("lambada_passages/test", "text"))
-rows = windows(token_ids(tokenizer, text), 128)[:32]
+rows = windows(torch.tensor(token_ids(tokenizer, text)), 128)[:32]
 losses = [loss for chunk in rows.split(16) for loss in window_losses(model, chunk)]
 found["lambada_text.ppl_token@128/limit32"] = math.exp(sum(losses) / 127 / 32)
 

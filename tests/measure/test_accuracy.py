@@ -11,6 +11,7 @@ from bench.errors import DataError, UsageError
 from bench.measure import accuracy, measure, scorer
 from bench.measure.scorer import PackedLM
 from bench.measure.subject import Subject
+from bench.registry import tasks_named
 from bench.task import AccuracyTask, Task, spec_of
 from tests.packs import make_pack, tables
 
@@ -116,6 +117,27 @@ def test_the_notice_stands_before_every_context_and_names_the_metric(pack: Pack,
         for request, a, b in zip(requests[::2], answers[::2], answers[1::2], strict=True)
     ]
     assert noticed.evidence.items["acc"] == "".join(chosen)
+
+
+def test_flags_go_together_and_say_so_in_the_metric(pack: Pack, tiny_mha: Path) -> None:
+    subject = Subject(tiny_mha)
+    seen: list[list[int]] = []
+    stock = subject.scorer._loglikelihood_tokens
+    subject.scorer._loglikelihood_tokens = lambda requests, **_: seen.extend(r[1] for r in requests) or stock(requests)
+    [task] = tasks_named("piqa@0shot+notice+bos/limit2")
+    assert measure(task, subject, pack).metrics[0].id == "piqa.acc@0shot+bos+notice/limit2"
+    notice = subject.tokenizer(NOTICE)["input_ids"]
+    assert [ids[: len(notice)] for ids in seen] == [[1, *notice[:-1]]] * 4
+    measure(Task(spec("piqa"), "0shot", 2), subject, pack)
+    assert all(ids[0] != 1 for ids in seen[4:])
+
+
+def test_a_tokenizer_without_bos_is_one_sentence(pack: Pack, tiny_mha: Path) -> None:
+    subject = Subject(tiny_mha)
+    subject.tokenizer.bos_token = None
+    for task in tasks_named("piqa@0shot+bos/limit2") + tasks_named("wikitext2@32+bos"):
+        with pytest.raises(UsageError, match=r"^the tokenizer has no BOS, which \+bos asks for$"):
+            measure(task, subject, pack)
 
 
 def test_a_limited_run_is_the_head_of_the_full_run(pack: Pack, subject: Subject) -> None:

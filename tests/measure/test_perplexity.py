@@ -92,11 +92,33 @@ def test_limit_takes_the_first_windows(pack: Pack, tiny_mha: Path) -> None:
     assert seen[-1] == (3, 3)
 
 
-def test_only_a_bos_of_the_tokenizers_own_is_taken() -> None:
-    def with_bos(text: str, **_: object) -> dict[str, list[int]]:
-        return {"input_ids": [1, *map(ord, text)]}
-
-    assert perplexity.token_ids(with_bos, "ab").tolist() == [1, 97, 98]
+@pytest.mark.parametrize(
+    ("adds", "protocol", "first"),
+    [
+        (False, "32", False),
+        (False, "32+bos", True),
+        (True, "32", True),
+        (True, "32+bos", True),
+        (True, "32+nobos", False),
+    ],
+)
+def test_a_bos_stands_once_at_the_start_of_the_whole_text(
+    adds: bool, protocol: str, first: bool, pack: Pack, tiny_mha: Path
+) -> None:
+    """Against a plain loop of transformers, with the BOS put there by hand."""
+    subject = Subject(tiny_mha)
+    plain = subject.tokenizer("\n\n".join(pack.column(SPEC.text, "text")), add_special_tokens=False)["input_ids"]
+    ids = [1, *plain] if first else plain
+    if adds:
+        subject.tokenizer.add_bos_token = True
+    result = measure(Task(SPEC, protocol, 4), subject, pack)
+    rows = torch.tensor(ids[: 4 * 32]).view(4, 32)
+    with torch.no_grad():
+        logits = subject.model(rows).logits[:, :-1].double()
+    loss = float(F.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten()))
+    (metric,) = result.metrics
+    assert metric.id == f"wikitext2.ppl_token@{protocol}/limit4"
+    assert metric.value == pytest.approx(math.exp(loss), rel=1e-5)
 
 
 def test_no_logits_of_a_whole_window_are_made(monkeypatch: pytest.MonkeyPatch) -> None:

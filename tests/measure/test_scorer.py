@@ -7,6 +7,7 @@ import pytest
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
+from transformers import AutoTokenizer
 
 from bench.data.pack import Pack
 from bench.errors import LeanboardError
@@ -204,3 +205,20 @@ def test_the_model_is_left_as_it_was(tiny_gqa: Path) -> None:
     PackedLM(subject.model, subject.tokenizer).loglikelihood(ask(("A", " model"), ("A", " fox")))
     assert subject.model.config._attn_implementation == before
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in subject.model.modules())
+
+
+@pytest.mark.parametrize("adds", [False, True])
+@pytest.mark.parametrize("bos", [None, True, False])
+def test_a_bos_is_there_or_not_as_lm_evals_own_option_has_it(adds: bool, bos: bool | None, tmp_path: Path) -> None:
+    """lm-eval's `add_bos_token` is an option of the tokenizer that it loads, so that it needs one on disk."""
+    model = make_model()
+    make_tokenizer().save_pretrained(tmp_path)
+    own = AutoTokenizer.from_pretrained(tmp_path, **({"add_bos_token": True} if adds else {}))
+    own.save_pretrained(tmp_path / "own")
+    requests = ask(("What is kept?", " the heads"), ("A fox", " jumps over"), ("", "the dog"))
+    lm = HFLM(pretrained=model, tokenizer=str(tmp_path / "own"), batch_size=1, add_bos_token=bos)
+    theirs = lm.loglikelihood(requests, disable_tqdm=True)
+    ours = PackedLM(model, AutoTokenizer.from_pretrained(tmp_path / "own"))
+    assert_same(ours.following(lambda done, total: None, bos=bos).loglikelihood(requests), theirs, 1e-3)
+    begins = ours.tok_encode("A fox")[0] == own.bos_token_id
+    assert begins == (adds if bos is None else bos)

@@ -104,6 +104,14 @@ def test_markdown_says_what_stands_where() -> None:
     assert "### Ranks" not in text
 
 
+def test_the_flags_of_the_protocols_here_are_explained_and_no_others() -> None:
+    made = artifact("dense", target="none")
+    text = markdown(build([made, accuracy(made, "piqa@0shot+nobos+notice/limit20", 0.5)], [PAIR]))
+    assert "- `+nobos`: no BOS, though the tokenizer may add one by itself." in text
+    assert "- `+notice`: " in text
+    assert "`+bos`" not in text
+
+
 def test_a_text_that_stands_in_is_named() -> None:
     made = artifact("dense", target="none")
     text = markdown(build([made, perplexity(made, 20.0, "lambada_text@2048")], []))

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bench.protocol import FLAGS, flags_of
 from bench.record.rows import RowName
 from bench.report.board import WORSE, Board, Column, Row
 from bench.report.formats import title_of
@@ -109,7 +110,8 @@ def _head(board: Board, model: str, column: Column) -> Head:
     signal = board.signals[model].get(column.id)
     better = {"lower": "lower is better", "higher": "higher is better"}.get(column.direction, "")
     smoke = "smoke: fewer than 100 items a task" if column.id in board.smoke else ""
-    tip = [column.id, better, signal.reason if signal is not None else "", smoke]
+    flags = [f"+{flag}: {FLAGS[flag]}" for flag in flags_of(column.protocol)]
+    tip = [column.id, *flags, better, signal.reason if signal is not None else "", smoke]
     axis = "y" if column.kind.is_quality else "x" if column.name in AXES else ""
     pieces = tuple(re.split(r"(?<=[/+])", protocol)) if protocol else ()
     tips = "; ".join(filter(None, tip))

@@ -1,0 +1,72 @@
+"""Protocols: one form for each, and one sentence for what is none."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench.errors import UsageError
+from bench.protocol import Protocol, flags_of, why_no_bos
+from bench.registry import tasks_named
+
+
+@pytest.mark.parametrize(
+    ("given", "one_form"),
+    [
+        ("piqa", "piqa@0shot"),
+        ("piqa@0shot+notice", "piqa@0shot+notice"),
+        ("piqa@0shot+nobos", "piqa@0shot+nobos"),
+        ("piqa@0shot+notice+nobos/limit3", "piqa@0shot+nobos+notice/limit3"),
+        ("piqa@0shot+bos+bos", "piqa@0shot+bos"),
+        ("wikitext2@2048+nobos", "wikitext2@2048+nobos"),
+        ("wikitext2@0128+bos/limit4", "wikitext2@128+bos/limit4"),
+        ("wikitext2.ppl_token@128+bos", "wikitext2@128+bos"),
+    ],
+)
+def test_a_protocol_has_one_form(given: str, one_form: str) -> None:
+    assert [task.id for task in tasks_named(given)] == [one_form]
+    assert [task.id for task in tasks_named(one_form)] == [one_form]
+
+
+def test_a_group_hands_its_flags_to_its_members() -> None:
+    found = tasks_named("commonsense7@0shot+nobos/limit5")
+    assert len(found) == 7
+    assert all(task.id.endswith("@0shot+nobos/limit5") for task in found)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ("piqa@0shot+bos+nobos", "task piqa: protocol '0shot+bos+nobos': +bos and +nobos exclude each other"),
+        ("piqa@0shot+notic", "task piqa: protocol '0shot+notic': unknown flag 'notic'; did you mean notice?"),
+        ("piqa@+bos", "task piqa: protocol '+bos' is not 0shot, with or without +bos, +nobos, +notice"),
+        ("wikitext2@64+notice", "task wikitext2: protocol '64+notice': unknown flag 'notice'; known are: bos, nobos."),
+        ("wikitext2@+bos", "task wikitext2: protocol '+bos' is not a window length of 2 tokens or more"),
+    ],
+)
+def test_what_is_no_protocol_is_one_sentence(wrong: str, sentence: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        tasks_named(wrong)
+    assert str(raised.value) == sentence
+
+
+def test_the_flags_of_an_id_are_those_before_its_limit_and_tasks() -> None:
+    assert flags_of("0shot+notice+nobos/limit20") == ["nobos", "notice"]
+    assert flags_of("0shot/limit20/boolq+piqa") == []
+    assert [Protocol.parse(text).bos for text in ("0shot", "0shot+bos", "2048+nobos")] == [None, True, False]
+
+
+@pytest.mark.parametrize(
+    ("says", "why"),
+    [
+        ({"bos_token": None}, "the tokenizer has no BOS, which +bos asks for"),
+        ({"bos_token": "<s>"}, None),
+        ({"bos_token": {"content": "<s>"}}, None),
+        ({}, None),
+    ],
+)
+def test_a_model_without_bos_is_known_by_its_files(says: dict[str, object], why: str | None, tmp_path: Path) -> None:
+    assert why_no_bos("0shot+bos", tmp_path) is None
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(says))
+    assert why_no_bos("0shot+bos/limit4", tmp_path) == why
+    assert why_no_bos("0shot+nobos", tmp_path) is None
