@@ -1,14 +1,19 @@
 """A small suite over a tiny model and a tiny pack, as a user would write it, and running it as a user would."""
 
+import io
 import os
 import resource
 import subprocess
 import sys
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import pytest
 import yaml
 
+from bench.cli import main
 from tests.packs import make_pack, tables
 from tests.tiny import make_checkpoint
 
@@ -67,6 +72,21 @@ def leanboard(root: Path, *arguments: str, timeout: float = 240) -> subprocess.C
         text=True,
         timeout=timeout,
     )
+
+
+def here(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The same in this process, which has all imports: for a command that computes little."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        patch.dict(os.environ, environment(root)),
+        patch.object(sys, "argv", ["leanboard", *arguments]),
+        chdir(root),
+        redirect_stdout(out),
+        redirect_stderr(err),
+        pytest.raises(SystemExit) as end,
+    ):
+        main()
+    return subprocess.CompletedProcess(arguments, int(end.value.code or 0), out.getvalue(), err.getvalue())
 
 
 def user_seconds(root: Path, *arguments: str, times: int) -> float:

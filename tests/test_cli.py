@@ -10,7 +10,7 @@ import pytest
 
 from bench.record.keys import measure_key
 from bench.record.store import Store
-from tests.suites import leanboard, make_suite
+from tests.suites import here, leanboard, make_suite
 
 OLD_RECORDS = Path(__file__).parent / "data" / "old_records"
 VERBS = [
@@ -97,25 +97,25 @@ def test_importing_bench_is_cheap() -> None:
 
 
 def test_methods_as_json_and_in_full(tmp_path: Path) -> None:
-    rows = json.loads(leanboard(tmp_path, "methods", "--json").stdout)
+    rows = json.loads(here(tmp_path, "methods", "--json").stdout)
     assert {"dense", "random", "magnitude", "llm_pruner"} <= {row["method"] for row in rows}
-    one = json.loads(leanboard(tmp_path, "methods", "llm_pruner", "--json").stdout)
+    one = json.loads(here(tmp_path, "methods", "llm_pruner", "--json").stdout)
     assert {"paper", "quick", "default"} <= set(one["presets"])
     assert "LLM-Pruner" in one["card"]
     assert all(item["description"] for item in one["config"])
-    assert "group_ratio" in leanboard(tmp_path, "methods", "llm_pruner").stdout
+    assert "group_ratio" in here(tmp_path, "methods", "llm_pruner").stdout
 
 
 def test_tasks_and_models_as_json(tmp_path: Path) -> None:
-    tasks = {row["task"]: row for row in json.loads(leanboard(tmp_path, "tasks", "--json").stdout)}
+    tasks = {row["task"]: row for row in json.loads(here(tmp_path, "tasks", "--json").stdout)}
     assert tasks["wikitext2"]["protocols"] == "2048, 128"
-    models = {row["model"]: row for row in json.loads(leanboard(tmp_path, "models", "--json").stdout)}
+    models = {row["model"]: row for row in json.loads(here(tmp_path, "models", "--json").stdout)}
     assert models["smollm2-135m"]["weights"] == "not fetched"
 
 
 def test_plan_lists_cells_and_computes_nothing(tmp_path: Path) -> None:
     make_suite(tmp_path)
-    rows = json.loads(leanboard(tmp_path, "plan", "suite.yaml", "--json").stdout)
+    rows = json.loads(here(tmp_path, "plan", "suite.yaml", "--json").stdout)
     assert len(rows) == 2 * 4
     assert {row["status"] for row in rows} == {"to do"}
     assert not (tmp_path / "results").exists()
@@ -139,7 +139,7 @@ def test_plan_lists_cells_and_computes_nothing(tmp_path: Path) -> None:
 )
 def test_errors_are_one_sentence(tmp_path: Path, arguments: list[str], code: int, sentence: str) -> None:
     make_suite(tmp_path)
-    done = leanboard(tmp_path, *arguments)
+    done = here(tmp_path, *arguments)
     assert done.returncode == code, done.stderr
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
@@ -163,31 +163,31 @@ def test_a_foreign_record_is_named_and_left_alone(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_report_check_fails_on_any_byte_of_difference(tmp_path: Path) -> None:
     shutil.copytree(OLD_RECORDS, tmp_path / "results")
-    assert leanboard(tmp_path, "report").returncode == 0
-    whole = leanboard(tmp_path, "report", "--check")
+    assert here(tmp_path, "report").returncode == 0
+    whole = here(tmp_path, "report", "--check")
     assert (whole.returncode, whole.stdout) == (0, "every file is what the records give\n")
     path = tmp_path / "results" / "leaderboard.csv"
     path.write_bytes(path.read_bytes().replace(b"llm_pruner", b"LLM_pruner", 1))
-    changed = leanboard(tmp_path, "report", "--check")
+    changed = here(tmp_path, "report", "--check")
     assert (changed.returncode, changed.stdout) == (1, "results/leaderboard.csv: not what the records give\n")
     assert b"LLM_pruner" in path.read_bytes()
 
 
 def test_check_believes_no_record_that_contradicts_itself(tmp_path: Path) -> None:
     shutil.copytree(OLD_RECORDS, tmp_path / "sent")
-    whole = leanboard(tmp_path, "check", "sent")
+    whole = here(tmp_path, "check", "sent")
     assert (whole.returncode, whole.stdout) == (0, "all 4 records are whole\n")
     [path] = (tmp_path / "sent").rglob("piqa*.json")
     path.write_text(path.read_text().replace('"acc": "1', '"acc": "0').replace('"acc": "01', '"acc": "00'))
-    done = leanboard(tmp_path, "check", "sent")
+    done = here(tmp_path, "check", "sent")
     assert done.returncode == 1
     assert f"sent/{path.relative_to(tmp_path / 'sent')}: piqa.acc@0shot/limit16 is " in done.stdout
-    assert leanboard(tmp_path, "check", "nowhere").returncode == 2
+    assert here(tmp_path, "check", "nowhere").returncode == 2
 
 
 def test_gc_lists_what_no_board_shows_and_deletes_nothing(tmp_path: Path) -> None:
     shutil.copytree(OLD_RECORDS, tmp_path / "results")
-    assert leanboard(tmp_path, "gc").stdout == "all 4 records are shown\n"
+    assert here(tmp_path, "gc").stdout == "all 4 records are shown\n"
     [path] = (tmp_path / "results").rglob("wikitext2*.json")
     store = Store(tmp_path / "results")
     [old] = [record for record in store.read_all()[0] if "wikitext2" in str(getattr(record, "task", ""))]
@@ -197,7 +197,7 @@ def test_gc_lists_what_no_board_shows_and_deletes_nothing(tmp_path: Path) -> Non
     )
     newer = {"ingredients": ingredients, "key": measure_key(ingredients), "former_key": None, "provenance": provenance}
     store.write(old.model_copy(update=newer))
-    rows = json.loads(leanboard(tmp_path, "gc", "--json").stdout)
+    rows = json.loads(here(tmp_path, "gc", "--json").stdout)
     assert rows == [
         {
             "record": f"results/{path.relative_to(tmp_path / 'results')}",
@@ -209,13 +209,13 @@ def test_gc_lists_what_no_board_shows_and_deletes_nothing(tmp_path: Path) -> Non
 
 def test_data_verify_finds_the_damaged_file(tmp_path: Path) -> None:
     make_suite(tmp_path)
-    assert leanboard(tmp_path, "data", "verify").returncode == 0
+    assert here(tmp_path, "data", "verify").returncode == 0
     file = tmp_path / "pack" / "piqa" / "validation.parquet"
     file.write_bytes(file.read_bytes()[:-20])
-    done = leanboard(tmp_path, "data", "verify")
+    done = here(tmp_path, "data", "verify")
     assert done.returncode == 1
     assert "piqa/validation.parquet" in done.stdout
-    done = leanboard(tmp_path, "run", "suite.yaml")
+    done = here(tmp_path, "run", "suite.yaml")
     assert done.returncode == 2
     assert "piqa/validation.parquet" in done.stderr
     assert not (tmp_path / "results").exists()

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.suites import environment, leanboard, make_suite
+import pytest
+
+from tests.suites import environment, here, make_suite
 from tests.test_cli import VERBS
 
 ROOT = Path(__file__).parents[1]
@@ -46,12 +48,13 @@ def test_the_readme_names_every_verb_with_options_that_exist(tmp_path: Path) -> 
     verbs = [*(verb for verb in VERBS if verb != "data"), "data fetch", "data verify"]
     assert [verb for verb in verbs if f"leanboard {verb}" not in README] == []
     for verb in verbs:
-        done = leanboard(tmp_path, *verb.split(), "--help")
+        done = here(tmp_path, *verb.split(), "--help")
         assert done.returncode == 0
         for option in re.findall(rf"leanboard {verb} [^|`]*?(--\w[\w-]*)", README):
             assert option in done.stdout
 
 
+@pytest.mark.slow
 def test_the_python_example_runs(tmp_path: Path) -> None:
     [code] = [block for kind, block in BLOCKS if kind == "python"]
     make_suite(tmp_path)

@@ -134,6 +134,7 @@ def make_gguf(checkpoint: Path, path: Path, without: str = "") -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model_type", "tied", "wheels"), [("llama", True, 1), ("qwen2", False, 3)])
 def test_a_gguf_model_becomes_a_float32_checkpoint_once(
     model_type: str, tied: bool, wheels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -178,16 +179,19 @@ def refusal(content: bytes, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 def test_what_is_no_gguf_is_one_sentence_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     said = refusal(b"GGUF and then nothing of the kind", monkeypatch)
     assert said.startswith(f"{NAME}: the conversion to safetensors failed")
 
 
+@pytest.mark.slow
 def test_a_gguf_that_lacks_a_weight_is_refused(tiny_gqa: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gguf = make_gguf(tiny_gqa, tmp_path / "tiny.gguf", without="model.norm.weight")
     assert "it holds no model.norm.weight" in refusal(gguf.read_bytes(), monkeypatch)
 
 
+@pytest.mark.slow
 def test_a_gguf_model_of_another_family_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = make_model("starcoder2", tmp_path / "other", tie_word_embeddings=True)
     said = refusal(make_gguf(other, tmp_path / "tiny.gguf").read_bytes(), monkeypatch)

@@ -27,6 +27,7 @@ def logits(model):
     return model(torch.tensor([IDS])).logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [{}, GQA], ids=["mha", "gqa tied"])
 def test_a_checkpoint_with_bottlenecks_loads_with_and_without_leanboard(tmp_path, shape):
     model = widened(**shape)

@@ -13,7 +13,7 @@ from bench.report.frame import current
 from bench.run.cells import ArtifactCell
 from bench.serve.find import label_of
 from tests.record.records import artifact, provenance
-from tests.suites import leanboard
+from tests.suites import here
 
 RESULTS = Path(__file__).parents[2] / "results"
 SAAP = RowName("tiny", "saap", "quick", "none", "params=0.2")
@@ -61,11 +61,11 @@ def test_the_commands_take_them(tmp_path: Path) -> None:
     store = Store(tmp_path / "results")
     for record in (artifact("saap"), artifact("saap", recovery="lora"), artifact("trawl"), artifact("trawl", seed=1)):
         store.write(record)
-    done = leanboard(tmp_path, "why", "saap", "trawl seed 1")
+    done = here(tmp_path, "why", "saap", "trawl seed 1")
     assert done.returncode == 0, done.stderr
     assert "method" in done.stdout
-    assert leanboard(tmp_path, "compare", "saap", "saap + lora").returncode == 0
-    done = leanboard(tmp_path, "why", "saap", "trawl")
+    assert here(tmp_path, "compare", "saap", "saap + lora").returncode == 0
+    done = here(tmp_path, "why", "saap", "trawl")
     assert done.returncode == 2
     assert "has the seeds 0, 1; add 'seed N'" in done.stderr
 

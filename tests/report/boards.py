@@ -119,8 +119,9 @@ def _with_script(value: Any, method: str) -> Any:
 
 
 def store(results: Path, records: list[AnyRecord]) -> Path:
+    into = Store(results)
     for record in records:
-        Store(results).write(record)
+        into.write(record)
     return results
 
 

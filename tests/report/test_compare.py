@@ -11,7 +11,7 @@ from bench.report.find import Rows
 from tests.record.records import artifact, scored, windowed
 from tests.report.boards import PAIR, answers, store, text_losses
 from tests.report.oracles import mcnemar
-from tests.suites import leanboard
+from tests.suites import here
 
 PPL, PIQA = "wikitext2.ppl_token@128/limit64", "piqa.acc@0shot"
 
@@ -118,12 +118,12 @@ def test_a_row_goes_by_any_part_of_its_name_that_tells_it_apart(tmp_path: Path) 
 def test_the_verb_prints_both_kinds_and_json(tmp_path: Path) -> None:
     store(tmp_path / "results", [*checkpoint("saap", 0.3, 0.6), *checkpoint("wanda_sp", 0.0, 0.9, seed=1)])
     store(tmp_path / "other", checkpoint("saap", 0.0, 0.6))
-    done = leanboard(tmp_path, "compare", "saap", "wanda_sp")
+    done = here(tmp_path, "compare", "saap", "wanda_sp")
     assert done.returncode == 0, done.stderr
     assert "B is better" in done.stdout
     assert "nats/token" in done.stdout
-    content = json.loads(leanboard(tmp_path, "compare", "saap", "wanda_sp", "--json").stdout)
+    content = json.loads(here(tmp_path, "compare", "saap", "wanda_sp", "--json").stdout)
     assert content["rows"][0]["tests"][0]["verdict"]
-    both = leanboard(tmp_path, "compare", "results", "other")
+    both = here(tmp_path, "compare", "results", "other")
     assert "only in A: tiny/wanda_sp/quick/none/params=0.2" in both.stdout
-    assert leanboard(tmp_path, "compare", "saap", "lora").returncode == 2
+    assert here(tmp_path, "compare", "saap", "lora").returncode == 2

@@ -46,6 +46,7 @@ def content(results: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_other_processes_orders_and_settings_give_the_same_bytes_without_torch(tmp_path: Path) -> None:
     records = [*smollm(), failed_artifact("saap"), *cells("random", 40.0, seed=1), *cells("random", 41.0, seed=2)]
     shuffled = records[:]
@@ -123,6 +124,7 @@ def test_nothing_of_the_place_enters_the_report(tmp_path: Path) -> None:
         assert str(tmp_path).encode() not in data, name
 
 
+@pytest.mark.slow
 def test_a_report_of_five_hundred_records_is_whole(tmp_path: Path) -> None:
     records = five_hundred()
     assert len(records) >= 500

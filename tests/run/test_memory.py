@@ -15,6 +15,7 @@ SHAPE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["magnitude", "llm_pruner"])
 def test_a_checkpoint_is_made_in_little_more_than_the_models_own_bytes(tmp_path, method):
     if not memory._reset_high_water():

@@ -1,7 +1,9 @@
 """A new kind of task and of metric is a class, a module and an entry; everything else takes it as it is."""
 
 import json
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,29 +26,49 @@ from tests.suites import environment, make_suite
 METRIC = "answers.bpb@0shot"
 
 
-@pytest.fixture
-def new_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+def declare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new kind of task, and a task of that kind."""
     monkeypatch.setitem(task.KINDS, "gold", gold.GoldTask)
     content = yaml.safe_load("{name: answers, kind: gold, description: Answers., answers: 60}")
     monkeypatch.setitem(load_tasks(), "answers", task.spec_of(content, "answers.yaml"))
 
 
-@pytest.fixture
-def board(tmp_path: Path, new_kind: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A suite that measures it on five checkpoints, run in this process."""
+@contextmanager
+def in_house(root: Path) -> Iterator[None]:
+    """As a user in `root`, while there are the new kinds of task and of metric."""
     kinds.KINDS.insert(kinds.KINDS.index(kinds.ACCURACY), gold.BITS_PER_BYTE)
+    try:
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            declare(monkeypatch)
+            for name, value in environment(root).items():
+                monkeypatch.setenv(name, value)
+            monkeypatch.chdir(root)
+            yield
+    finally:
+        kinds.KINDS.remove(gold.BITS_PER_BYTE)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A suite that measures it on five checkpoints, run in this process."""
+    root = tmp_path_factory.mktemp("measured")
     targets = [{"basis": "params", "value": value} for value in (0.2, 0.3)]
-    make_suite(tmp_path, methods=["dense", "random", "magnitude"], targets=targets, tasks=["size", "answers"])
-    for name, value in environment(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-    assert "answers" in run("tasks").stdout
-    planned = json.loads(run("plan", "suite.yaml", "--json").stdout)
-    assert {row["what"] for row in planned} == {"compress", "size@64", "answers@0shot"}
-    assert max(row["memory (GB)"] or 0 for row in planned) * 1e9 >= 0.95 * INTERPRETER
-    run("run", "suite.yaml", "--executor", "inline")
-    yield tmp_path
-    kinds.KINDS.remove(gold.BITS_PER_BYTE)
+    make_suite(root, methods=["dense", "random", "magnitude"], targets=targets, tasks=["size", "answers"])
+    with in_house(root):
+        assert "answers" in run("tasks").stdout
+        planned = json.loads(run("plan", "suite.yaml", "--json").stdout)
+        assert {row["what"] for row in planned} == {"compress", "size@64", "answers@0shot"}
+        assert max(row["memory (GB)"] or 0 for row in planned) * 1e9 >= 0.95 * INTERPRETER
+        run("run", "suite.yaml", "--executor", "inline")
+    return root
+
+
+@pytest.fixture
+def board(measured: Path, tmp_path: Path) -> Iterator[Path]:
+    """A copy of its results."""
+    shutil.copytree(measured / "results", tmp_path / "results")
+    with in_house(tmp_path):
+        yield tmp_path
 
 
 def run(*words: str) -> Result:
@@ -121,7 +143,10 @@ def test_a_value_that_its_evidence_does_not_give_is_found(board: Path) -> None:
     assert "but its 60 windows give" in done.output
 
 
-def test_a_metric_that_no_kind_has_is_refused_where_it_is_measured(new_kind: None, tiny_mha: Path) -> None:
+def test_a_metric_that_no_kind_has_is_refused_where_it_is_measured(
+    tiny_mha: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declare(monkeypatch)
     [answers] = [task.Task(cast(Any, spec), "0shot") for spec in load_tasks().values() if spec.name == "answers"]
     with pytest.raises(
         LeanboardError, match=r"answers.bpb@0shot is measured in 'bits/byte' \(lower\), and bench.record"
