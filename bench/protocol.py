@@ -14,6 +14,7 @@ from bench.errors import UsageError, unknown
 FLAGS = {
     "bos": "one BOS before each prompt (before the whole text of a perplexity), whatever the tokenizer does by itself",
     "nobos": "no BOS, though the tokenizer may add one by itself",
+    "separate": "prompt and answer are tokenised separately, as by lm-eval until May 2023",
     "notice": "the notice that the model is pruned stands before each prompt",
 }
 """Each flag and what it means, in the order in which a protocol has them. Without a BOS flag, the tokenizer decides."""

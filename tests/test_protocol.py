@@ -18,6 +18,7 @@ from bench.registry import tasks_named
         ("piqa@0shot+nobos", "piqa@0shot+nobos"),
         ("piqa@0shot+notice+nobos/limit3", "piqa@0shot+nobos+notice/limit3"),
         ("piqa@0shot+bos+bos", "piqa@0shot+bos"),
+        ("piqa@0shot+notice+separate+nobos", "piqa@0shot+nobos+separate+notice"),
         ("wikitext2@2048+nobos", "wikitext2@2048+nobos"),
         ("wikitext2@0128+bos/limit4", "wikitext2@128+bos/limit4"),
         ("wikitext2.ppl_token@128+bos", "wikitext2@128+bos"),
@@ -39,7 +40,7 @@ def test_a_group_hands_its_flags_to_its_members() -> None:
     [
         ("piqa@0shot+bos+nobos", "task piqa: protocol '0shot+bos+nobos': +bos and +nobos exclude each other"),
         ("piqa@0shot+notic", "task piqa: protocol '0shot+notic': unknown flag 'notic'; did you mean notice?"),
-        ("piqa@+bos", "task piqa: protocol '+bos' is not 0shot, with or without +bos, +nobos, +notice"),
+        ("piqa@+bos", "task piqa: protocol '+bos' is not 0shot, with or without +bos, +nobos, +separate, +notice"),
         ("wikitext2@64+notice", "task wikitext2: protocol '64+notice': unknown flag 'notice'; known are: bos, nobos."),
         ("wikitext2@+bos", "task wikitext2: protocol '+bos' is not a window length of 2 tokens or more"),
     ],

@@ -48,7 +48,7 @@ def measure(task: Task, spec: AccuracyTask, subject: Subject, resources: Resourc
     """
     stock = build_task(spec, resources.pack)
     protocol = Protocol.parse(task.protocol)
-    lm = subject.scorer.following(resources.on_progress, resources.answers, protocol.bos)
+    lm = subject.scorer.following(resources.on_progress, resources.answers, protocol)
     items = score(stock, lm, task.limit, notice="notice" in protocol.flags)
     missing = [metric for metric in spec.metrics if metric not in items]
     if missing:

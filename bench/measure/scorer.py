@@ -28,6 +28,7 @@ from bench.measure.encoding import token_ids
 from bench.measure.measurement import Progress
 from bench.measure.tries import Batch, batches, build_tries
 from bench.model.layers import head_of, window_of
+from bench.protocol import Protocol
 from bench.task import CPU_TOKENS, GPU_TOKENS
 
 Request = tuple[tuple[str, str], list[int], list[int]]
@@ -47,28 +48,41 @@ class PackedLM(HFLM):  # type: ignore[misc]
         self.notes: list[str] = []
         self._kept: Answers | None = None
         self._on_progress: Progress = lambda done, total: None
-        self._bos: bool | None = None
+        self._protocol = Protocol("0shot")
         self._done = self._total = 0
         self._budget = CPU_TOKENS if self.device.type == "cpu" else GPU_TOKENS
         obstacle = self._obstacle()
         if obstacle:
             self.notes.append(f"scored by lm-eval's own backend: {obstacle}")
 
-    def following(self, on_progress: Progress, kept: Answers | None = None, bos: bool | None = None) -> PackedLM:
-        """This scorer, set up for one task; `bos` is that of `encoding.token_ids`.
+    def following(
+        self, on_progress: Progress, kept: Answers | None = None, protocol: Protocol | None = None
+    ) -> PackedLM:
+        """This scorer, set up for one task; without a `protocol`, texts are encoded as lm-eval does it.
 
         The answers of finished batches are kept in `kept`, and batches that it has are not computed again: what is in a
         batch depends on the requests alone. Answers of lm-eval's own backend are not kept.
         """
-        self._on_progress, self._kept, self._bos = on_progress, kept, bos
+        self._on_progress, self._kept, self._protocol = on_progress, kept, protocol or Protocol("0shot")
         return self
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **options: Any) -> list[int]:
         """lm-eval's own encoding, but for a BOS that the protocol decides."""
-        if self._bos is None or add_special_tokens is not None:
+        if self._protocol.bos is None or add_special_tokens is not None:
             ids: list[int] = super().tok_encode(string, add_special_tokens, **options)
             return ids
-        return token_ids(self.tokenizer, string, self._bos)
+        return token_ids(self.tokenizer, string, self._protocol.bos)
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """As lm-eval does it: the answer's ids are what it adds to the prompt's.
+
+        With `+separate` they are those of the answer by itself, as before lm-eval's pull request 531. Tokenizers that put
+        a space before every text, such as LLaMA's, then give an answer one space more.
+        """
+        if "separate" in self._protocol.flags:
+            return self.tok_encode(context), self.tok_encode(continuation, add_special_tokens=False)
+        pair: tuple[list[int], list[int]] = super()._encode_pair(context, continuation)
+        return pair
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[Answer]:
         """The answer to each request.

@@ -7,6 +7,7 @@ import pytest
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
+from tokenizers import normalizers
 from transformers import AutoTokenizer
 
 from bench.data.pack import Pack
@@ -14,6 +15,7 @@ from bench.errors import LeanboardError
 from bench.measure import accuracy, scorer
 from bench.measure.scorer import PackedLM
 from bench.model.surgery import prune
+from bench.protocol import Protocol
 from bench.shape import BlockKept, Kept
 from tests.measure.test_accuracy import spec
 from tests.model.test_factors import factored
@@ -219,6 +221,26 @@ def test_a_bos_is_there_or_not_as_lm_evals_own_option_has_it(adds: bool, bos: bo
     lm = HFLM(pretrained=model, tokenizer=str(tmp_path / "own"), batch_size=1, add_bos_token=bos)
     theirs = lm.loglikelihood(requests, disable_tqdm=True)
     ours = PackedLM(model, AutoTokenizer.from_pretrained(tmp_path / "own"))
-    assert_same(ours.following(lambda done, total: None, bos=bos).loglikelihood(requests), theirs, 1e-3)
+    protocol = Protocol.parse({None: "0shot", True: "0shot+bos", False: "0shot+nobos"}[bos])
+    assert_same(ours.following(lambda done, total: None, None, protocol).loglikelihood(requests), theirs, 1e-3)
     begins = ours.tok_encode("A fox")[0] == own.bos_token_id
     assert begins == (adds if bos is None else bos)
+
+
+def test_prompt_and_answer_are_tokenised_separately_where_the_protocol_says_so() -> None:
+    """With a tokenizer that, as LLaMA's, puts a space before every text: the answer has one more."""
+    tokenizer = make_tokenizer()
+    tokenizer.backend_tokenizer.normalizer = normalizers.Prepend(" ")
+    lm = PackedLM(make_model(), tokenizer)
+    together = lm._encode_pair("What is kept?", " the heads")
+    lm.following(lambda done, total: None, None, Protocol.parse("0shot+bos+separate"))
+    prompt, answer = lm._encode_pair("What is kept?", " the heads")
+    assert (tokenizer.decode(together[1]), tokenizer.decode(answer)) == (" the heads", "  the heads")
+    assert prompt == [tokenizer.bos_token_id, *together[0]]
+    assert answer == tokenizer(" the heads", add_special_tokens=False)["input_ids"]
+    [(logp, _)] = lm.loglikelihood(ask(("What is kept?", " the heads")))
+    ids = torch.tensor([[*prompt, *answer]])
+    with torch.no_grad():
+        table = lm.model(ids).logits[0].float().log_softmax(dim=-1)
+    parts = [float(table[len(prompt) + i - 1, token]) for i, token in enumerate(answer)]
+    assert logp == pytest.approx(sum(parts), abs=1e-4)
