@@ -161,6 +161,7 @@ SOURCES: dict[str, Source] = {
     ),
     "ptb/test": _penn_treebank("test"),
     "ptb/train": _penn_treebank("train"),
+    "ptb/validation": _penn_treebank("validation"),
     "slimpajama/train": Source(("text",), hub=HubSplit("DKYoon/SlimPajama-6B", None, "train", limit=DOCUMENTS)),
     "wikitext2_raw/test": _wikitext("test"),
     "wikitext2_raw/train": _wikitext("train"),

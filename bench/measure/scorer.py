@@ -76,8 +76,8 @@ class PackedLM(HFLM):  # type: ignore[misc]
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """As lm-eval does it: the answer's ids are what it adds to the prompt's.
 
-        With `+separate` they are those of the answer by itself, as before lm-eval's pull request 531. Tokenizers that put
-        a space before every text, such as LLaMA's, then give an answer one space more.
+        With `+separate` they are those of the answer by itself, as before lm-eval's pull request 531. Tokenizers that
+        put a space before every text, such as LLaMA's, then give an answer one space more.
         """
         if "separate" in self._protocol.flags:
             return self.tok_encode(context), self.tok_encode(continuation, add_special_tokens=False)

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from bench.errors import UsageError
+from bench.protocol import Protocol as TaskProtocol
 from bench.report.stats import rounded
 from bench.yamlfile import Strict, read_yaml, validated
 
@@ -19,8 +20,8 @@ HERE = Path(__file__).resolve().parents[1] / "published"
 class Protocol(Strict):
     """How a published metric was measured, in terms of our metric ids; `why` says why it is not ours, if it is not.
 
-    `protocol` is the window of a perplexity ('128'), the shots of an accuracy ('0shot', with '/limit200' for the first
-    200 items). The printed number divided by `scale` is in our unit.
+    `protocol` is the window of a perplexity ('128'), the shots of an accuracy ('0shot+nobos', with '/limit200' for the
+    first 200 items), with the flags of `bench.protocol`. The printed number divided by `scale` is in our unit.
     """
 
     task: str
@@ -28,6 +29,15 @@ class Protocol(Strict):
     protocol: str = ""
     scale: float = Field(1.0, gt=0)
     why: str = ""
+
+    @field_validator("protocol")
+    @classmethod
+    def _in_its_one_form(cls, value: str) -> str:
+        asked, slash, rest = value.partition("/")
+        try:
+            return f"{TaskProtocol.parse(asked)}{slash}{rest}"
+        except UsageError as error:
+            raise ValueError(str(error)) from error
 
     @property
     def id(self) -> str:
@@ -70,8 +80,22 @@ class PublishedRow(Strict):
 
 
 class PublishedTable(Strict):
+    """A published table: where it stands, and under which conditions it was made, as far as that is known."""
+
     source: str = Field(min_length=3)
+    year: int | None = Field(None, ge=2000, description="when it was published")
+    harness: str = Field("", description="the program that measured, with its version")
+    dtype: str = Field("", description="of the weights while they were measured")
+    calibration: str = Field("", description="text that its methods calibrated on, 'none' where they had none")
     rows: list[PublishedRow] = Field(min_length=1)
+
+    @property
+    def conditions(self) -> str:
+        """All of that in words, what is not known included: 'year 2023, dtype float16; not known: harness'."""
+        all_ = {"year": self.year, "harness": self.harness, "dtype": self.dtype, "calibration": self.calibration}
+        lacking = ", ".join(name for name, value in all_.items() if not value)
+        said = ", ".join(f"{name} {value}" for name, value in all_.items() if value)
+        return "; ".join(filter(None, (said, f"not known: {lacking}" * bool(lacking))))
 
 
 class PublishedFile(Strict):
@@ -101,6 +125,7 @@ class Published:
     value: float
     protocol: Protocol
     source: str
+    conditions: str = ""
 
     @property
     def number(self) -> float:
@@ -132,7 +157,7 @@ def load_published(results: Path) -> list[Published]:
     for path in [*sorted(HERE.glob("*.yaml")), *sorted((results / "published").glob("*.yaml"))]:
         content = validated(PublishedFile, read_yaml(path), path)
         found += [
-            Published(path, row, metric, value, content.metrics[metric], table.source)
+            Published(path, row, metric, value, content.metrics[metric], table.source, table.conditions)
             for table in content.tables
             for row in table.rows
             for metric, value in row.values.items()
@@ -150,7 +175,7 @@ def _no_contradiction(found: Sequence[Published]) -> None:
         if other.number != score.number:
             raise UsageError(
                 f"{score.file}: known: {key[1]} of {key[0]} is {score.value} here and {other.value} in "
-                f"{other.file.name}"
+                f"{other.file}"
             )
 
 

@@ -65,6 +65,7 @@ def reproduction_csv(board: Board) -> str:
         "high",
         "delta",
         "source",
+        "conditions",
     ]
     lines = [
         (
@@ -86,6 +87,7 @@ def reproduction_csv(board: Board) -> str:
             c.high,
             c.delta,
             p.source,
+            p.conditions,
         )
         for c in board.published
         for p in [c.published]

@@ -145,7 +145,7 @@ def comparison_cells(c: Comparison) -> list[str]:
         ours,
         delta,
         escape(verdict),
-        escape(c.published.source),
+        escape(f"{c.published.source} ({c.published.conditions})"),
     ]
 
 
@@ -201,8 +201,8 @@ def reproduction(board: Board) -> str:
     for method in methods:
         about = [c for c in mine if c.published.row.of == method]
         lines += [f"## {escape(method)}", ""]
-        for source, group in groupby(about, key=lambda c: c.published.source):
-            lines += [f"{escape(source)}:", "", *grid(heads, _reproduced(list(group)), left=5)]
+        for (source, conditions), group in groupby(about, key=lambda c: (c.published.source, c.published.conditions)):
+            lines += [f"{escape(source)} ({escape(conditions)}):", "", *grid(heads, _reproduced(list(group)), left=5)]
     return "\n".join(lines)
 
 

@@ -1,13 +1,17 @@
 """The dense gate, the signal gate, and what a board then rests on."""
 
+import numpy as np
 import pytest
 
+from bench.record.schema import Evidence, Metric
 from bench.record.store import AnyRecord
+from bench.registry import task_groups
 from bench.report.board import Board
 from bench.report.build import build
 from bench.report.gates import DenseGate
+from bench.report.published import HERE, known_dense, load_published
 from bench.task import TaskGroup
-from tests.record.records import artifact, scored, windowed
+from tests.record.records import artifact, measure, scored, windowed
 from tests.report.boards import KNOWN, PPL, answers, dense, known, row, text_losses
 
 SEVEN = ("boolq", "piqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
@@ -133,3 +137,68 @@ def test_the_mean_over_tasks_with_signal_is_another_metric_for_another_selection
     two = {c.id for c in board({"piqa": 0.5}).columns if "signal_mean" in c.id}
     assert len(one) == len(two) == 1
     assert one != two
+
+
+N = 2000
+
+
+def right(share: float) -> str:
+    """Bits of `N` questions of which `share` is right; a better model has right all that a worse one has."""
+    order = np.random.default_rng(5).permutation(N)
+    return "".join("1" if rank < share * N else "0" for rank in order)
+
+
+def like_known(model: str, known: str, recorded: str, shift: float = 0.0) -> list[AnyRecord]:
+    """Runs of a real model: the dense one's accuracies are those known under the protocol `known`, `shift` higher, in
+    records of the protocol `recorded`; two others are worse."""
+    scores = [s for s in known_dense(load_published(HERE), model) if s.metric_id.endswith(f"@{known}")]
+    records: list[AnyRecord] = []
+    for method, lost in (("dense", 0.0), ("llm_pruner", 0.05), ("random", 0.2)):
+        made = artifact(method, model=model, target="none" if method == "dense" else "params=0.2")
+        records.append(made)
+        for task in sorted({score.protocol.task for score in scores}):
+            values = {s.protocol.metric: s.number + shift - lost for s in scores if s.protocol.task == task}
+            metrics = [
+                Metric(
+                    id=f"{task}.{metric}@{recorded}",
+                    value=right(value).count("1") / N,
+                    unit="fraction",
+                    direction="higher",
+                    n=N,
+                    stderr=(value * (1 - value) / (N - 1)) ** 0.5,
+                )
+                for metric, value in values.items()
+            ]
+            evidence = Evidence(items={metric: right(value) for metric, value in values.items()})
+            ingredients = {"artifact": made.key, "task": {"name": task}, "data": "text", "engine": "accuracy/2"}
+            records.append(measure(made, f"{task}@{recorded}", metrics, evidence=evidence, ingredients=ingredients))
+    return records
+
+
+@pytest.mark.parametrize(
+    ("model", "protocol"),
+    [("llama-7b", "0shot+nobos"), ("llama-7b", "0shot+nobos+separate"), ("llama-13b", "0shot+nobos+separate")],
+)
+def test_a_correct_dense_run_of_a_real_model_opens_its_gate_and_its_rows_are_ranked(model: str, protocol: str) -> None:
+    found = build(like_known(model, protocol, protocol, 0.005), task_groups(), load_published(HERE))
+    assert found.gates[model].state == "passed"
+    assert len([check for check in found.gates[model].checks if check.ok]) >= 7
+    assert found.headlines[model].metric == f"commonsense7.mean@{protocol}"
+    ranks = {row.method: standing.text for row in found.standings if (standing := found.standing(row)) is not None}
+    assert (ranks["llm_pruner"], ranks["random"]) == ("1", "2")
+
+
+@pytest.mark.parametrize(
+    ("known", "recorded", "state"),
+    [
+        ("0shot+nobos", "0shot", "not known"),
+        ("0shot+nobos", "0shot+bos", "not known"),
+        ("0shot+nobos+separate", "0shot+nobos", "failed"),
+        ("0shot+nobos", "0shot+nobos+separate", "failed"),
+    ],
+)
+def test_the_values_of_one_protocol_under_the_id_of_another_rank_nothing(known: str, recorded: str, state: str) -> None:
+    found = build(like_known("llama-7b", known, recorded), task_groups(), load_published(HERE))
+    assert found.gates["llama-7b"].state == state
+    standings = [found.standing(row) for row in found.standings]
+    assert not any(standing.is_ranked for standing in standings if standing is not None)

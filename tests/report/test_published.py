@@ -145,6 +145,7 @@ def test_what_cannot_be_compared_says_why(
         ),
         (FILE.replace("VALUES", "{ppl: many}"), "tables.0.rows.0.values.ppl"),
         (FILE.replace("VALUES", "{}"), "tables.0.rows.0.values"),
+        (FILE.replace("0shot/limit200", "0shot+noboss").replace("VALUES", "{piqa: 1}"), "metrics.piqa.protocol"),
         (FILE.replace("source: Table 1", "sauce: Table 1").replace("VALUES", "{ppl: 1}"), "tables.0.source"),
         ("about: [", "not valid YAML"),
     ],
@@ -162,7 +163,7 @@ def test_a_dense_score_is_known_once(tmp_path: Path) -> None:
     line = "{method: dense, model: Tiny, of: dense, ours: {model: tiny, method: dense}, known: true, values: {ppl: %s}}"
     text = FILE.split("tables:")[0] + "tables: [{source: Table 1, rows: [" + line % 20 + ", " + line % 21 + "]}]"
     path = written(tmp_path, text)
-    with pytest.raises(UsageError, match=r"wikitext2.ppl_token@128/limit64 of tiny is 21.0 here and 20.0 in test.yaml"):
+    with pytest.raises(UsageError, match=r"wikitext2.ppl_token@128/limit64 of tiny is 21.0 here and 20.0 in .*test.yaml"):
         load_published(tmp_path)
     path.write_text(text.replace("21", "20"))
     assert len(known_dense(load_published(tmp_path), "tiny")) == 2
@@ -177,6 +178,54 @@ def test_those_of_a_results_folder_stand_with_ours(tmp_path: Path) -> None:
     assert load_published(tmp_path) == [*COMMITTED, added]
 
 
+def test_a_file_of_a_results_folder_may_have_the_name_of_one_of_ours(tmp_path: Path) -> None:
+    path = written(tmp_path, FILE.replace("VALUES", "{ppl: 30.0}"))
+    [ours, *_] = sorted(HERE.glob("*.yaml"))
+    path.rename(path.with_name(ours.name))
+    assert len(load_published(tmp_path)) == len(COMMITTED) + 1
+    assert {number.file.parent for number in load_published(tmp_path) if number.file.name == ours.name} == {
+        HERE,
+        tmp_path / "published",
+    }
+
+
+def test_a_number_of_a_results_folder_may_not_contradict_a_known_one_of_ours(tmp_path: Path) -> None:
+    """Both files are named, though they may have the same name."""
+    line = "{method: dense, model: Tiny, ours: {model: llama-7b, method: dense}, known: true, values: {ppl_2048: 5.7}}"
+    path = written(tmp_path, FILE.split("tables:")[0] + f"tables: [{{source: Table 1, rows: [{line}]}}]")
+    with pytest.raises(UsageError) as raised:
+        load_published(tmp_path)
+    assert str(raised.value) == (
+        f"{path}: known: wikitext2.ppl_token@2048 of llama-7b is 5.7 here and 5.68 in {HERE / 'dense.yaml'}"
+    )
+
+
+def test_conditions_are_said_and_so_is_what_is_not_known(tmp_path: Path) -> None:
+    written(tmp_path, FILE.replace("Table 1", "Table 1\n    year: 2023\n    dtype: float16").replace("VALUES", "{ppl: 30}"))
+    [number] = mine(tmp_path)
+    assert number.conditions == "year 2023, dtype float16; not known: harness, calibration"
+    board = build(row("saap", 0.2), [], [number])
+    assert "(year 2023, dtype float16; not known: harness, calibration):" in reproduction(board)
+    assert "Table 1 (year 2023, dtype float16; not known: harness, calibration)" in markdown(board)
+    assert reproduction_csv(board).splitlines()[0].endswith("source,conditions")
+
+
+@pytest.mark.parametrize(
+    ("printed", "ours"), [("0shot+notice+nobos/limit200", "0shot+nobos+notice/limit200"), ("128+bos", "128+bos")]
+)
+def test_a_published_protocol_has_the_form_of_ours(tmp_path: Path, printed: str, ours: str) -> None:
+    written(tmp_path, FILE.replace("0shot/limit200", printed).replace("VALUES", "{piqa: 30.0}"))
+    assert mine(tmp_path)[0].metric_id == f"piqa.acc@{ours}"
+
+
+def test_the_accuracies_of_a_table_say_whether_they_had_a_bos() -> None:
+    """Whatever is compared with one of ours, that is; no table here was measured by the tokenizer's default."""
+    ours = [number for number in COMMITTED if not number.why and number.metric_id.split("@")[-1].startswith("0shot")]
+    without = [number for number in ours if number.file.name != "smollm2-135m.yaml"]
+    assert len(without) > 100
+    assert all("+nobos" in number.metric_id for number in without)
+
+
 def test_the_committed_numbers_keep_their_sources_and_say_what_they_are() -> None:
     assert len(COMMITTED) > 1100
     assert all(number.source and number.protocol.task for number in COMMITTED)
@@ -184,8 +233,10 @@ def test_the_committed_numbers_keep_their_sources_and_say_what_they_are() -> Non
     assert six <= {number.row.of for number in COMMITTED}
     llama = {score.metric_id: score.number for score in known_dense(COMMITTED, "llama-7b")}
     assert llama["wikitext2.ppl_token@128"] == 12.62
-    assert llama["hellaswag.acc_norm@0shot"] == 0.7299
-    assert len(llama) == 9
+    assert llama["wikitext2.ppl_token@2048"] == 5.68
+    assert llama["hellaswag.acc_norm@0shot+nobos+separate"] == 0.7299
+    assert llama["hellaswag.acc_norm@0shot+nobos"] == 0.7619
+    assert len(llama) == 21
     assert {score.metric_id: score.number for score in known_dense(COMMITTED, "smollm2-135m")}.items() >= {
         "wikitext2.ppl_token@2048": 21.61,
         "arc_easy.acc@0shot/limit200": 0.51,

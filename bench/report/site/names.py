@@ -110,6 +110,7 @@ def published_line(comparison: Comparison) -> dict[str, str]:
         "metric": theirs.metric if theirs.protocol.why else theirs.metric_id,
         "name": ", ".join(filter(None, (theirs.row.method, theirs.row.model, theirs.row.ratio))),
         "source": theirs.source,
+        "conditions": theirs.conditions,
         "theirs": number(theirs.number, unit),
         "ours": number(comparison.ours, unit),
         "interval": bounds,
