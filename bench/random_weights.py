@@ -106,6 +106,8 @@ def recipe_of(name: str, paths: Mapping[str, Path], dtype: str) -> Recipe:
 def without_quality(suite: Suite) -> tuple[Suite, list[str]]:
     """`suite` with only the tasks that random weights can be measured on, and a note on the others.
 
+    Of several calibration texts one is left: random tokens take its place.
+
     Raises:
         UsageError: no task is left, or one is not known.
     """
@@ -125,7 +127,8 @@ def without_quality(suite: Suite) -> tuple[Suite, list[str]]:
             f"{' and '.join(sorted(kind for kind, spec in KINDS.items() if not spec.needs_weights))} are measured"
         )
     note = f"random weights have no quality: {', '.join(left_out)} left out"
-    return suite.model_copy(update={"tasks": kept, "methods": methods}), [note] if left_out else []
+    changes = {"tasks": kept, "methods": methods, "calibrations": suite.calibrations[:1]}
+    return suite.model_copy(update=changes), [note] if left_out else []
 
 
 def _shape_in(file: Path) -> dict[str, Any]:

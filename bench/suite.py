@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from bench.errors import UsageError, unknown
 from bench.method import Target
 from bench.paths import SUITES
+from bench.record.rows import text_name
 from bench.task import DataRef
 from bench.yamlfile import Strict, read_yaml, validated
 
@@ -21,14 +22,18 @@ class TextSource(Strict):
     """A column of a file of the data pack.
 
     Where no column is named, instructions and labelled pairs are recognised by theirs. `sampler` is how calibration
-    windows are taken: from random `documents` that are long enough (LLM-Pruner; SparseGPT and Wanda on C4), or at random
-    places of the `joined` text (SparseGPT, Wanda and SliceGPT on WikiText-2).
+    windows are taken: from random `documents` that are long enough (LLM-Pruner; SparseGPT and Wanda on C4), or at
+    random places of the `joined` text (SparseGPT, Wanda and SliceGPT on WikiText-2).
     """
 
     data: DataRef
     column: str = "text"
     rows: tuple[int, int] | None = Field(None, description="only rows [first, last), so that others stay unseen")
     sampler: Literal["documents", "joined"] = Field("documents", exclude_if=lambda value: value == "documents")
+
+    @property
+    def name(self) -> str:
+        return text_name(self.model_dump(mode="json"))
 
 
 class RandomTokens(Strict):
@@ -68,7 +73,12 @@ class Suite(Strict):
     recoveries: list[RecoveryChoice] = Field(
         ["preset"], min_length=1, description="each method that removes something is run with each of these"
     )
-    calibration: TextSource = Field(description="text that methods calibrate on")
+    calibration: TextSource | None = Field(None, description="text that methods calibrate on")
+    calibrations: list[TextSource] = Field(
+        [],
+        validate_default=True,
+        description="several such texts instead: a method that reads one gets a row for each, which names it",
+    )
     training: TextSource | None = Field(None, description="text that training methods and recoveries learn from")
     methods: list[SuiteMethod] = Field(min_length=1)
     tasks: list[str | FirstOf] = Field(min_length=1)
@@ -79,6 +89,21 @@ class Suite(Strict):
         if not isinstance(value, list):
             return value
         return [{"name": item} if isinstance(item, str) else item for item in value]
+
+    @field_validator("calibrations")
+    @classmethod
+    def _one_way_to_calibrate(cls, value: list[TextSource], info: ValidationInfo) -> list[TextSource]:
+        if "calibration" in info.data and (info.data["calibration"] is None) != bool(value):
+            raise ValueError("give either one text as calibration, or several here")
+        names = [source.name for source in value]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"{name} is there twice")
+        return value
+
+    def texts(self) -> list[TextSource]:
+        """The texts that methods calibrate on."""
+        return self.calibrations if self.calibration is None else [self.calibration]
 
 
 def load_suite(name_or_file: str) -> Suite:

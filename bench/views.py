@@ -120,6 +120,7 @@ def plan_list(plan: Plan) -> Rows:
                     "preset": cell.preset,
                     "recovery": cell.recovery_name,
                     "target": cell.target_name,
+                    **({"calibration": cell.calibration_name} if cell.names_text else {}),
                     "seed": cell.seed,
                     "what": what,
                     "key": key,
@@ -154,7 +155,7 @@ def all_data() -> list[str]:
     refs = {ref for spec in load_tasks().values() for ref in spec.data()}
     for file in SUITES.glob("*.yaml"):
         suite = load_suite(str(file))
-        texts = [suite.calibration, suite.training, *(method.training for method in suite.methods)]
+        texts = [*suite.texts(), suite.training, *(method.training for method in suite.methods)]
         refs |= {source.data for source in texts if source is not None}
     return sorted(refs)
 

@@ -34,7 +34,8 @@ Only = Annotated[
     typer.Option(
         "--only",
         metavar="KEY=VALUE",
-        help="Only cells with this model, method, preset, recovery, target, seed or task; may be given several times.",
+        help="Only cells with this model, method, preset, recovery, target, calibration, seed or task; "
+        "may be given several times.",
     ),
 ]
 ModelPath = Annotated[

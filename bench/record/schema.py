@@ -135,12 +135,14 @@ class BaseRecord(Strict):
     """The fields of all records.
 
     `former_key` is the key of an older schema that the file is named by. It is set when such a file is read
-    (`bench.record.migrate`) and never written.
+    (`bench.record.migrate`) and never written. Nor is `calibration`, the name of the calibration text: it is set when
+    all records of a folder are read and those of the model have several texts (`bench.record.rows`).
     """
 
     schema_version: Literal[2] = SCHEMA_VERSION
     key: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
     former_key: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = Field(None, exclude=True)
+    calibration: str = Field("", exclude=True)
     status: Status
     ingredients: dict[str, Any]
     model: str

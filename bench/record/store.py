@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails, from_json
 from bench.data.files import write_whole
 from bench.errors import RecordError, UsageError
 from bench.record.migrate import migrated
+from bench.record.rows import tell_texts_apart
 from bench.record.schema import RECORD, SCHEMA_VERSION, ArtifactRecord, BaseRecord, MeasureRecord
 
 AnyRecord = ArtifactRecord | MeasureRecord
@@ -111,7 +112,7 @@ class Store:
         return sorted(paths)
 
     def read_all(self) -> tuple[list[AnyRecord], list[RecordError]]:
-        """All records in the order of their paths, and one error for each file that is not one.
+        """All records in the order of their paths, told apart by calibration text, and one error for each other file.
 
         Where two files hold one cell, under keys of two schemas, the one that `load` gives counts.
         """
@@ -129,7 +130,7 @@ class Store:
                 counts = self.path_of(record)
                 problems.append(RecordError(f"{self.path_of(less)}: {counts} is of the same cell and counts instead"))
             records[place] = record
-        return list(records.values()), problems
+        return tell_texts_apart(list(records.values())), problems
 
     def why(self, a: AnyRecord, b: AnyRecord) -> list[tuple[str, Any, Any]]:
         """What differs between two records, as `differences`; where their checkpoints differ, what differs in those.

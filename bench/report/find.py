@@ -20,12 +20,15 @@ class Rows:
         self.store = Store(results)
 
     @cached_property
+    def _all(self) -> list[AnyRecord]:
+        return self.store.read_all()[0]
+
+    @property
     def records(self) -> list[AnyRecord]:
         """Raises UsageError where there is none."""
-        found = self.store.read_all()[0]
-        if not found:
+        if not self._all:
             raise UsageError(f"{self.store.results}: there are no records under {self.store.runs}")
-        return found
+        return self._all
 
     @cached_property
     def runs(self) -> dict[RowName, dict[int, Run]]:
@@ -77,4 +80,8 @@ class Rows:
         """The record of a file or of the start of a key; None where `text` is neither."""
         is_file = Path(text).is_file() or (Path(text) / "artifact.json").is_file()
         is_key = re.fullmatch(r"[0-9a-f]{4,16}", text) is not None and self.store.has(text)
-        return self.store.find(text) if is_file or is_key else None
+        if not is_file and not is_key:
+            return None
+        found = self.store.find(text)
+        told_apart = next((record for record in self._all if record.key == found.key), found)
+        return found.model_copy(update={"calibration": told_apart.calibration})

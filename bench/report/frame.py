@@ -22,6 +22,7 @@ LONG = [
     "preset",
     "recovery",
     "target",
+    "calibration",
     "seed",
     "task",
     "metric",
@@ -57,7 +58,7 @@ def long_frame(records: Iterable[AnyRecord]) -> pd.DataFrame:
     for record in records:
         numbers = [_number(metric) for metric in metrics_of(record)] or [(None,) * 8]
         lines += [(*_who(record), *number, *_how(record)) for number in numbers]
-    lines.sort(key=lambda line: (line[:7], str(line[7]), line[-2:]))
+    lines.sort(key=lambda line: (line[:8], str(line[8]), line[-2:]))
     frame = pd.DataFrame(lines, columns=LONG)
     frame["n"] = frame["n"].astype("Int64")
     return frame
@@ -152,7 +153,7 @@ def current(records: Sequence[AnyRecord]) -> tuple[dict[RowName, dict[int, Run]]
     runs: dict[RowName, dict[int, Run]] = defaultdict(dict)
     notes = []
     for (identity, seed), group in sorted(found.items(), key=lambda item: item[0]):
-        where = f"{' / '.join(identity)}, seed {seed}"
+        where = f"{identity.joined(' / ')}, seed {seed}"
         checkpoints = {record.key for record in group if isinstance(record, ArtifactRecord)}
         old = {key for key in checkpoints if key in stale}
         fresh = [r for r in group if (r.artifact if isinstance(r, MeasureRecord) else r.key) not in old]

@@ -99,14 +99,18 @@ def _pairs(board: Board, model: str) -> list[str]:
     keys = sorted({(pair.row, pair.control) for pair in mine}, key=lambda key: (places[key[0]], key[1]))
     heads = [f"{_pair_title(c)}<br>{c.protocol}{' smoke' * (c.id in board.smoke)}" for c in metrics]
     lines = ["### Against the controls, pair by pair", ""]
+    names_texts = any(pair.row.calibration for pair in mine)
     body = [
         [
-            *map(escape, (row.method, row.preset, row.recovery, row.target, control)),
+            *map(escape, (row.method, row.preset, row.recovery, row.target)),
+            *[escape(row.calibration or NOTHING)] * names_texts,
+            escape(control),
             *(_pair_text(found.get((row, control, column.id))) for column in metrics),
         ]
         for row, control in keys
     ]
-    return [*lines, *grid(["method", "preset", "recovery", "target", "against", *heads], body, left=5)]
+    names = ["method", "preset", "recovery", "target", *["calibration"] * names_texts, "against"]
+    return [*lines, *grid([*names, *heads], body, left=len(names))]
 
 
 def _pair_title(column: Column) -> str:
@@ -140,6 +144,8 @@ def _table(board: Board, model: str, columns: Sequence[Column], more: Sequence[P
         ("recovery", lambda row: row.identity.recovery),
         ("target", lambda row: row.identity.target),
     ]
+    if any(row.identity.calibration for row in rows):
+        names.append(("calibration", lambda row: row.identity.calibration or NOTHING))
     if any(row.seeds > 1 for row in rows):
         names.append(("seeds", lambda row: str(row.seeds)))
     if more and is_ranked(board, model):

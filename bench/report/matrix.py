@@ -40,7 +40,8 @@ def matrix_of(board: Board, model: str) -> Matrix | None:
         after = [who._replace(recovery=recovery) for recovery in recoveries]
         if who.recovery == "none" and not rows.keys().isdisjoint(after):
             cells = [text for one in after for text in (_value(rows.get(one), column), _change(changes.get(one)))]
-            lines.append((who.method, who.preset, who.target, _value(rows[who], column), *cells))
+            preset = " ".join(filter(None, (who.preset, who.calibration)))
+            lines.append((who.method, preset, who.target, _value(rows[who], column), *cells))
     unit = column.kind.gap.unit
     heads = [head for recovery in recoveries for head in (recovery, f"change by {recovery} ({unit})")]
     return Matrix(column.id, (*KEYS, "none", *heads), tuple(lines)) if lines else None

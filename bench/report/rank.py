@@ -170,7 +170,7 @@ class Ranker:
         for part in basis.parts:
             if part not in self.drawn:
                 self.drawn[part] = draw(self.evidence[part], part)
-        return [estimate([self._chosen(row, part, basis) for part in basis.parts], "/".join(row)) for row in rows]
+        return [estimate([self._chosen(row, part, basis) for part in basis.parts], str(row)) for row in rows]
 
     def p_values(self, rows: Sequence[RowName], basis: Basis, estimates: Sequence[Interval]) -> tuple[Array, Array]:
         """Differences and p-values of all pairs: exact where two checkpoints are compared on one task's items."""

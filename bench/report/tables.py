@@ -159,7 +159,9 @@ def _rich(board: Board, model: str, parts: list[Part], left_out: list[str]) -> T
 
 
 def _csv(frame: pd.DataFrame) -> str:
-    return str(frame.to_csv(index=False, lineterminator="\n"))
+    """Without the column of calibration texts, where no row names one."""
+    left_out = [] if frame["calibration"].any() else ["calibration"]
+    return str(frame.drop(columns=left_out).to_csv(index=False, lineterminator="\n"))
 
 
 def _line(board: Board, row: Row) -> dict[str, object]:

@@ -14,6 +14,7 @@ from bench.catalogue import ModelRef
 from bench.data.pack import Pack
 from bench.method import Target
 from bench.record.keys import artifact_key, measure_key
+from bench.record.rows import text_name
 from bench.registry import MethodEntry
 from bench.suite import RandomTokens, TextSource
 from bench.task import Task
@@ -40,6 +41,8 @@ class ArtifactCell(BaseCell):
     dtype: str
     device: str
     calibration: TextSource | RandomTokens | None
+    names_text: bool = False
+    """Whether the suite has several calibration texts, so that names must say which."""
     training: TextSource | RandomTokens | None
     ingredients: dict[str, Any]
 
@@ -56,11 +59,16 @@ class ArtifactCell(BaseCell):
         return str(self.target) if self.target else "none"
 
     @property
+    def calibration_name(self) -> str:
+        return text_name(self.calibration.model_dump(mode="json")) if self.calibration else "none"
+
+    @property
     def label(self) -> str:
         """The cell's name in progress and error messages."""
         parts = [self.model, self.method, self.preset]
         parts += [self.recovery_name] * (self.recovery is not None)
         parts += [self.target_name] * (self.target is not None)
+        parts += [self.calibration_name] * (self.names_text and self.calibration is not None)
         return " · ".join([*parts, f"seed {self.seed}"])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from bench.blocks.recoveries import resolve_recovery
@@ -30,13 +31,21 @@ class PlanEntry:
 
     @classmethod
     def all_of(cls, item: SuiteMethod, registry: Registry, suite: Suite) -> list[PlanEntry]:
-        """One plan entry for each recovery: the item's own, else the suite's where the method removes something."""
+        """One plan entry for each recovery and calibration text.
+
+        Recoveries are the item's own, else the suite's where the method removes something. Texts are the suite's, none
+        where the method reads none.
+        """
         entry = registry.method(item.name, f"suite {suite.name}: methods")
         choices: Sequence[RecoveryChoice] = suite.recoveries if _removes(entry) else ["preset"]
-        return [cls._of(item, entry, choice, suite) for choice in ([item.recovery] if item.recovery else choices)]
+        texts = suite.texts() if "calibration" in entry.cls.traits.needs else [None]
+        wanted = [item.recovery] if item.recovery else choices
+        return [cls._of(item, entry, choice, text, suite) for choice, text in product(wanted, texts)]
 
     @classmethod
-    def _of(cls, item: SuiteMethod, entry: MethodEntry, choice: RecoveryChoice, suite: Suite) -> PlanEntry:
+    def _of(
+        cls, item: SuiteMethod, entry: MethodEntry, choice: RecoveryChoice, text: TextSource | None, suite: Suite
+    ) -> PlanEntry:
         where = f"suite {suite.name}: methods: {item.name}"
         preset = entry.preset(item.preset)
         wanted = preset.recovery if choice == "preset" else None if choice == "none" else choice
@@ -50,7 +59,7 @@ class PlanEntry:
             item,
             entry.config(preset, item.config).model_dump(mode="json"),
             recovery,
-            suite.calibration if "calibration" in entry.cls.traits.needs else None,
+            text,
             training if trains else None,
             [task for name in item.tasks for task in tasks_named(name, where=f"{where}: tasks")],
         )
@@ -92,6 +101,7 @@ class PlanEntry:
             dtype=suite.dtype,
             device=device,
             calibration=calibration,
+            names_text=len(suite.texts()) > 1,
             training=training,
             ingredients=ingredients,
         )

@@ -28,7 +28,7 @@ from bench.suite import FirstOf, RandomTokens, Suite
 from bench.task import Task, kind_of_task
 
 Say = Callable[[str], None]
-FILTERS = ("model", "method", "preset", "recovery", "target", "seed", "task")
+FILTERS = ("model", "method", "preset", "recovery", "target", "calibration", "seed", "task")
 
 
 @dataclass
@@ -214,6 +214,7 @@ def _fits(cell: ArtifactCell, only: Mapping[str, str]) -> bool:
         "preset": cell.preset,
         "recovery": cell.recovery_name,
         "target": cell.target_name,
+        "calibration": cell.calibration_name,
         "seed": str(cell.seed),
     }
     return all(values[name] == value for name, value in only.items() if name != "task")

@@ -95,6 +95,6 @@ def test_names_with_separators_in_them_are_found(tmp_path: Path) -> None:
 def test_the_command_asks_for_the_row_alone() -> None:
     typed = ["leanboard", "retry", "smollm", "--code", "oom", "--only", "recovery=lora", "--jobs", "2"]
     made = artifact("saap", provenance=provenance().model_copy(update={"command": typed}))
-    chosen = " ".join(f"--only {name}={value}" for name, value in SAAP._asdict().items())
+    chosen = " ".join(f"--only {name}={value}" for name, value in SAAP._asdict().items() if value)
     assert command(made) == f"leanboard run smollm --jobs 2 {chosen}"
     assert command(made, "--results", "x", without=["--jobs"]) == f"leanboard run smollm {chosen} --results x"

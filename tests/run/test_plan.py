@@ -9,6 +9,7 @@ from bench.errors import UsageError
 from bench.registry import load_registry
 from bench.run.plan import Plan, make_plan
 from bench.suite import load_suite
+from bench.views import plan_list
 from tests.packs import make_pack, tables
 from tests.suites import CALIBRATION, make_suite, passages
 
@@ -118,6 +119,40 @@ def test_calibration_enters_only_the_keys_of_methods_that_use_it(planned: Any) -
     )
     same = [a.artifact.key == b.artifact.key for a, b in zip(whole.jobs, part.jobs, strict=True)]
     assert same == [True, False]
+
+
+TEXTS = [{"data": CALIBRATION}, {"data": "wikitext2_raw/test", "sampler": "joined"}]
+PRUNER = {"name": "llm_pruner", "config": {"seq_len": 16}}
+
+
+def test_several_calibration_texts_give_a_row_each_to_methods_that_read_one(planned: Any) -> None:
+    plan = planned(methods=["random", PRUNER], calibration=None, calibrations=TEXTS)
+    names = [(job.artifact.method, job.artifact.calibration_name) for job in plan.jobs]
+    assert names == [
+        ("random", "none"),
+        ("llm_pruner", CALIBRATION),
+        ("llm_pruner", "wikitext2_raw/test+joined"),
+    ]
+    assert len({job.artifact.key for job in plan.jobs}) == 3
+    assert "wikitext2_raw/test+joined" in plan.jobs[2].artifact.label
+    assert [row["calibration"] for row in plan_list(plan) if row["what"] == "compress"] == [n for _, n in names]
+    assert plan.jobs[1].artifact.key == planned(methods=[PRUNER]).jobs[0].artifact.key
+    [job] = planned({"calibration": CALIBRATION}, methods=[PRUNER], calibration=None, calibrations=TEXTS).jobs
+    assert job.artifact.key == plan.jobs[1].artifact.key
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"calibrations": TEXTS}, "suite.yaml: calibrations: give either one text as calibration, or several here"),
+        ({"calibration": None}, "suite.yaml: calibrations: give either one text as calibration, or several here"),
+        ({"calibration": None, "calibrations": TEXTS[:1] * 2}, f"calibrations: {CALIBRATION} is there twice"),
+    ],
+)
+def test_a_suite_names_its_calibration_texts_in_one_way(root: Path, changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_suite(str(make_suite(root, **changes)))
+    assert sentence in str(caught.value)
 
 
 def test_a_text_that_is_missing_is_replaced_loudly_and_under_its_own_name(

@@ -37,6 +37,7 @@ class Series(NamedTuple):
     method: str
     preset: str
     recovery: str
+    calibration: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ Looks = Mapping[str, Mapping[Series, Look]]
 
 
 def series_of(identity: RowName) -> Series:
-    return Series(identity.method, identity.preset, identity.recovery)
+    return Series(identity.method, identity.preset, identity.recovery, identity.calibration)
 
 
 def look(method: str) -> tuple[str, str]:
@@ -93,6 +94,7 @@ def names(series: Iterable[Series]) -> Mapping[Series, str]:
                 one.method,
                 *[one.preset] * (len({other.preset for other in ordered if other.method == one.method}) > 1),
                 *[f"+ {one.recovery}"] * (one.recovery != "none"),
+                *[one.calibration] * (len({other.calibration for other in ordered if other.method == one.method}) > 1),
             ]
         )
         for one in ordered

@@ -54,7 +54,7 @@ class Number:
 
 
 def row_href(identity: RowName) -> str:
-    return f"rows/{safe_name('.'.join(identity))}.html"
+    return f"rows/{safe_name(identity.joined('.'))}.html"
 
 
 def method_href(method: str) -> str:
@@ -96,8 +96,9 @@ def number_of(cell: Cell | None, unit: str) -> Number:
 
 
 def variant(identity: RowName) -> str:
-    """The preset and recovery of a row, in which it differs from others of its method."""
-    return " · ".join([identity.preset, *[f"+ {identity.recovery}"] * (identity.recovery != "none")])
+    """The preset, recovery and calibration text of a row, in which it differs from others of its method."""
+    recovery = f"+ {identity.recovery}" if identity.recovery != "none" else ""
+    return " · ".join(filter(None, (identity.preset, recovery, identity.calibration)))
 
 
 def published_line(comparison: Comparison) -> dict[str, str]:
