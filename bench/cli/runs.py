@@ -69,6 +69,7 @@ def plan(
 
 @app.command()
 def run(
+    context: typer.Context,
     suite: SuiteName,
     results: Results = Path("results"),
     only: Only = None,
@@ -81,6 +82,10 @@ def run(
     time_limit: TimeLimit = None,
     memory_limit: MemoryLimit = None,
     trust_remote_code: TrustCode = False,
+    rehearse: Annotated[
+        bool,
+        typer.Option("--rehearse", help="Try every cell in minutes, on small stand-ins of the models."),
+    ] = False,
 ) -> None:
     """Run what is not finished of a suite, then print the board and write CSVs, Markdown and plots.
 
@@ -88,6 +93,15 @@ def run(
     """
     from bench.run.interrupt import interruptible
 
+    if rehearse:
+        from bench.cli.rehearsal import check_options, run_rehearsal
+
+        check_options(context)
+        with tidily(), interruptible():
+            run_rehearsal(
+                suite, pairs(only, "--only"), folders(model_path), plugins or [], is_offline(offline), typed()
+            )
+        return
     limits = limits_of(time_limit, memory_limit, executor)
     with tidily(), interruptible():
         made = planned(suite, results, only, model_path, weights, plugins, offline, trust_remote_code)
@@ -217,7 +231,7 @@ def planned(
         load_suite(suite),
         load_registry(plugins or []),
         results,
-        model_paths={key: Path(value) for key, value in pairs(model_path, "--model-path").items()},
+        model_paths=folders(model_path),
         plugins=[p.resolve() for p in plugins or []],
         only=pairs(only, "--only"),
         offline=is_offline(offline),
@@ -226,6 +240,10 @@ def planned(
         random_weights=weights == "random",
         trust_remote_code=trust_remote_code,
     )
+
+
+def folders(model_path: list[str] | None) -> dict[str, Path]:
+    return {key: Path(value) for key, value in pairs(model_path, "--model-path").items()}
 
 
 def pairs(items: list[str] | None, option: str) -> dict[str, str]:

@@ -22,6 +22,8 @@ def measure(
     pack: Pack,
     on_progress: Progress = lambda done, total: None,
     answers: Answers | None = None,
+    *,
+    is_rehearsal: bool = False,
 ) -> Measurement:
     """Measure `task` on `subject` with the texts of `pack`; accuracy goes on from `answers` and keeps its own there.
 
@@ -34,7 +36,7 @@ def measure(
             direction is not that of `bench.record.kinds`.
     """
     module = importlib.import_module(task.spec.module)
-    found: Measurement = module.measure(task, task.spec, subject, Resources(pack, on_progress, answers))
+    found: Measurement = module.measure(task, task.spec, subject, Resources(pack, on_progress, answers, is_rehearsal))
     for metric in found.metrics:
         form = form_of(metric.id)
         if (metric.unit, metric.direction) != (form.unit, form.direction):

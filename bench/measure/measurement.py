@@ -26,8 +26,12 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Resources:
-    """What measuring may use: the texts of a data pack, whom to report progress to, and where to keep answers."""
+    """What measuring may use: the texts of a data pack, whom to report progress to, and where to keep answers.
+
+    In a rehearsal a speed may be wrong, but must cost nothing.
+    """
 
     pack: Pack
     on_progress: Progress
     answers: Answers | None = None
+    is_rehearsal: bool = False

@@ -87,7 +87,8 @@ class MeasureCell(BaseCell):
 class Job(BaseCell):
     """What one worker does: make (or find) a checkpoint, then measure the tasks that are still open.
 
-    `sources` are the versions of the code that the keys were computed with (`bench.run.agreement`).
+    `sources` are the versions of the code that the keys were computed with (`bench.run.agreement`). In a rehearsal no
+    speed means anything, so generation has no process of its own.
     """
 
     artifact: ArtifactCell
@@ -98,6 +99,7 @@ class Job(BaseCell):
     command: list[str]
     accelerator: str | None = None
     remote_code: str | None = None
+    is_rehearsal: bool = False
 
 
 def artifact_ingredients(

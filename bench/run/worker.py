@@ -193,8 +193,8 @@ class Worker:
         try:
             check_task_agrees(self.job, cell, self.registry)
             [task] = tasks_named(cell.task)
-            progress = self._progress(cell.key)
-            got = measure(task, subject, Pack.default(), lambda done, total: progress("", done, total), answers)
+            progress = partial(self._progress(cell.key), "")
+            got = measure(task, subject, Pack.default(), progress, answers, is_rehearsal=self.job.is_rehearsal)
             evidence = got.evidence.model_copy(update={"notes": [*got.evidence.notes, *self._notes()]})
             record = measure_record(self.job, cell, "ok", seconds(), metrics=got.metrics, evidence=evidence)
         except Exception as error:

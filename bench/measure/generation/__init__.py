@@ -10,7 +10,9 @@ implement `backend.Backend`; they and `probe`, and no other module here, import 
 from __future__ import annotations
 
 from bench.measure.generation.backend import Workload
+from bench.measure.generation.in_process import InProcessClient
 from bench.measure.generation.metrics import metrics_of, samples_of
+from bench.measure.generation.process_client import ProcessClient
 from bench.measure.generation.session import Candidate, play
 from bench.measure.measurement import Measurement, Resources
 from bench.measure.subject import Subject
@@ -31,7 +33,8 @@ def measure(task: Task, spec: GenerationTask, subject: Subject, resources: Resou
         candidates = {"dense": Candidate(subject.dense, subject.dtype, subject.device)} | candidates
     work = Workload(int(match["batch"]), int(match["prompt"]), int(match["new"]))
     most = int(match["most"]) if match["most"] else None
-    session = play(match["backend"], candidates, work, spec.rounds, most, resources.on_progress)
+    kind, rounds = (InProcessClient, 2) if resources.is_rehearsal else (ProcessClient, spec.rounds)
+    session = play(match["backend"], candidates, work, rounds, most, resources.on_progress, kind)
     least = {"least" if name == "measured" else f"{name}_least": value for name, value in session.least.items()}
     evidence = Evidence(
         samples=samples_of(session), machine=session.machine | least, disturbed=session.disturbed, notes=session.notes

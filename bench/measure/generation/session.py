@@ -68,8 +68,9 @@ def play(
     rounds: int,
     most: int | None = None,
     on_progress: OnProgress = lambda done, total: None,
+    kind: type[ProcessClient] = ProcessClient,
 ) -> Session:
-    """Start a process for each candidate, and let them generate in turn.
+    """Start a client of `kind` for each candidate, which has a process of its own, and let them generate in turn.
 
     Where `most` is given, larger batches follow up to that, until throughput grows no more (`rounds.saturate`). The
     last candidate is the one under measurement: the machine is tried out in its process.
@@ -81,7 +82,7 @@ def play(
     memory: dict[str, Footprint] = {}
     under_test = list(candidates)[-1]
     with ExitStack() as stack:
-        processes = {name: stack.enter_context(ProcessClient(backend)) for name in reversed(list(candidates))}
+        processes = {name: stack.enter_context(kind(backend)) for name in reversed(list(candidates))}
         for name, process in processes.items():
             process.load(candidates[name].checkpoint(replace(work, batch=most or work.batch)))
             first = process.generate(replace(work, new=1))

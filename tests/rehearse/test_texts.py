@@ -1,0 +1,43 @@
+"""Rows of a rehearsal: the first of what can be had, else rows of the same columns."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.data.pack import Pack
+from bench.data.sources import SOURCES
+from bench.errors import UsageError
+from bench.rehearse import texts
+from bench.rehearse.texts import gather
+from tests.packs import make_pack
+
+
+def test_the_first_rows_of_what_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"text": f"a text number {i} of {'many ' * 100}"} for i in range(3000)]
+    make_pack(tmp_path / "pack", {"lambada_passages/test": rows})
+    monkeypatch.setenv("LEANBOARD_DATA", str(tmp_path / "pack"))
+    found = gather(["lambada_passages/test"], offline=True, say=print)
+    assert found.made_up == {}
+    assert found.rows["lambada_passages/test"] == rows[: texts.ROWS]
+
+
+def test_what_cannot_be_had_is_made_up_with_the_same_columns_and_the_reason(tmp_path: Path) -> None:
+    found = gather(SOURCES, offline=True, say=print)
+    assert found.made_up.keys() == SOURCES.keys()
+    assert "offline" in found.made_up["c4/train"]
+    for ref, rows in found.rows.items():
+        assert all(tuple(row) == SOURCES[ref].columns for row in rows), ref
+        assert len(rows) >= texts.ROWS
+
+
+def test_what_nobody_knows_is_an_error() -> None:
+    with pytest.raises(UsageError, match="data c5/train cannot be had: unknown data 'c5/train'; did you mean c4/train"):
+        gather(["c5/train"], offline=True, say=print)
+
+
+def test_made_up_rows_enter_the_pack_of_the_cache_in_use_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = gather(["piqa/validation"], offline=True, say=print)
+    assert not Pack.default().has("piqa/validation")
+    monkeypatch.setenv("LEANBOARD_CACHE", str(tmp_path / "own"))
+    found.write()
+    assert Pack.default().rows("piqa/validation", ["goal"])[0] == {"goal": found.rows["piqa/validation"][0]["goal"]}
