@@ -11,6 +11,7 @@ from itertools import product
 from pathlib import Path
 
 from bench.catalogue import resolve
+from bench.data.lengths import shortfall
 from bench.data.pack import Pack
 from bench.data.sources import ensure
 from bench.errors import UsageError, unknown
@@ -24,7 +25,7 @@ from bench.run.cells import ArtifactCell, Job, MeasureCell, measure_ingredients
 from bench.run.entries import PlanEntry
 from bench.run.estimate import Estimate, check_fits, estimates_of, past_seconds
 from bench.run.threads import threads_each
-from bench.suite import FirstOf, RandomTokens, Suite
+from bench.suite import FirstOf, RandomTokens, Suite, TextSource
 from bench.task import Task, kind_of_task
 
 Say = Callable[[str], None]
@@ -180,13 +181,23 @@ def _ensure_tasks(tasks: Sequence[Task], suite: Suite, offline: bool, say: Say) 
 
 
 def _check(plan: Plan, suite: Suite) -> None:
-    """Refuse open jobs that cannot be done because an engine, a BOS, memory or disk is missing."""
+    """Refuse open jobs that cannot be done because an engine, a BOS, text, memory or disk is missing."""
     for weights, cell in ((job.artifact.weights, cell) for job in plan.open_jobs() for cell in job.cells):
         protocol = cell.task.partition("@")[2]
         why = kind_of_task(cell.kind).why_not_here(protocol) or why_no_bos(protocol, weights)
         if why is not None:
             raise UsageError(f"suite {suite.name}: task {cell.task}: {why}")
+    _check_lengths([job.artifact for job in plan.open_jobs() if job.artifact.key not in plan.finished], suite)
     check_fits(plan.open_jobs(), plan.estimates, plan.unmade())
+
+
+def _check_lengths(cells: Sequence[ArtifactCell], suite: Suite) -> None:
+    for cell in cells:
+        source = cell.calibration
+        why = shortfall(source, cell.config, cell.weights) if isinstance(source, TextSource) else None
+        if why is not None:
+            where = f"suite {suite.name}: methods: {cell.method} ({cell.preset}): calibration: {cell.calibration_name}"
+            raise UsageError(f"{where}: {why}")
 
 
 def _names(tasks: Sequence[Task]) -> str:

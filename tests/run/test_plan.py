@@ -121,6 +121,25 @@ def test_calibration_enters_only_the_keys_of_methods_that_use_it(planned: Any) -
     assert same == [True, False]
 
 
+@pytest.mark.parametrize(
+    ("settings", "text", "sentence"),
+    [
+        ({"seq_len": 500}, {}, "{text}: 10 windows of 500 tokens are asked for, and 0 of its 2400 documents are"),
+        ({}, {"rows": [0, 3]}, "{text}[0:3]: 10 windows of 64 tokens are asked for, and 3 of its 3 documents"),
+        ({"seq_len": 4000}, {"rows": [0, 3], "sampler": "joined"}, "{text}[0:3]+joined: 10 windows of 4000 tokens are"),
+    ],
+)
+def test_too_short_a_text_is_refused_before_any_work(
+    planned: Any, root: Path, settings: dict[str, Any], text: dict[str, Any], sentence: str
+) -> None:
+    item = {"name": "llm_pruner", "config": {"group_ratio": 0.5} | settings}
+    with pytest.raises(UsageError) as caught:
+        planned(methods=["dense", item], calibration={"data": CALIBRATION} | text)
+    where = "suite tiny: methods: llm_pruner (default): calibration: "
+    assert str(caught.value).startswith(where + sentence.format(text=CALIBRATION))
+    assert planned({"method": "dense"}, methods=["dense", item], calibration={"data": CALIBRATION} | text).jobs
+
+
 TEXTS = [{"data": CALIBRATION}, {"data": "wikitext2_raw/test", "sampler": "joined"}]
 PRUNER = {"name": "llm_pruner", "config": {"seq_len": 16}}
 
