@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.suites import leanboard, make_suite
+from tests.suites import here, make_suite
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +39,7 @@ def test_the_worked_example_keeps_the_contract_and_gets_its_row(tmp_path: Path) 
         ["leanboard", "run"],
     ]
     for command in commands:
-        done = leanboard(tmp_path, *command[1:])
+        done = here(tmp_path, *command[1:], *(["--executor", "inline"] if command[1] == "run" else []))
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     with (tmp_path / "results" / "leaderboard.csv").open() as file:
         rows = {row["method"]: row for row in csv.DictReader(file)}

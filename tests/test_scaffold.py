@@ -7,21 +7,19 @@ import pytest
 
 from bench.errors import UsageError
 from bench.scaffold import FILES, TEMPLATE, new_method
-from tests.suites import leanboard
-
-pytestmark = pytest.mark.slow
+from tests.suites import here
 
 
 def test_it_says_what_it_wrote_and_what_to_do_next(tmp_path: Path) -> None:
-    done = leanboard(tmp_path, "new-method", "my_first2", "--into", "there")
+    done = here(tmp_path, "new-method", "my_first2", "--into", "there")
     assert done.returncode == 0, done.stderr
     assert sorted(p.name for p in (tmp_path / "there" / "my_first2").iterdir()) == sorted(FILES)
     assert [f"wrote there/my_first2/{name}" for name in FILES] == done.stdout.splitlines()[: len(FILES)]
     assert "  leanboard test-method my_first2 --plugins there\n" in done.stdout
     assert "  leanboard run SUITE --plugins there --only method=my_first2\n" in done.stdout
-    done = leanboard(tmp_path, "methods", "my_first2", "--plugins", "there", "--json")
+    done = here(tmp_path, "methods", "my_first2", "--plugins", "there", "--json")
     assert json.loads(done.stdout)["title"] == "my first2"
-    again = leanboard(tmp_path, "new-method", "my_first2", "--into", "there")
+    again = here(tmp_path, "new-method", "my_first2", "--into", "there")
     assert again.returncode == 2
     assert "exists already" in again.stderr
 

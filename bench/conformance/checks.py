@@ -39,7 +39,7 @@ def runs(trial: Trial) -> str:
 def without_target(trial: Trial) -> str:
     if not trial.sized:
         raise NotAsked("the method has no size to set")
-    removed = trial.run("gqa-tied", None).built.manifest.achieved["params"]
+    removed = trial.run("gqa-tied", None).manifest.achieved["params"]
     if not removed > 0:
         raise Failed("without a target its own settings must say how much goes, and nothing went")
     return f"its own settings remove {removed:.1%} of the parameters"
@@ -54,7 +54,7 @@ def targets(trial: Trial) -> str:
         for value in TARGETS:
             with _named(model):
                 run = trial.run(model, Target(value=value))
-            achieved.append(run.built.manifest.achieved["params"])
+            achieved.append(run.manifest.achieved["params"])
         if achieved != sorted(set(achieved)):
             raise Failed(f"{model}: more asked must be more removed, not {achieved}")
         worst = max(abs(a - value) for a, value in zip(achieved, TARGETS, strict=True))
@@ -68,7 +68,7 @@ def other_bases(trial: Trial) -> str:
         raise NotAsked("the method changes no shapes, or is compared by its adapters")
     bases: tuple[Basis, ...] = ("block_params", "macs")
     for basis in bases:
-        achieved = trial.run("gqa", Target(basis=basis, value=0.2)).built.manifest.achieved[basis]
+        achieved = trial.run("gqa", Target(basis=basis, value=0.2)).manifest.achieved[basis]
         if abs(achieved - 0.2) > TARGET_TOLERANCE:
             raise Failed(f"{basis}: {achieved:.4f} is removed where 0.2 was asked")
     return "20 % of the blocks' parameters, and of the multiply-accumulates"
@@ -77,7 +77,7 @@ def other_bases(trial: Trial) -> str:
 def same_seed(trial: Trial) -> str:
     for model, run in trial.usual_runs():
         again = trial.run(model, trial.usual, again="-again")
-        if _weights(run.built.path) != _weights(again.built.path):
+        if _weights(run.path) != _weights(again.path):
             raise Failed(f"{model}: two runs with the same seed gave different weights")
     return "two runs with one seed give the same weights, bit for bit"
 
@@ -86,7 +86,7 @@ def seeds(trial: Trial) -> str:
     if not trial.traits.deterministic:
         raise NotAsked("its traits say that the seed matters")
     first, other = (trial.run("gqa", trial.usual, seed=seed) for seed in (0, 1))
-    if _weights(first.built.path) != _weights(other.built.path):
+    if _weights(first.path) != _weights(other.path):
         raise Failed("its traits say deterministic, and another seed gave other weights")
     return "another seed gives the same weights, as its traits say"
 
@@ -110,9 +110,9 @@ def loss(trial: Trial) -> str:
 def counts(trial: Trial) -> str:
     """What the manifest says, what is there, and the closed form agree."""
     for model, run in trial.usual_runs(families=True):
-        dense, stored = _stored(trial.weights(model)), _stored(run.built.path)
-        counted = Shape.of(read_json(run.built.path / "config.json")).params()
-        manifest = run.built.manifest
+        dense, stored = _stored(trial.weights(model)), _stored(run.path)
+        counted = Shape.of(read_json(run.path / "config.json")).params()
+        manifest = run.manifest
         removed = 1 - stored / dense
         if not stored == manifest.sizes["params.stored"] == counted:
             said = f"{manifest.sizes['params.stored']:.0f} in the manifest, {counted} in closed form"
@@ -121,7 +121,7 @@ def counts(trial: Trial) -> str:
             raise Failed(f"{model}: {removed:.4f} of the parameters are gone, not {manifest.achieved['params']:.4f}")
         if trial.traits.changes.isdisjoint({"shapes", "adds_parameters"}) and removed:
             raise Failed(f"{model}: its traits say that shapes stay, and {removed:.4f} of the parameters are gone")
-        if bool(trial.traits.changes) == (_weights(run.built.path) == _weights(trial.weights(model))):
+        if bool(trial.traits.changes) == (_weights(run.path) == _weights(trial.weights(model))):
             raise Failed(f"{model}: its traits say that {sorted(trial.traits.changes) or 'nothing'} changes; not so")
     return "manifest, stored weights and closed form agree"
 
@@ -129,7 +129,7 @@ def counts(trial: Trial) -> str:
 def reload(trial: Trial) -> str:
     worst = 0.0
     for model, run in trial.usual_runs(families=True):
-        logits = trial.reader.logits(run.built.path)
+        logits = trial.reader.logits(run.path)
         error = float((logits - run.sight.logits).abs().max() / run.sight.logits.abs().max())
         if not error <= LOGITS_TOLERANCE:
             raise Failed(f"{model}: loaded by transformers in a fresh process, logits differ by {error:.2g}")
@@ -144,7 +144,7 @@ def only_removed(trial: Trial) -> str:
     worst = 0.0
     for model, run in trial.usual_runs(families=True):
         expected, _ = load_folder(trial.weights(model))
-        zero_all_but(expected, run.built.manifest.as_kept())
+        zero_all_but(expected, run.manifest.as_kept())
         logits = logits_of(expected)
         error = float((logits - run.sight.logits).abs().max() / logits.abs().max())
         if not error <= LOGITS_TOLERANCE:
@@ -155,7 +155,7 @@ def only_removed(trial: Trial) -> str:
 
 def generation(trial: Trial) -> str:
     for model, run in trial.usual_runs():
-        loaded, _ = load_folder(run.built.path)
+        loaded, _ = load_folder(run.path)
         vocab = loaded.config.vocab_size
         prompts = [torch.arange(3 + 7 * i, 3 + 7 * i + length) % vocab for i, length in enumerate((5, 9, 2))]
         longest = max(map(len, prompts))

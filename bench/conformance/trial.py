@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import numpy as np
@@ -21,6 +22,7 @@ from bench.conformance.tiny import make_checkpoint, make_uneven_checkpoint, vari
 from bench.families import DEFAULT
 from bench.family import known
 from bench.method import Context, Meter, Method, MethodConfig, Preset, Target
+from bench.model.checkpoint import Manifest
 from bench.registry import MethodEntry
 from bench.run.compress import Built, Order, Stages, Texts, build
 
@@ -97,9 +99,10 @@ class Watched(Method):
 
 @dataclass(frozen=True)
 class TrialRun:
-    """A finished run: what the harness built, and what was seen of it."""
+    """A finished run: the checkpoint that the harness made, and what was seen of it."""
 
-    built: Built
+    path: Path
+    manifest: Manifest
     sight: Sight
 
 
@@ -127,8 +130,8 @@ class Trial:
         return self.entry.config(Preset(description=""), small)
 
     def weights(self, model: str) -> Path:
-        """The dense checkpoint called `model`."""
-        folder = self.folder / "dense" / model
+        """The dense checkpoint called `model`, the same for every trial of this process."""
+        folder = Path(_dense().name) / model
         if not folder.exists():
             if model == UNEVEN:
                 make_uneven_checkpoint(folder, **SIZE | MODELS["gqa-tied"])
@@ -152,7 +155,8 @@ class Trial:
         if name not in self._runs:
             watched = self.watched()
             try:
-                self._runs[name] = TrialRun(self.build(watched, name, model, target, seed), watched.sight)
+                built = self.build(watched, name, model, target, seed)
+                self._runs[name] = TrialRun(built.path, built.manifest, watched.sight)
             except Exception as error:  # a method may fail in any way, and every check that needs this run says so
                 self._runs[name] = error
         found = self._runs[name]
@@ -186,6 +190,12 @@ class Trial:
             return build(order, self.folder / name, Stages(order.device))
         finally:
             hook.remove()
+
+
+@cache
+def _dense() -> TemporaryDirectory[str]:
+    """The folder of the dense models; it goes with the process."""
+    return TemporaryDirectory(prefix="leanboard-")
 
 
 def _global_state() -> dict[str, Any]:

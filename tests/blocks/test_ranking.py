@@ -109,6 +109,7 @@ def test_more_asked_is_more_removed_and_what_went_stays_gone(ratios, seed):
         assert set(block.channels) <= set(more.blocks[layer].channels)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(value=st.floats(0.01, 0.57), seed=st.integers(0, 3), overall=st.booleans())
 def test_targets_are_met_on_smollm(value, seed, overall):

@@ -269,7 +269,7 @@ def test_what_makes_no_sense_is_not_asked(tmp_path: Path, reader: Reader) -> Non
 @pytest.mark.slow
 def test_a_checkpoint_that_cannot_be_loaded_is_told_and_the_reader_goes_on(tmp_path: Path, reader: Reader) -> None:
     trial = Trial(MethodEntry(Sound, "a test"), tmp_path, reader)
-    built = trial.run("mha", None).built.path
+    built = trial.run("mha", None).path
     (tmp_path / "empty").mkdir()
     with pytest.raises(RuntimeError, match=r"Error: .*empty"):
         reader.logits(tmp_path / "empty")

@@ -6,21 +6,23 @@ from pathlib import Path
 
 import pytest
 
+from bench import family
 from bench.family import Family
 from tests.families import seed_oss
-from tests.suites import leanboard
+from tests.suites import here
 
 PAGE = (Path(__file__).parents[2] / "docs" / "add-a-family.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)(?: title=(\S+))?\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.slow
-def test_its_example_passes_the_kit(tmp_path: Path) -> None:
+def test_its_example_passes_the_kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(family, "_plugged_in", {})
     (_, title, text), (_, _, typed) = BLOCKS
     assert text == Path(seed_oss.__file__).read_text(encoding="utf-8")
     (tmp_path / title).parent.mkdir()
     (tmp_path / title).write_text(text, encoding="utf-8")
-    done = leanboard(tmp_path, *typed.split()[1:])
+    done = here(tmp_path, *typed.split()[1:])
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^ok +runs: .*seed_oss-mha, seed_oss-gqa", done.stdout, re.MULTILINE)
     assert re.search(r"^ok +only removed: ", done.stdout, re.MULTILINE)

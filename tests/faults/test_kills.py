@@ -21,7 +21,8 @@ from tests.record.records import provenance
 from tests.run.test_sweep import good, records, start
 from tests.suites import CALIBRATION, leanboard, make_suite
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.faults
+KILLS = 20
 
 LORA = {"name": "lora", "steps": 6, "holdout": 4, "batch_size": 4, "micro_batch": 2, "max_length": 32}
 SUITE = {
@@ -91,14 +92,13 @@ def complete(root: Path, expected: dict[str, bytes]) -> None:
     fresh(root)
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.faults)])
 def test_after_kills_at_random_moments_every_byte_is_that_of_an_undisturbed_sweep(
-    undisturbed: tuple[Path, dict[str, bytes], float], kills: int, tally: Tally
+    undisturbed: tuple[Path, dict[str, bytes], float], tally: Tally
 ) -> None:
     root, expected, seconds = undisturbed
     fresh(root)
-    chance, killed, finished = random.Random(kills), 0, dict[str, str]()
-    while killed < kills:
+    chance, killed, finished = random.Random(KILLS), 0, dict[str, str]()
+    while killed < KILLS:
         run = start(root)
         time.sleep(chance.uniform(0, seconds))
         if run.poll() is None:
@@ -113,4 +113,4 @@ def test_after_kills_at_random_moments_every_byte_is_that_of_an_undisturbed_swee
             complete(root, expected)
             finished = {}
     complete(root, expected)
-    tally("`kill -9` of the run or its worker, at a random moment", kills, "resumed; records and report as undisturbed")
+    tally("`kill -9` of the run or its worker, at a random moment", KILLS, "resumed; records and report as undisturbed")

@@ -15,7 +15,7 @@ from bench.run.executors import run_jobs
 from bench.run.executors.attendant import GB, Limits
 from tests.faults.conftest import Tally
 from tests.run.bad import jobs_of, write_plugins
-from tests.suites import environment, leanboard, make_suite
+from tests.suites import environment, here, make_suite
 
 pytestmark = pytest.mark.slow
 
@@ -107,6 +107,7 @@ def cgroup() -> Iterator[Path]:
         folder.rmdir()
 
 
+@pytest.mark.faults
 def test_what_the_kernel_kills_for_memory_is_out_of_memory_with_its_peak(
     tmp_path: Path, cgroup: Path, tally: Tally
 ) -> None:
@@ -138,6 +139,6 @@ def test_what_the_kernel_kills_for_memory_is_out_of_memory_with_its_peak(
     ],
 )
 def test_what_cannot_be_is_said_before_anything_is_planned(tmp_path: Path, arguments: list[str], sentence: str) -> None:
-    done = leanboard(tmp_path, "run", "no-such-suite", *arguments)
+    done = here(tmp_path, "run", "no-such-suite", *arguments)
     assert done.returncode == 2
     assert sentence in done.stderr

@@ -77,6 +77,7 @@ def run(*words: str) -> Result:
     return done
 
 
+@pytest.mark.slow
 def test_it_goes_through_the_whole_house(board: Path) -> None:
     publish(board)
     run("report")
@@ -124,6 +125,7 @@ def publish(board: Path) -> None:
     (board / "results" / "published" / "tiny.yaml").write_text(yaml.safe_dump(content))
 
 
+@pytest.mark.slow
 def test_two_rows_are_compared_by_it(board: Path) -> None:
     shown = json.loads(run("compare", "random params=0.2", "random params=0.3", "--json").stdout)["rows"][0]["tests"]
     [test] = [test for test in shown if test["metric"] == METRIC]
@@ -132,6 +134,7 @@ def test_two_rows_are_compared_by_it(board: Path) -> None:
     assert "bits/byte" in run("compare", "random params=0.2", "random params=0.3").stdout
 
 
+@pytest.mark.slow
 def test_a_value_that_its_evidence_does_not_give_is_found(board: Path) -> None:
     [path] = (board / "results").glob("runs/*/dense/*/answers.*.json")
     data = json.loads(path.read_text())

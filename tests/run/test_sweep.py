@@ -14,7 +14,7 @@ import pytest
 
 from bench.record.store import Store
 from tests.run.bad import write_plugins
-from tests.suites import environment, leanboard, make_suite
+from tests.suites import environment, here, leanboard, make_suite
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,9 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("sweep")
     plugins = write_plugins(root / "plugins", BAD_METHODS)
     (plugins / "broken.py").write_text("import a_package_that_is_not_there\n")
-    make_suite(root, methods=["dense", *BAD_METHODS, "random"], tasks=[*TASKS, SPEED])
+    make_suite(root, methods=["not_a_number", "lies", "returns_nothing"], tasks=[*TASKS, SPEED])
+    assert here(root, "run", "suite.yaml", "--plugins", "plugins", "--executor", "inline").returncode == 3
+    make_suite(root, methods=["dense", "raises", "exits", "is_killed", "random"], tasks=[*TASKS, SPEED])
     done = leanboard(root, "run", "suite.yaml", "--plugins", "plugins", "--jobs", "2")
     (root / "stdout").write_text(done.stdout)
     assert done.returncode == 3, done.stderr + done.stdout
@@ -88,7 +90,7 @@ def test_the_board_shows_what_failed(swept: Path) -> None:
 
 
 def test_a_broken_plug_in_is_listed_with_its_reason(swept: Path) -> None:
-    listed = json.loads(leanboard(swept, "methods", "--plugins", "plugins", "--json").stdout)
+    listed = json.loads(here(swept, "methods", "--plugins", "plugins", "--json").stdout)
     [broken] = [row for row in listed if row["track"] == "broken"]
     assert broken["method"] == "broken"
     assert "a_package_that_is_not_there" in broken["title"]
@@ -97,7 +99,7 @@ def test_a_broken_plug_in_is_listed_with_its_reason(swept: Path) -> None:
 def test_running_again_computes_nothing_twice(swept: Path) -> None:
     before = {key: r.provenance.created for key, r in records(swept).items() if r.status == "ok"}
     reports = {p: p.read_bytes() for p in (swept / "results").rglob("leaderboard.*")}
-    done = leanboard(swept, "run", "suite.yaml", "--plugins", "plugins", "--only", "method=random")
+    done = here(swept, "run", "suite.yaml", "--plugins", "plugins", "--only", "method=random")
     assert done.returncode == 0, done.stderr
     assert "0 cells to do, 4 cached" in done.stdout
     assert {key: r.provenance.created for key, r in records(swept).items() if r.status == "ok"} == before
@@ -110,7 +112,7 @@ def test_a_lost_checkpoint_is_made_again_without_touching_its_record(swept: Path
     [artifact] = [r for r in records(swept).values() if r.method == "random" and r.kind == "artifact"]
     shutil.rmtree(swept / "cache" / "artifacts" / artifact.key)
     make_suite(swept, methods=["random"], tasks=[*TASKS, "wikitext2@64/limit2"])
-    done = leanboard(swept, "run", "suite.yaml")
+    done = here(swept, "run", "suite.yaml", "--executor", "inline")
     assert done.returncode == 0, done.stderr + done.stdout
     after = records(swept)
     assert after[artifact.key].provenance.created == artifact.provenance.created
