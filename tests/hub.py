@@ -152,7 +152,8 @@ class _Handler(BaseHTTPRequestHandler):
         folder = self.hub.folders[commit]
         files = [{"rfilename": entry["path"], **entry} for entry in map(_entry, _files(folder), _names(folder))]
         gated = "manual" if self.hub.denied.get(match["repo"]) == "gated" else False
-        self._json({"id": match["repo"], "sha": commit, "gated": gated, "private": False, "siblings": files, "tags": []})
+        about = {"id": match["repo"], "sha": commit, "gated": gated, "private": False}
+        self._json(about | {"siblings": files, "tags": []})
 
     def _tree(self, match: re.Match[str], commit: str) -> None:
         folder = self.hub.folders[commit]

@@ -91,9 +91,7 @@ def _penn_treebank(split: str) -> Source:
     """Sentences as SparseGPT and Wanda read them, in a column of the name that other texts have."""
     files = f"penn_treebank/{split}/*.parquet"
     parquet = "refs/convert/parquet"
-    where = HubSplit(
-        "ptb-text-only/ptb_text_only", None, split, lambda row: {"text": row["sentence"]}, files, parquet
-    )
+    where = HubSplit("ptb-text-only/ptb_text_only", None, split, lambda row: {"text": row["sentence"]}, files, parquet)
     return Source(("text",), hub=where)
 
 

@@ -52,6 +52,7 @@ class Texts:
 
     def sampler(self, tokenizer: PreTrainedTokenizerBase | None, seed: int) -> Callable[[int, int, int], torch.Tensor]:
         """Calibration windows [n, seq_len] by draw: the same for every method of a run with the same seed."""
+
         @cache
         def windows(source: TextSource) -> Callable[[int, int, int], torch.Tensor]:
             return sampler_of(source, _needed(tokenizer))

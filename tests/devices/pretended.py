@@ -138,4 +138,3 @@ def _check(name: str, args: Sequence[Any], tensors: Sequence[torch.Tensor]) -> N
 
 def _held(leaf: Any) -> Any:
     return leaf.held if isinstance(leaf, OnDevice) else leaf
-
