@@ -32,6 +32,7 @@ def measure(task: Task, spec: ContinuationTask, subject: Subject, resources: Res
     texts = {"beginning": list(spec.beginnings), "measured": _decoded(subject, mine)}
     if subject.dense is None:
         return Measurement([], Evidence(texts=texts))
+    subject.release()  # one model at a time
     reference = Subject(subject.dense, None, subject.dtype, subject.device)
     resources.on_progress(1, 2)
     dense = continued(reference, spec.beginnings, new)

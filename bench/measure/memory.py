@@ -30,9 +30,10 @@ class CudaMeter:
         self._device = device
 
     def reset(self) -> int | None:
-        """Forget the highest use so far; the bytes in use now."""
+        """Forget the highest use so far; the bytes in use now, without what only garbage holds: a model in a cycle."""
         import torch
 
+        give_back(self._device)
         torch.cuda.synchronize(self._device)
         torch.cuda.reset_peak_memory_stats(self._device)
         return int(torch.cuda.memory_allocated(self._device))

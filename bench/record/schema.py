@@ -70,7 +70,8 @@ class Evidence(Strict):
     `machine`: the state of the machine while speed was measured: the memory's `bandwidth` (bytes/s) and the `rate` of
     matrix products (multiply-accumulates/s) in a short trial, compute `threads`, the share of a core that each had in
     it (`core_share`), cores that others used (`foreign_cores`), `swapped_bytes`, and the least seconds that a
-    generation could take (`least`, `dense_least`).
+    generation could take (`least`, `dense_least`). Where memory did not hold both models, so that each turn loaded its
+    own, how often one was loaded (`loads`).
     `texts`: texts to read, by their role (`beginning`, `measured`, `dense`).
     `disturbed`: why a speed is not ranked; None where nothing else used the machine.
     """

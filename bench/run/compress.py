@@ -171,8 +171,10 @@ def _build(order: Order, out: Path, stages: Stages, on_progress: Progress) -> Bu
         workspace=workspace,
         on_progress=on_progress,
     )
+    handed_over = [model]
+    del model  # what a method puts in its place is soon the only one in memory
     with seeded(ctx.derived_seed("global")):
-        model = _transform(model, order, ctx, stages)
+        model = _transform(handed_over.pop(), order, ctx, stages)
     _check_no_global_hooks()
     _check_finite(model)
     after = shape_of(model)

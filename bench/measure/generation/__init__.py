@@ -3,7 +3,8 @@
 One generation is a prefill of `prompt` tokens, which gives the first new token, and `new - 1` decoding steps of one
 token over the key/value cache. An end-of-sequence token never stops it, so every generation does the same work. Each
 checkpoint has a process of its own (`worker`), driven from here (`process_client`) in rounds A-B-B-A between the dense
-model and the subject (`rounds`), each generation timed and checked where it runs (`timing`). Engines are modules that
+model and the subject (`rounds`), each generation timed and checked where it runs (`timing`). Where memory does not hold
+both, a turn ends the other process and loads its own (`turns`). Engines are modules that
 implement `backend.Backend`; they and `probe`, and no other module here, import torch when they are imported.
 """
 

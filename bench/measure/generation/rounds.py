@@ -29,7 +29,8 @@ def alternate(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     begun: bool = False,
 ) -> tuple[Rounds, list[str]]:
-    """Warm the models up and time `rounds` generations of each, A-B-B-A; also notes on what was not steady.
+    """Warm the models up, the last one first, and time `rounds` generations of each, A-B-B-A; also notes on what was
+    not steady.
 
     `begun`: all have generated this workload before.
 
@@ -38,7 +39,7 @@ def alternate(
     """
     notes = [
         f"warm-up of the {name} model did not settle within {WARM_UP_MOST} tries"
-        for name, client in clients.items()
+        for name, client in reversed(list(clients.items()))
         if not warm_up(client, work, begun)
     ]
     found: Rounds = {name: [] for name in clients}

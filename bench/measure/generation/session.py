@@ -17,9 +17,11 @@ from bench.measure.generation.footprint import Footprint
 from bench.measure.generation.process_client import ProcessClient
 from bench.measure.generation.rounds import Rounds, saturate
 from bench.measure.generation.timing import Generation
+from bench.measure.generation.turns import Seat, TurnClient, fit_together, free_memory
 from bench.shape import Shape
 
 OnProgress = Callable[[int, int], None]
+Process = ProcessClient | TurnClient
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,9 @@ def play(
 ) -> Session:
     """Start a client of `kind` for each candidate, which has a process of its own, and let them generate in turn.
 
-    Where `most` is given, larger batches follow up to that, until throughput grows no more (`rounds.saturate`). The
-    last candidate is the one under measurement: the machine is tried out in its process.
+    Where memory does not hold all candidates at once, one process is there at a time, and each turn loads its own
+    checkpoint anew (`turns`); the notes say so. Where `most` is given, larger batches follow up to that, until
+    throughput grows no more (`rounds.saturate`). The last candidate is the one under measurement.
 
     Raises:
         LeanboardError: a checkpoint cannot be loaded, a process died, or what was timed is not the workload.
@@ -81,10 +84,16 @@ def play(
     """
     memory: dict[str, Footprint] = {}
     under_test = list(candidates)[-1]
+    checkpoints = {name: c.checkpoint(replace(work, batch=most or work.batch)) for name, c in candidates.items()}
+    seat = None if _all_fit(candidates, checkpoints) else Seat(lambda: kind(backend))
     with ExitStack() as stack:
-        processes = {name: stack.enter_context(kind(backend)) for name in reversed(list(candidates))}
+        order = reversed(list(candidates)) if seat is None else list(candidates)
+        processes: dict[str, Process] = {}
+        for name in order:
+            processes[name] = kind(backend) if seat is None else TurnClient(seat)
+            stack.callback(processes[name].end)
         for name, process in processes.items():
-            process.load(candidates[name].checkpoint(replace(work, batch=most or work.batch)))
+            process.load(checkpoints[name])
             first = process.generate(replace(work, new=1))
             if name == under_test:
                 cold = first.stamps[-1] - process.started
@@ -94,25 +103,35 @@ def play(
         found, notes = saturate(clients, work, most or work.batch, rounds, on_progress)
         seen = watch.between(before, watch.read(_pids(clients)), _others_on_gpu(clients))
         tried = _try_out(clients[under_test], candidates[under_test], work, notes)
+    if seat is not None:
+        notes.append(f"in turns: memory holds one of the models at a time, so they were loaded {seat.loads} times")
     notes += _what_is_missing(memory[under_test], candidates[under_test], found[work.batch][under_test])
     disturbed = seen.disturbance(tried, psutil.cpu_count() or 1)
     if disturbed:
         notes.append(f"disturbed: {disturbed}")
     least = {name: roofline.least_seconds(e.shape, work, e.dtype, tried) for name, e in candidates.items()}
-    return Session(work, found, memory, cold, notes, least, seen.machine(tried), disturbed)
+    machine = seen.machine(tried) | ({} if seat is None else {"loads": float(seat.loads)})
+    return Session(work, found, memory, cold, notes, least, machine, disturbed)
 
 
-def _pids(clients: Mapping[str, ProcessClient]) -> list[int]:
-    return [client.pid for client in clients.values()]
+def _all_fit(candidates: Mapping[str, Candidate], checkpoints: Mapping[str, Checkpoint]) -> bool:
+    if len(candidates) == 1:
+        return True
+    wanted = [(checkpoints[name], candidate.shape) for name, candidate in candidates.items()]
+    return fit_together(wanted, free_memory(checkpoints[list(candidates)[-1]].device))
 
 
-def _others_on_gpu(clients: Mapping[str, ProcessClient]) -> int | None:
+def _pids(clients: Mapping[str, Process]) -> list[int]:
+    return list({client.pid for client in clients.values()})
+
+
+def _others_on_gpu(clients: Mapping[str, Process]) -> int | None:
     """Foreign processes on the GPU; None without a GPU, or where they cannot be counted."""
     seen = next(iter(clients.values())).ask("processes")
     return nvml.foreign(seen, {os.getpid(), *_pids(clients)})
 
 
-def _try_out(client: ProcessClient, candidate: Candidate, work: Workload, notes: list[str]) -> roofline.MachineProbe:
+def _try_out(client: Process, candidate: Candidate, work: Workload, notes: list[str]) -> roofline.MachineProbe:
     """What the machine can do; the cost of widths that do not suit the kernels is added to `notes`."""
     shape = candidate.shape
     odd = roofline.odd_width(shape, candidate.device)

@@ -68,9 +68,10 @@ class Watch:
 
 
 def read(pids: Sequence[int]) -> Reading:
-    """The counters now, of this process and of `pids` as ours."""
+    """The counters now, of this process, its children that have ended, and `pids` as ours."""
     busy, swap = psutil.cpu_times(), psutil.swap_memory()
-    own = 0.0
+    children = psutil.Process().cpu_times()
+    own = children.children_user + children.children_system
     for pid in [os.getpid(), *pids]:
         with suppress(psutil.Error):
             times = psutil.Process(pid).cpu_times()

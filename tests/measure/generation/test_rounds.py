@@ -26,7 +26,7 @@ def test_rounds_alternate_and_each_times_one_generation() -> None:
     seen: list[tuple[int, int]] = []
     found, notes = rounds.alternate(clients, WORK, 4, lambda done, total: seen.append((done, total)))
     assert notes == []
-    assert machine.log == "AAAABBBB" + "ABBAABBA"
+    assert machine.log == "BBBBAAAA" + "ABBAABBA"
     assert [g.total for g in found["dense"]] == pytest.approx([32 + 4 * LAUNCH] * 4)
     assert [g.total for g in found["measured"]] == pytest.approx([16 + 4 * LAUNCH] * 4)
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
