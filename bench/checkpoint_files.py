@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,11 @@ BOOKKEEPING = {
     "transformers_version",
     "use_cache",
 }
+SAFETENSORS, BIN = "safetensors", "bin"
+STEMS = {SAFETENSORS: "model", BIN: "pytorch_model"}
+BESIDE = ("consolidated", "adapter_model")
+OTHER_FORMATS = (".gguf", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".bin")
+GIT_LFS = b"version "
 CODE_REFUSED = "the model would run code of its own, which is refused without --trust-remote-code"
 
 
@@ -32,56 +38,94 @@ def check_checkpoint(folder: Path) -> tuple[dict[str, Any], list[Path]]:
     """The config and the weight files of a checkpoint, without reading the weights.
 
     Raises:
-        DataError: no or a broken config.json, no safetensors, a missing or truncated shard.
-        UsageError: its family is not known, its table cannot describe it, or it needs code of its own.
+        DataError: no or a broken config.json, no safetensors, a missing or truncated shard, weights that are no floats.
+        UsageError: its family is not known, its table cannot describe it, it is quantised or needs code of its own.
     """
     config = read_json(folder / "config.json")
-    file = folder / "config.json"
+    check_config(config, folder / "config.json")
+    return config, check_weights(folder)
+
+
+def check_config(config: dict[str, Any], file: Path) -> None:
+    """Refuse a model that cannot be read, whatever its weights; raises `UsageError` as `check_checkpoint` does."""
     if "auto_map" in config and of_type(str(config.get("model_type"))) is None:
         raise UsageError(f"{file}: model_type: '{config.get('model_type')}' would run code of its own (auto_map)")
     family = Shape.of(config, file).family
     if config.get("model_type") != family.lean_type and "auto_map" in config:
         raise UsageError(f"{file}: auto_map: {CODE_REFUSED}")
-    weights = _weight_files(folder)
-    for path in weights:
-        _check_safetensors(path)
-    return config, weights
+    if quantised := config.get("quantization_config"):
+        kind = quantised.get("quant_method", "unknown") if isinstance(quantised, dict) else quantised
+        raise UsageError(f"{file}: quantization_config: quantised weights ({kind}) are not read")
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        shards = read_json(index).get("weight_map")
-        if not isinstance(shards, dict) or not shards:
-            raise DataError(f"{index}: weight_map: no shards are listed")
-        names = sorted(set(map(str, shards.values())))
-        for name in names:
-            if Path(name).name != name or not name.endswith(".safetensors"):
-                raise DataError(f"{index}: weight_map: '{name}' is not the name of a safetensors file next to it")
-        paths = [folder / name for name in names]
-    else:
-        paths = sorted(folder.glob("*.safetensors"))
+def check_weights(folder: Path) -> list[Path]:
+    """The safetensors files of a checkpoint, all of them there and whole; raises `DataError`."""
+    names = [path.name for path in folder.glob("*")]
+    paths = [folder / name for name in weight_names(folder, names)]
     if not paths:
-        raise DataError(f"{folder}: holds no *.safetensors (only that format is read)")
+        raise DataError(f"{folder}: {nothing_to_read(names)}")
     for path in paths:
         if not path.is_file():
             raise DataError(f"{path}: this shard of the checkpoint is missing")
+        check_safetensors(path)
     return paths
 
 
-def _check_safetensors(path: Path) -> None:
-    """Read the header alone and compare the file's size with it."""
+def weight_names(folder: Path, names: Sequence[str], suffix: str = SAFETENSORS) -> list[str]:
+    """The weight files of one format among `names`, as transformers chooses them; [] without any.
+
+    Weights in their maker's own form and adapters, which lie beside some checkpoints, are none of them. An index is
+    read from `folder`; what it lists need not be among `names`.
+    """
+    whole = f"{STEMS[suffix]}.{suffix}"
+    index = f"{whole}.index.json"
+    shards = _shards(folder / index, suffix) if index in names else []
+    if whole in names and whole not in shards:
+        return [whole]
+    if shards or suffix != SAFETENSORS:
+        return shards
+    return sorted(name for name in names if name.endswith(f".{suffix}") and not name.startswith(BESIDE))
+
+
+def nothing_to_read(names: Sequence[str]) -> str:
+    """What to say of a checkpoint whose files, `names`, hold no weights that are read."""
+    found = sorted(name for name in names if name.endswith(OTHER_FORMATS) or name.startswith(BESIDE))
+    others = f"; {', '.join(found[:3])}{', …' * (len(found) > 3)}: not read" if found else ""
+    return f"holds no *.safetensors and no pytorch_model*.bin of transformers' form{others}"
+
+
+def _shards(index: Path, suffix: str) -> list[str]:
+    shards = read_json(index).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise DataError(f"{index}: weight_map: no shards are listed")
+    names = sorted(set(map(str, shards.values())))
+    for name in names:
+        if Path(name).name != name or not name.endswith(f".{suffix}"):
+            raise DataError(f"{index}: weight_map: '{name}' is not the name of a {suffix} file next to it")
+    return names
+
+
+def check_safetensors(path: Path) -> None:
+    """Read the header alone and compare the file's size with it; raises `DataError`."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
+        start = file.read(8)
+        length = int.from_bytes(start, "little")
+        if start == GIT_LFS:
+            raise DataError(f"{path}: a pointer of Git LFS and not the file itself; fetch it with: git lfs pull")
         try:
             header = json.loads(file.read(length)) if 8 + length <= size else {}
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+            tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+            ends = [entry["data_offsets"][1] for entry in tensors.values()]
+            types = {name: str(entry["dtype"]) for name, entry in tensors.items()}
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise DataError(f"{path}: truncated or not a safetensors file (its header cannot be read)") from error
     expected = 8 + length + max(ends, default=0)
     if size != expected:
         raise DataError(f"{path}: truncated or changed: {size} bytes where its header says {expected}")
+    for name, kind in types.items():
+        if not kind.startswith(("F", "BF")):
+            raise DataError(f"{path}: {name} is of type {kind}: quantised weights are not read")
 
 
 def fingerprint_of(config: dict[str, Any], weights: list[Path]) -> str:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.catalogue import CATALOGUE, ModelRef
+from bench.catalogue import CATALOGUE, HubId, ModelRef, config_of
 from bench.data.files import locked, read_json, replacing
 from bench.errors import LeanboardError, UsageError, unknown
 from bench.families import DEFAULT
-from bench.paths import cache_dir
+from bench.paths import cache_dir, offline
 from bench.process import run_module
 from bench.registry import tasks_named
 from bench.shape import Shape
@@ -85,10 +85,10 @@ class Recipe:
 
 
 def recipe_of(name: str, paths: Mapping[str, Path], dtype: str) -> Recipe:
-    """The recipe for a model of the catalogue, or for the config.json of a folder (from `paths`, or `name` itself).
+    """The recipe for a model of the catalogue, or for the config.json of a folder (from `paths`, or `name`) or hub id.
 
     Raises:
-        UsageError: not a known model or folder, or a config of another family.
+        UsageError: not a known model or folder, not to be had from the hub, or a config of another family.
         DataError: config.json is damaged, or lacks a width.
     """
     folder = paths.get(name) or Path(name)
@@ -97,8 +97,8 @@ def recipe_of(name: str, paths: Mapping[str, Path], dtype: str) -> Recipe:
     elif name not in paths and not any(mark in name for mark in "/\\."):
         raise unknown("model", name, CATALOGUE)
     else:
-        config = _shape_in(folder.expanduser() / "config.json")
-    known = name in CATALOGUE or name in paths
+        config = _shape_in(config_of(name, paths, offline()))
+    known = name in CATALOGUE or name in paths or (HubId.of(name) is not None and not folder.is_dir())
     recipe = Recipe(f"{name if known else folder.resolve().name}-random", config, dtype)
     return recipe if known else Recipe(f"{recipe.id}-{recipe.fingerprint[7:13]}", config, dtype)
 

@@ -65,6 +65,7 @@ def method_details(entry: MethodEntry) -> dict[str, Any]:
 def model_list() -> Rows:
     """The catalogue, and whether the weights are on this machine."""
     from bench.catalogue import CATALOGUE, is_here
+    from bench.shape import Shape
 
     return [
         {
@@ -72,6 +73,8 @@ def model_list() -> Rows:
             "weights": "here" if is_here(entry) else "not fetched",
             "description": entry.description,
             "licence": entry.licence,
+            "access asked for": entry.gate,
+            "parameters (B)": round(Shape.of(entry.config).params() / 1e9, 3),
         }
         for entry in CATALOGUE.values()
     ]

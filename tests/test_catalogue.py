@@ -10,6 +10,7 @@ from bench import catalogue
 from bench.catalogue import CATALOGUE, HubModel, is_here, resolve
 from bench.errors import DataError, UsageError
 from bench.paths import cache_dir
+from bench.shape import Shape
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def folder(tiny_mha: Path, tmp_path: Path) -> Path:
 def _no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEANBOARD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(catalogue, "why_no_hub", lambda offline: "the model hub does not answer")
+    monkeypatch.setattr("bench.catalogue.hub.why_no_hub", lambda offline: "the model hub does not answer")
 
 
 def edit(folder: Path, **changes: object) -> None:
@@ -42,7 +43,7 @@ def test_importing_the_catalogue_is_cheap() -> None:
         "import bench.data.instructions\n"
         "print([m for m in ('torch', 'transformers', 'datasets', 'pandas', 'pyarrow') if m in sys.modules])"
     )
-    root = Path(catalogue.__file__).parent.parent
+    root = Path(catalogue.__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert done.stdout.strip() == "[]"
 
@@ -175,30 +176,22 @@ def test_a_snapshot_in_the_hubs_cache_needs_no_hub(snapshot: Path) -> None:
     assert not is_here(CATALOGUE["vicuna-7b"])
 
 
-def test_half_a_snapshot_is_downloaded_again(snapshot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
-    weights = snapshot / "model.safetensors"
-    whole = weights.read_bytes()
-    weights.write_bytes(whole[:-1])
-    assert not is_here(CATALOGUE["llama-7b"])
-    with pytest.raises(UsageError, match="--model-path llama-7b=DIR"):
-        resolve("llama-7b", offline=False)
-    local = huggingface_hub.snapshot_download
-
-    def download(repo: str, *, local_files_only: bool = False, **options: object) -> str:
-        if not local_files_only:
-            weights.write_bytes(whole)
-        return local(repo, local_files_only=True, **options)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    monkeypatch.setattr(catalogue, "why_no_hub", lambda offline: None)
-    assert resolve("llama-7b", offline=False).path == snapshot
-
-
-def test_a_hub_copy_without_safetensors_says_what_to_do(snapshot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (snapshot / "model.safetensors").unlink()
-    monkeypatch.setattr(catalogue, "why_no_hub", lambda offline: None)
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *args, **kwargs: str(snapshot))
-    with pytest.raises(UsageError, match=r"llama-7b: .*holds no \*.safetensors.*--model-path llama-7b=DIR"):
-        resolve("llama-7b", offline=False)
+def test_shapes_of_the_catalogue_count_as_published() -> None:
+    counts = {name: Shape.of(entry.config).params() for name, entry in CATALOGUE.items()}
+    assert counts == {
+        "smollm2-135m": 134_515_008,
+        "qwen2.5-coder-0.5b": 630_167_424,
+        "llama-7b": 6_738_415_616,
+        "llama-13b": 13_015_864_320,
+        "vicuna-7b": 6_738_415_616,
+        "vicuna-7b-v1.5": 6_738_415_616,
+        "llama2-7b": 6_738_415_616,
+        "llama3.1-8b": 8_030_261_248,
+        "llama3.2-1b": 1_235_814_400,
+        "tinyllama-1.1b": 1_100_048_384,
+        "mistral-7b-v0.3": 7_248_023_552,
+        "qwen2.5-0.5b": 494_032_768,
+        "qwen2.5-7b": 7_615_616_512,
+        "qwen3-0.6b": 596_049_920,
+        "qwen3-8b": 8_190_735_360,
+    }

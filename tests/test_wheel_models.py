@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from bench import catalogue
 from bench.catalogue import CATALOGUE, resolve
 from bench.data.wheels import Piece, WheelFile
 from bench.errors import DataError, UsageError
@@ -163,7 +162,7 @@ def test_a_gguf_model_becomes_a_float32_checkpoint_once(
     generation = json.loads((ref.path / "generation_config.json").read_text())
     assert set(generation) <= {"bos_token_id", "eos_token_id", "pad_token_id", "transformers_version"}
     assert "quantization_config" not in json.loads((ref.path / "config.json").read_text())
-    monkeypatch.setattr(catalogue, "_convert", lambda *args: pytest.fail("converted again"))
+    monkeypatch.setattr("bench.catalogue.wheels.convert", lambda *args: pytest.fail("converted again"))
     files[0].unlink()
     assert resolve(NAME, offline=True) == ref
 

@@ -25,7 +25,11 @@ CODE = ("bench", "methods", "tasks")
 
 
 def provenance(
-    seconds: float, command: Sequence[str], accelerator: str | None = None, remote_code: str | None = None
+    seconds: float,
+    command: Sequence[str],
+    accelerator: str | None = None,
+    remote_code: str | None = None,
+    model_revision: str | None = None,
 ) -> Provenance:
     """The provenance of a record that is made now.
 
@@ -43,6 +47,7 @@ def provenance(
         packages=_packages(),
         machine={**_machine(), "accelerator": accelerator, "load": round(psutil.getloadavg()[0], 2)},
         remote_code=remote_code,
+        model_revision=model_revision,
     )
 
 

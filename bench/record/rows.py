@@ -108,13 +108,18 @@ def find(text: str, rows: Sequence[RowName]) -> tuple[RowName, int | None]:
         UsageError: no row, or several; the sentence lists them.
     """
     seed = SEED.search(text.strip())
-    words = _words(text.strip()[: seed.start()] if seed else text)
+    name = text.strip()[: seed.start()].strip() if seed else text.strip()
+    words = _words(name)
     short: dict[RowName, Counter[str]] = {}
+    full: dict[RowName, tuple[str, ...]] = {}
     for model in {row.model for row in rows}:
         mine = labels(row for row in rows if row.model == model)
         short |= {row: _words(label) for row, label in mine.items()}
+        full |= {row: (str(row), row.title, f"{model} {label}") for row, label in mine.items()}
     whole = {row: _words(str(row)) for row in rows}
     for fits in (
+        lambda row: name in full[row],
+        lambda row: any(words == _words(one) for one in full[row]),
         lambda row: words == short[row],
         lambda row: short[row] <= words <= whole[row],
         lambda row: bool(words) and words <= whole[row],

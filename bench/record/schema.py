@@ -120,6 +120,7 @@ class Provenance(Strict):
     """Where and with what a record was made.
 
     `remote_code`: SHA-256 of the model's own code, where the user allowed it to be run (see `bench.foreign`).
+    `model_revision`: the commit of the model's repository, where it came from the model hub.
     """
 
     created: str = Field(description="UTC, ISO 8601")
@@ -130,6 +131,7 @@ class Provenance(Strict):
     packages: dict[str, str]
     machine: dict[str, str | int | float | None]
     remote_code: str | None = Field(None, exclude_if=_is_none)
+    model_revision: str | None = Field(None, exclude_if=_is_none)
 
 
 class BaseRecord(Strict):

@@ -133,7 +133,8 @@ class Store:
         return tell_texts_apart(list(records.values())), problems
 
     def why(self, a: AnyRecord, b: AnyRecord) -> list[tuple[str, Any, Any]]:
-        """What differs between two records, as `differences`; where their checkpoints differ, what differs in those.
+        """What differs between two records, as `differences`; where their checkpoints differ, what differs in those;
+        and the commits of the models, where they differ.
 
         Shape of an entry: (path of the field, its value in `a`, its value in `b`).
         """
@@ -144,7 +145,8 @@ class Store:
                 keys = {a.artifact, b.artifact}
                 found = [entry for entry in found if set(map(str, entry[1:])) != keys]
                 found += [(f"artifact.{path}", x, y) for path, x, y in differences(made[0], made[1])]
-        return found
+        commits = a.provenance.model_revision, b.provenance.model_revision
+        return found + [("provenance.model_revision", *commits)] * (commits[0] != commits[1])
 
     @cached_property
     def _former(self) -> dict[str, list[Path]]:

@@ -100,6 +100,8 @@ class Job(BaseCell):
     accelerator: str | None = None
     remote_code: str | None = None
     is_rehearsal: bool = False
+    revision: str | None = None
+    """The commit of the model, where it is of the hub."""
 
 
 def artifact_ingredients(

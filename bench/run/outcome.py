@@ -74,7 +74,7 @@ def _common(job: Job, status: Status, seconds: float) -> dict[str, Any]:
         "recovery": cell.recovery_name,
         "target": cell.target_name,
         "seed": cell.seed,
-        "provenance": provenance(seconds, job.command, job.accelerator, job.remote_code),
+        "provenance": provenance(seconds, job.command, job.accelerator, job.remote_code, job.revision),
     }
 
 

@@ -111,13 +111,14 @@ def make_plan(
     common = {"results": results, "plugins": list(plugins), "command": list(command), "accelerator": accelerator}
     jobs = []
     for ref, plan_entry in product(refs, entries):
+        of_model = {"remote_code": ref.remote_code, "revision": ref.revision}
         for target, seed in plan_entry.points(suite):
             artifact = plan_entry.cell(ref, target, seed, suite, device, tokens.get(ref.id))
             if _fits(artifact, only):
                 mine = {task.id: task for task in [*tasks, *plan_entry.own_tasks]}.values()
                 cells = [_measure_cell(artifact, task, accelerator) for task in mine if _asked(task, only)]
                 sources = sources_of(plan_entry.entry, ref.path)
-                jobs.append(Job(artifact=artifact, cells=cells, sources=sources, remote_code=ref.remote_code, **common))
+                jobs.append(Job(artifact=artifact, cells=cells, sources=sources, **of_model, **common))
     if not any(job.cells for job in jobs):
         raise UsageError(f"--only {' '.join(f'{k}={v}' for k, v in only.items())}: no cell of the suite fits")
     plan = Plan(jobs, set(), left_out + notes, recipes)

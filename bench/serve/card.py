@@ -9,7 +9,7 @@ from string import Template
 
 from bench.catalogue import CATALOGUE
 from bench.errors import LeanboardError
-from bench.record.schema import Metric
+from bench.record.schema import ArtifactRecord, Metric
 from bench.registry import load_registry
 from bench.report.cell import cell_of
 from bench.report.formats import writer
@@ -26,7 +26,7 @@ def write_card(found: Found, folder: Path, form: str, dtype: str, notes: list[st
     text = Template(CARD.read_text(encoding="utf-8")).substitute(
         library="transformers" if form == "hf" else "gguf",
         label=found.label,
-        model=record.model,
+        model=_model(record),
         licence=CATALOGUE[record.model].licence if record.model in CATALOGUE else "that of the model it was made from",
         method=_method(record.method),
         settings=json.dumps(record.ingredients["config"], sort_keys=True),
@@ -43,6 +43,11 @@ def write_card(found: Found, folder: Path, form: str, dtype: str, notes: list[st
         notes="".join(f"* {note}\n" for note in notes) or "* nothing\n",
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _model(record: ArtifactRecord) -> str:
+    commit = record.provenance.model_revision
+    return f"{record.model} (commit {commit})" if commit else record.model
 
 
 def _method(name: str) -> str:

@@ -98,3 +98,16 @@ def test_the_command_asks_for_the_row_alone() -> None:
     chosen = " ".join(f"--only {name}={value}" for name, value in SAAP._asdict().items() if value)
     assert command(made) == f"leanboard run smollm --jobs 2 {chosen}"
     assert command(made, "--results", "x", without=["--jobs"]) == f"leanboard run smollm {chosen} --results x"
+
+
+def test_names_with_a_slash_in_the_model_find_their_rows() -> None:
+    """Hub ids: of one owner, of one name, with a revision, and of a name that is a method's."""
+    models = ("lab/tiny", "lab/tiny@v1.0", "other/tiny", "tiny", "lab/saap")
+    rows = [SAAP._replace(model=m, method=method) for m in models for method in ("saap", "dense")]
+    for row in rows:
+        mine = labels(other for other in rows if other.model == row.model)
+        for name in (str(row), row.title, " / ".join(row), f"{row.model} {mine[row]}"):
+            assert find(name, rows) == (row, None), name
+            assert find(f"{name} seed 3", rows) == (row, 3), name
+    again = artifact("saap").model_copy(update={"model": "lab/tiny@v1.0"})
+    assert "--only model=lab/tiny@v1.0 " in command(again)

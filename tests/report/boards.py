@@ -89,6 +89,12 @@ def evidence(made: AnyRecord, shift: float) -> list[AnyRecord]:
     ]
 
 
+def of_the_hub() -> list[AnyRecord]:
+    """Two models of the hub with one name, one of them at a revision."""
+    models = ("lab/tiny", "other/tiny@v1.0")
+    return [r for m in models for r in (*cells("dense", 20.0, model=m), *cells("saap", 40.0, model=m))]
+
+
 METHODS = ("random", "magnitude", "llm_pruner", "saap", "compresso", "trawl", "capaboost", "pruning_adapter", "lora")
 SCRIPT = """"><script>window.hit=1</script><img src=x onerror="window.hit=1">'{{7*7}}`</td>\n"""
 KEPT = {"key", "artifact", "status", "kind", "id", "direction", "created"}

@@ -10,8 +10,10 @@ from bench.errors import LeanboardError
 from bench.record.store import Store
 from bench.registry import task_groups
 from bench.report import check, report
+from bench.report.compare import compare_rows
+from bench.report.find import Rows
 from tests.record.records import artifact, failed_artifact
-from tests.report.boards import PAIR, cells, five_hundred, smollm, store
+from tests.report.boards import PAIR, cells, five_hundred, of_the_hub, smollm, store
 
 FILES = ["leaderboard.csv", "leaderboard.md", "long.csv", "paired.csv", "reproduction.csv", "reproduction.md"]
 KNOWN_DENSE = """
@@ -138,3 +140,22 @@ def test_a_report_of_five_hundred_records_is_whole(tmp_path: Path) -> None:
     one = (results / "leaderboard.md").read_text().partition("## two")[0]
     assert "Dense gate **passed**" in one
     assert "1 of 9" in one.partition("### Ranks")[2]
+
+
+@pytest.mark.slow
+def test_models_with_a_slash_in_their_name_have_tables_figures_and_pages(tmp_path: Path) -> None:
+    """Next to those of others, in no folder of their own; and their rows are found by what the tables call them."""
+    results = store(tmp_path / "results", of_the_hub())
+    outcome = report(results, [PAIR])
+    assert outcome.problems == []
+    assert check(results, [PAIR]) == []
+    folders = {path.parent.relative_to(results).as_posix() for path in outcome.written}
+    assert folders <= {".", "plots", "tables", "site", "site/rows", "site/methods"}
+    figures = [path.name for path in outcome.written if path.suffix == ".png"]
+    assert len({name.split(".")[0] for name in figures}) == 2, figures
+    rows = Rows(results)
+    for model in ("lab/tiny", "other/tiny@v1.0"):
+        assert f"## {model}" in (results / "leaderboard.md").read_text()
+        assert rows.checkpoint(f"{model} saap").model == model
+        compared = compare_rows(rows, f"{model} saap", f"{model}/dense", [PAIR])
+        assert (compared.a.split("/saap")[0], compared.b.split("/dense")[0]) == (model, model)

@@ -20,7 +20,7 @@ from bench.report.site.method import _rendered
 from bench.report.site.names import SHAPES, number_of, row_href
 from bench.report.site.row import bars
 from tests.record.records import FAILURE, artifact, continuations, failed, failed_artifact, perplexity
-from tests.report.boards import PAIR, SCRIPT, cells, five_hundred, hostile, smollm
+from tests.report.boards import PAIR, SCRIPT, cells, five_hundred, hostile, of_the_hub, smollm
 
 METHODS = load_registry().methods
 VOID = {"meta", "link", "input", "img", "br", "wbr", "hr", "path", "circle"}
@@ -83,7 +83,7 @@ def test_an_index_a_page_for_each_row_and_for_each_method() -> None:
     ]
 
 
-@pytest.mark.parametrize("records", [smollm(), hostile(), []], ids=["main job", "hostile", "none"])
+@pytest.mark.parametrize("records", [smollm(), hostile(), of_the_hub(), []], ids=["main job", "hostile", "hub", "none"])
 def test_every_link_leads_somewhere_on_the_site_or_to_a_file_of_the_report(records: list[AnyRecord]) -> None:
     files = made(records)
     outside = {"../leaderboard.csv", "../long.csv", "../paired.csv", "../leaderboard.md", "../reproduction.md"}

@@ -205,9 +205,13 @@ def _seed(artifact: ArtifactRecord) -> dict[str, Any]:
 
 
 def _command(artifact: ArtifactRecord) -> list[str]:
-    """Shell lines: the commit, and the command that made the record with this row alone."""
-    commit = artifact.provenance.commit
-    return [*[f"git checkout {shlex.quote(commit or '')}"] * (commit is not None), command(artifact)]
+    """Shell lines: the commit, and the command that made the record with this row alone; the model's own commit."""
+    commit, model = artifact.provenance.commit, artifact.provenance.model_revision
+    return [
+        *[f"git checkout {shlex.quote(commit or '')}"] * (commit is not None),
+        *[f"# {artifact.model} is the repository's commit {model}"] * (model is not None),
+        command(artifact),
+    ]
 
 
 def _failures(runs: Mapping[int, Run]) -> Iterator[dict[str, Any]]:
