@@ -83,8 +83,7 @@ def run(
     memory_limit: MemoryLimit = None,
     trust_remote_code: TrustCode = False,
     rehearse: Annotated[
-        bool,
-        typer.Option("--rehearse", help="Try every cell in minutes, on small stand-ins of the models."),
+        bool, typer.Option("--rehearse", help="Try every cell in minutes, on small stand-ins of the models.")
     ] = False,
 ) -> None:
     """Run what is not finished of a suite, then print the board and write CSVs, Markdown and plots.
