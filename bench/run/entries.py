@@ -86,8 +86,8 @@ class PlanEntry:
             target,
             seed,
             suite.dtype,
-            fingerprinted(calibration),
-            fingerprinted(training),
+            fingerprinted(calibration, may_lack=True),
+            fingerprinted(training, may_lack=True),
         )
         return ArtifactCell(
             model=ref.id,
