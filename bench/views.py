@@ -208,8 +208,7 @@ def all_data() -> list[str]:
     refs = {ref for spec in load_tasks().values() for ref in spec.data()}
     for file in SUITES.glob("*.yaml"):
         suite = load_suite(str(file))
-        texts = [*suite.texts(), suite.training, *(method.training for method in suite.methods)]
-        refs |= {source.data for source in texts if source is not None}
+        refs |= {source.data for source in suite.all_texts()}
     return sorted(refs)
 
 

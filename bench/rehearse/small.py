@@ -21,8 +21,7 @@ CONTINUED = re.compile(r"^n\d+$")
 
 def refs_of(suite: Suite) -> list[str]:
     """Every file of the data pack that the suite may read."""
-    texts = (suite.calibration, suite.training, *(method.training for method in suite.methods))
-    found = {text.data for text in texts if text is not None}
+    found = {text.data for text in suite.all_texts()}
     names = [name for entry in suite.tasks for name in _names(entry)]
     names += [name for method in suite.methods for name in method.tasks]
     for name in names:
@@ -43,7 +42,11 @@ def small_suite(suite: Suite, model: str, registry: Registry, scale: Scale, made
     tasks = [small for entry in suite.tasks for small in _tasks(entry, made_up)]
     device = "cpu" if suite.device == "cuda" and accelerator_name() is None else suite.device
     changes: dict[str, Any] = {"models": [model], "methods": methods, "tasks": list(dict.fromkeys(tasks))}
-    texts = {"calibration": _whole(suite.calibration), "training": _whole(suite.training)}
+    texts = {
+        "calibration": _whole(suite.calibration),
+        "calibrations": [text.model_copy(update={"rows": None}) for text in suite.calibrations],
+        "training": _whole(suite.training),
+    }
     return suite.model_copy(update=changes | texts | {"device": device})
 
 
@@ -67,6 +70,7 @@ def _method(plan_entry: PlanEntry, scale: Scale) -> SuiteMethod:
         update={
             "config": item.config | changed,
             "recovery": shrunk_recovery(plan_entry.recovery, scale) or "none",
+            "calibration": _whole(item.calibration),
             "training": _whole(item.training),
             "tasks": [small_task(task).id for name in item.tasks for task in tasks_named(name)],
         }
