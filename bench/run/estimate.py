@@ -45,6 +45,8 @@ ADAM = 16
 """Bytes of a trained parameter: itself, its gradient and AdamW's two moments, float32."""
 BESIDE_WEIGHTS = 20_000
 """Bytes of config.json, the model's code and other files that do not depend on the size."""
+SPARE = 1.05
+"""What is left free where two models are loaded to measure their speed."""
 INDEX = 6
 """Characters of the manifest for each head and channel that is kept."""
 
@@ -153,10 +155,16 @@ def _stages(cell: ArtifactCell, shape: Shape, traits: Traits) -> Iterator[float]
 
 
 def _measuring(cell: ArtifactCell, name: str, shape: Shape) -> float:
-    """Bytes of memory, above the worker's own, that a kind of task takes on the checkpoint."""
+    """Bytes of memory, above the worker's own, that a kind of task takes on the checkpoint.
+
+    Where speed is measured and both models do not fit, they are loaded in turns.
+    """
     kind, dense = kind_of_task(name), BYTES[cell.dtype] * shape.params()
-    models = dense * (1 - _removed(cell.target, shape)) + (kind.models - 1) * dense
-    return kind.processes * INTERPRETER + models + kind.working
+    models = [dense * (1 - _removed(cell.target, shape)), *[dense] * (kind.models - 1)]
+    together = kind.processes * INTERPRETER + sum(models) + kind.working
+    if kind.is_timed and INTERPRETER + SPARE * together > room_of(cell.device):
+        return INTERPRETER + max(models) + kind.working
+    return together
 
 
 def _scoring(cell: ArtifactCell, shape: Shape, traits: Traits) -> float:

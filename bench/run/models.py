@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.catalogue import CATALOGUE, CatalogueEntry, HubModel, ModelRef, is_here, resolve
+from bench.catalogue import CATALOGUE, HubId, HubModel, ModelRef, config_of, is_here, resolve
+from bench.catalogue.hub import snapshot
+from bench.data.files import read_json
 from bench.paths import cache_dir
 from bench.random_weights import Recipe, recipe_of
 from bench.run.cells import NOT_HERE, Job
@@ -44,15 +46,15 @@ def real_models(
     say: Callable[[str], None],
     listing: bool,
 ) -> Models:
-    """The models, fetched where they are not here; with `listing` those of the catalogue are not, but get a note."""
+    """The models, fetched where they are not here; with `listing` those of the hub are not, but get a note."""
     found = Models([])
     for name in names:
-        entry = CATALOGUE.get(name)
-        if listing and entry is not None and name not in paths and _is_absent(entry, offline):
+        config = _config_of_absent(name, paths, offline) if listing else None
+        if config is not None:
             place = cache_dir() / "models" / name
             found.refs.append(ModelRef(name, place, NOT_HERE, NOT_HERE))
-            found.configs[place] = entry.config
-            size = 2 * Shape.of(entry.config).params() / 1e9
+            found.configs[place] = config
+            size = 2 * Shape.of(config, name).params() / 1e9
             found.notes.append(
                 f"{name}: weights are not here (to be fetched: about {size:.1f} GB); cells have no key before, and "
                 "what was finished is not known"
@@ -76,6 +78,19 @@ def keyless(jobs: Sequence[Job]) -> set[str]:
     return found
 
 
-def _is_absent(entry: CatalogueEntry, offline: bool) -> bool:
-    """Whether the weights would have to come from the model hub, or cannot come at all."""
-    return (offline or isinstance(entry.source, HubModel)) and not is_here(entry)
+def _config_of_absent(name: str, paths: Mapping[str, Path], offline: bool) -> Mapping[str, Any] | None:
+    """The config of a model whose weights would have to come from the hub, or cannot come; None for others.
+
+    Raises:
+        UsageError: that of a hub id is not to be had.
+    """
+    entry = CATALOGUE.get(name)
+    if name in paths or (entry is None and Path(name).expanduser().is_dir()):
+        return None
+    if entry is not None:
+        absent = (offline or isinstance(entry.source, HubModel)) and not is_here(entry)
+        return entry.config if absent else None
+    source = HubId.of(name)
+    if source is None or snapshot(source) is not None:
+        return None
+    return read_json(config_of(name, paths, offline))
