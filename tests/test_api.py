@@ -1,5 +1,6 @@
 """The Python interface, as its users call it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,11 @@ import pytest
 import torch
 
 from bench import Target, compress, evaluate
+from bench.data.pack import Pack
 from bench.errors import MethodError, UsageError
 from bench.model.load import load_folder
 from bench.registry import load_registry
+from bench.suite import TextSource
 from tests.packs import make_pack, tables
 
 IDS = torch.arange(640).view(10, 64) % 300
@@ -89,6 +92,11 @@ def test_the_global_random_state_is_left_as_it_was(tiny_mha: Path, tmp_path: Pat
         ({"target": {"basis": "parms", "value": 0.5}}, "target: basis: Input should be 'params'"),
         ({"calibration": [[1, 2]]}, "calibration: must be an int64 tensor"),
         ({"calibration": torch.zeros(2, 3)}, "calibration: must be an int64 tensor"),
+        ({"calibration": "c4"}, "calibration: data: "),
+        ({"device": "tpu"}, "device: must be auto, cpu or cuda, not 'tpu'"),
+        ({"dtype": "int8"}, "dtype: must be float32, float16, bfloat16, not 'int8'"),
+        ({"tokenizer": object()}, "tokenizer: goes with a loaded model alone"),
+        ({"model": torch.nn.Linear(1, 1)}, "model: must be a name, a folder or a transformers model, not Linear"),
     ],
 )
 def test_bad_arguments_are_one_sentence(
@@ -98,6 +106,28 @@ def test_bad_arguments_are_one_sentence(
         compress(**(dict[str, Any](model=tiny_mha, method="random", out=tmp_path / "out") | arguments))
     assert sentence in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_text_by_name_is_what_the_method_reads(
+    tiny_mha: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"text": f"The fox number {i} is what is measured, " * 12} for i in range(12)]
+    monkeypatch.setenv("LEANBOARD_DATA", str(make_pack(tmp_path / "pack", {"mine/train": rows})))
+    config = {"layers": [1, 3], "group_ratio": 0.5}
+    texts = ("mine/train", TextSource(data="mine/train", sampler="joined"))
+    read = []
+    for i, text in enumerate(texts):
+        artifact = compress(tiny_mha, "llm_pruner", config=config, calibration=text, out=tmp_path / f"out{i}")
+        assert artifact.cost.calibration_tokens == 640
+        manifest = json.loads((artifact.path / "leanboard.json").read_text())
+        read.append(manifest["ingredients"]["calibration"])
+    fingerprint = Pack.default().fingerprint("mine/train")
+    assert [text["fingerprint"] for text in read] == [fingerprint] * 2
+    assert [text.get("sampler") for text in read] == [None, "joined"]
+    with pytest.raises(UsageError, match=r"^calibration: mine/train: 10 windows of 900 tokens are asked for, and 0 of"):
+        compress(tiny_mha, "llm_pruner", config={"seq_len": 900}, calibration="mine/train", out=tmp_path / "no")
+    with pytest.raises(UsageError, match="unknown data 'mine/trian'; did you mean mine/train"):
+        compress(tiny_mha, "llm_pruner", calibration="mine/trian", out=tmp_path / "no")
 
 
 def test_a_folder_of_the_user_is_never_overwritten(tiny_mha: Path, tmp_path: Path) -> None:
