@@ -110,6 +110,23 @@ def config_from_hub(source: HubId, offline: bool) -> Path:
         raise UsageError(f"{source}: {_reason(source, error)}") from error
 
 
+def files_of(source: HubId, offline: bool) -> list[str]:
+    """The names of a repository's files; of a whole snapshot on this machine those. Raises `UsageError`."""
+    from huggingface_hub import HfApi
+
+    folder = snapshot(source)
+    if folder is not None:
+        return [path.name for path in folder.iterdir()]
+    why = why_no_hub(offline)
+    if why is not None:
+        raise UsageError(f"{source}: its files are not on this machine and {why}")
+    try:
+        names: list[str] = HfApi().list_repo_files(source.repo, revision=source.revision)
+    except Exception as error:  # as in `from_hub`
+        raise UsageError(f"{source}: {_reason(source, error)}") from error
+    return names
+
+
 def _download(name: str, source: HubId, on_progress: Say) -> Path:
     """Small files first, so that a model that cannot be read is refused before its weights are fetched."""
     from huggingface_hub import HfApi, snapshot_download

@@ -40,7 +40,7 @@ def run_rehearsal(
     offline: bool,
     command: Sequence[str],
 ) -> None:
-    """Rehearse, and print how every cell ended. Exit code 3: some failed, or no report could be made."""
+    """Rehearse, and print how every cell ended. Exit code 3: some failed, or the run itself may stop."""
     from bench.measure.memory import set_aside
     from bench.registry import load_registry, share_plugins
     from bench.rehearse.rehearsal import rehearse
@@ -69,7 +69,7 @@ def run_rehearsal(
         say=say,
     )
     _show(rehearsal, console)
-    if rehearsal.failed or rehearsal.no_report:
+    if rehearsal.failed or rehearsal.no_report or rehearsal.doubts:
         raise typer.Exit(3)
 
 
@@ -87,6 +87,8 @@ def _show(rehearsal: Rehearsal, console: Console) -> None:
     console.print(table)
     for ref, reason in rehearsal.made_up.items():
         console.print(f"note: {ref} is made up: {reason}", soft_wrap=True, markup=False)
+    for doubt in dict.fromkeys(rehearsal.doubts):
+        console.print(f"the run itself may stop: {doubt}", soft_wrap=True, markup=False)
     if rehearsal.no_report:
         console.print(f"the report cannot be made: {rehearsal.no_report}", soft_wrap=True, markup=False)
     seconds = sum(cell.seconds for cell in rehearsal.cells)

@@ -39,7 +39,7 @@ TRIED = 2
 LISTS = ("ranks", "rhos", "starts")
 LENGTHS = ("max_length",)
 TOKENS, MOST_TOKENS = 2, 256
-"""A small vocabulary takes up to twice as many tokens for the same text; and the most that are taken."""
+"""A small vocabulary takes twice as many tokens for English text, by count; and the most that are taken."""
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.data.files import locked
+from bench.data.lengths import shortfall
 from bench.errors import LeanboardError
 from bench.model.stand_in import small_config, write_stand_in
 from bench.paths import cache_dir
 from bench.record.store import Store
 from bench.registry import Registry, task_groups, tasks_named
-from bench.rehearse.amounts import Scale
+from bench.rehearse.amounts import TOKENS, Scale
 from bench.rehearse.small import refs_of, small_suite
 from bench.rehearse.sources import Source, source_of
 from bench.rehearse.texts import gather
 from bench.report import report
 from bench.run.cells import ArtifactCell, Job
+from bench.run.entries import PlanEntry
 from bench.run.plan import Plan, make_plan
 from bench.shape import Shape
 from bench.suite import Suite, TextSource
@@ -47,12 +49,14 @@ class Rehearsal:
     """All cells in the order of the plan.
 
     `made_up` gives the reason for each file of data that is not real, `no_report` why there is no report, if so.
+    `doubts` are what small amounts cannot show and the run itself may stop for.
     """
 
     cells: list[RehearsedCell]
     results: Path
     made_up: Mapping[str, str]
     no_report: str | None
+    doubts: list[str]
 
     @property
     def failed(self) -> list[RehearsedCell]:
@@ -76,16 +80,17 @@ def rehearse(
     Raises:
         UsageError, DataError: as `bench.run.plan.make_plan`, or the shape of a model is not known here.
     """
-    sources = {name: source_of(name, model_paths) for name in suite.models}
-    texts = gather(refs_of(suite), offline=offline, say=say)
+    sources = {name: source_of(name, model_paths, offline=offline) for name in suite.models}
+    texts = gather(refs_of(suite, registry), offline=offline, say=say)
     home = cache_dir() / "rehearsals" / suite.name
     with locked(home):
         shutil.rmtree(home, ignore_errors=True)
+        stand_ins = [_stand_in(source, home / "models" / str(i)) for i, source in enumerate(sources.values())]
+        doubts = [doubt for _, folder in stand_ins for doubt in _doubts(suite, registry, folder, texts.made_up)]
         with _cache_in(home / "cache"):
             texts.write()
             jobs: list[Job] = []
-            for name, source in sources.items():
-                scale, folder = _stand_in(source, home / "models" / str(len(jobs)))
+            for name, (scale, folder) in zip(sources, stand_ins, strict=True):
                 plan = make_plan(
                     small_suite(suite, name, registry, scale, texts.made_up),
                     registry,
@@ -103,13 +108,26 @@ def rehearse(
         cells = [cell for job in jobs for cell in _cells(job, Store(home / "results"), texts.made_up)]
         shutil.rmtree(home / "cache")
         shutil.rmtree(home / "models")
-    return Rehearsal(cells, home / "results", texts.made_up, _why_no_report(home / "results", registry))
+    return Rehearsal(cells, home / "results", texts.made_up, _why_no_report(home / "results", registry), doubts)
 
 
 def _stand_in(source: Source, folder: Path) -> tuple[Scale, Path]:
     small = small_config(source.config)
     write_stand_in(folder, small, source.layout)
     return Scale(Shape.of(source.config), Shape.of(small)), folder
+
+
+def _doubts(suite: Suite, registry: Registry, tokenizer: Path, made_up: Mapping[str, str]) -> Iterator[str]:
+    """Calibration texts that seem too short for what the suite really asks of them, by the stand-in's tokens."""
+    for plan_entry in (found for item in suite.methods for found in PlanEntry.all_of(item, registry, suite)):
+        text, config = plan_entry.calibration, plan_entry.config
+        if text is None or text.data in made_up or not isinstance(config.get("seq_len"), int):
+            continue
+        if shortfall(text, config | {"seq_len": TOKENS * config["seq_len"]}, tokenizer):
+            yield (
+                f"{plan_entry.entry.name} ({plan_entry.item.preset}): calibration: {text.name}: seems to be too short "
+                f"for {config.get('calibration_samples')} windows of {config['seq_len']} tokens"
+            )
 
 
 @contextmanager

@@ -19,9 +19,10 @@ ITEMS = 2
 CONTINUED = re.compile(r"^n\d+$")
 
 
-def refs_of(suite: Suite) -> list[str]:
-    """Every file of the data pack that the suite may read."""
-    found = {text.data for text in suite.all_texts()}
+def refs_of(suite: Suite, registry: Registry) -> list[str]:
+    """Every file of the data pack that the suite reads, and those of alternative tasks."""
+    entries = [entry for item in suite.methods for entry in PlanEntry.all_of(item, registry, suite)]
+    found = {text.data for entry in entries for text in (entry.calibration, entry.training) if text is not None}
     names = [name for entry in suite.tasks for name in _names(entry)]
     names += [name for method in suite.methods for name in method.tasks]
     for name in names:
@@ -44,7 +45,7 @@ def small_suite(suite: Suite, model: str, registry: Registry, scale: Scale, made
     changes: dict[str, Any] = {"models": [model], "methods": methods, "tasks": list(dict.fromkeys(tasks))}
     texts = {
         "calibration": _whole(suite.calibration),
-        "calibrations": [text.model_copy(update={"rows": None}) for text in suite.calibrations],
+        "calibrations": [_whole(text) for text in suite.calibrations],
         "training": _whole(suite.training),
     }
     return suite.model_copy(update=changes | texts | {"device": device})
@@ -70,8 +71,7 @@ def _method(plan_entry: PlanEntry, scale: Scale) -> SuiteMethod:
         update={
             "config": item.config | changed,
             "recovery": shrunk_recovery(plan_entry.recovery, scale) or "none",
-            "calibration": _whole(item.calibration),
-            "training": _whole(item.training),
+            **{name: _whole(value) for name, value in item if isinstance(value, TextSource)},
             "tasks": [small_task(task).id for name in item.tasks for task in tasks_named(name)],
         }
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.catalogue import CATALOGUE, CatalogueEntry, HubModel
+from bench.catalogue import CATALOGUE, CatalogueEntry, HubId, HubModel, config_of
+from bench.catalogue.hub import files_of
 from bench.data.files import read_json
 from bench.errors import UsageError, unknown
 from bench.model.stand_in import Layout, TokenizerKind
@@ -29,27 +30,26 @@ class Source:
     layout: Layout
 
 
-def source_of(name: str, paths: Mapping[str, Path]) -> Source:
-    """The source of a catalogue id, or of a folder (from `paths`, or `name` itself).
+def source_of(name: str, paths: Mapping[str, Path], *, offline: bool) -> Source:
+    """The source of a catalogue id, a folder (from `paths`, or `name` itself) or a hub id.
 
     Raises:
-        UsageError: not a known model or folder, or of no known family.
+        UsageError: not a known model or folder, of no known family, or not to be had from the hub.
         DataError: config.json is missing or damaged.
     """
-    entry, folder = CATALOGUE.get(name), paths.get(name)
-    if folder is None and entry is None:
-        if not any(mark in name for mark in "/\\."):
+    if name in CATALOGUE and name not in paths:
+        return Source(CATALOGUE[name].config, _layout_of(CATALOGUE[name]))
+    folder = paths.get(name, Path(name)).expanduser()
+    hub_id = None if name in paths or folder.is_dir() else HubId.of(name)
+    if hub_id is None and not folder.is_dir():
+        if name not in paths and not any(mark in name for mark in "/\\."):
             raise unknown("model", name, CATALOGUE)
-        folder = Path(name)
-    if folder is None:
-        assert entry is not None
-        return Source(entry.config, _layout_of(entry))
-    folder = folder.expanduser()
-    if not folder.is_dir():
         raise UsageError(f"model {name}: the folder {folder} does not exist")
-    config = read_json(folder / "config.json")
-    Shape.of(config, folder / "config.json")
-    return Source(config, _layout_in(folder, config))
+    file = config_of(name, paths, offline)
+    config = read_json(file)
+    Shape.of(config, file)
+    names = {path.name for path in folder.iterdir()} if hub_id is None else set(files_of(hub_id, offline))
+    return Source(config, _layout_in(names, config))
 
 
 def _layout_of(entry: CatalogueEntry) -> Layout:
@@ -65,8 +65,7 @@ def _layout_of(entry: CatalogueEntry) -> Layout:
     )
 
 
-def _layout_in(folder: Path, config: Mapping[str, Any]) -> Layout:
-    names = {file.name for file in folder.iterdir()}
+def _layout_in(names: Collection[str], config: Mapping[str, Any]) -> Layout:
     kind: TokenizerKind
     if "tokenizer.model" in names:
         kind = "sentencepiece"

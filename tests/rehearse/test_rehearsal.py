@@ -48,10 +48,7 @@ def test_every_cell_ends_in_the_table_whatever_a_method_does(tmp_path: Path) -> 
     plugin(folder, "exits", "import sys; sys.exit(7)")
     ended = rehearse(
         tmp_path,
-        "--plugins",
-        str(folder),
-        methods=["raises", "exits", "dense"],
-        tasks=["size", "boolq", "wikitext2@128"],
+        "--plugins", str(folder), methods=["raises", "exits", "dense"], tasks=["size", "boolq", "wikitext2@128"]
     )
     assert ended.returncode == 3, ended.stderr
     lines = table(ended)
@@ -72,6 +69,18 @@ def test_every_cell_ends_in_the_table_whatever_a_method_does(tmp_path: Path) -> 
     assert len(Store(home / "results").read_all()[0]) == 12
     assert not (tmp_path / "results").exists()
     assert {file.name for file in (tmp_path / "cache").iterdir()} <= {"rehearsals", "fingerprints.json"}
+
+
+@pytest.mark.slow
+def test_a_text_that_is_too_short_for_the_real_amounts_is_told(tmp_path: Path) -> None:
+    """The rehearsal itself takes short windows, and would not notice."""
+    wanda = {"name": "wanda_sp", "config": {"calibration_samples": 100, "seq_len": 512}}
+    ended = rehearse(tmp_path, methods=["dense", wanda], tasks=["size"])
+    assert ended.returncode == 3, ended.stdout
+    [doubt] = [line for line in table(ended) if line.startswith("the run itself may stop: ")]
+    assert "wanda_sp (default): calibration: lambada_passages/test: seems to be too short" in doubt
+    assert doubt.endswith("for 100 windows of 512 tokens")
+    assert ", 0 failed; " in table(ended)[-1]
 
 
 @pytest.mark.slow

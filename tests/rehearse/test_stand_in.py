@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from bench.catalogue import CATALOGUE
+from bench.errors import UsageError
 from bench.model.load import load_folder
 from bench.model.stand_in import Layout, small_config, write_stand_in
 from bench.rehearse.sources import source_of
 from bench.shape import Shape
+from tests.hub import Hub
 
 
 def names(folder: Path) -> set[str]:
@@ -32,9 +34,9 @@ def test_ratios_are_those_of_the_model(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", [name for name in CATALOGUE if source_of(name, {}).layout.weights == "safetensors"])
+@pytest.mark.parametrize("name", [name for name in CATALOGUE if source_of(name, {}, offline=True).layout.weights == "safetensors"])
 def test_a_stand_in_loads(name: str, tmp_path: Path) -> None:
-    source = source_of(name, {})
+    source = source_of(name, {}, offline=True)
     if source.layout.tokenizer == "sentencepiece":
         pytest.importorskip("sentencepiece")
     write_stand_in(tmp_path / "model", small_config(source.config), source.layout)
@@ -58,7 +60,7 @@ def test_the_same_weights_every_time(tmp_path: Path) -> None:
 
 def test_vicuna_has_the_files_of_its_repository(tmp_path: Path) -> None:
     pytest.importorskip("sentencepiece")
-    source = source_of("vicuna-7b", {})
+    source = source_of("vicuna-7b", {}, offline=True)
     write_stand_in(tmp_path / "model", small_config(source.config), source.layout)
     shards = {f"pytorch_model-0000{i}-of-00002.bin" for i in (1, 2)}
     tokenizer = {"tokenizer.model", "tokenizer_config.json", "special_tokens_map.json"}
@@ -76,7 +78,21 @@ def test_a_folder_is_looked_at(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     config = {"model_type": "qwen3", **small_config(CATALOGUE["llama-7b"].config), "num_key_value_heads": 2}
     write_stand_in(folder, config, Layout("bin", "bpe", dtype="bfloat16"))
-    for source in (source_of(str(folder), {}), source_of("llama-7b", {"llama-7b": folder})):
+    for source in (source_of(str(folder), {}, offline=True), source_of("llama-7b", {"llama-7b": folder}, offline=True)):
         assert source.layout == Layout("bin", "bpe", dtype="bfloat16")
         assert source.config["model_type"] == "qwen3"
         assert Shape.of(small_config(source.config)).blocks[0].kv_heads == 2
+
+
+def test_of_a_hub_model_the_config_and_the_names_of_files_are_fetched(hub: Hub, tmp_path: Path) -> None:
+    config = CATALOGUE["qwen3-8b"].config
+    write_stand_in(tmp_path / "model", small_config(config), Layout("bin", dtype="bfloat16"))
+    hub.add("someone/model", tmp_path / "model", "v1")
+    source = source_of("someone/model@v1", {}, offline=False)
+    assert source.layout == Layout("bin", dtype="bfloat16")
+    assert Shape.of(source.config).family == Shape.of(config).family
+    assert not any(path.endswith(".bin") for path in hub.asked)
+    with pytest.raises(UsageError, match="someone/model has no commit, tag or branch 'v2'"):
+        source_of("someone/model@v2", {}, offline=False)
+    with pytest.raises(UsageError, match="someone/other: no config.json on this machine and offline"):
+        source_of("someone/other", {}, offline=True)
