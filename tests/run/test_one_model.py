@@ -1,4 +1,4 @@
-"""One model at a time is in memory: what a method replaced is gone before recovery, what was saved before the reload."""
+"""One model at a time is in memory: what a method replaced goes before recovery, what was saved before the reload."""
 
 import copy
 import gc
