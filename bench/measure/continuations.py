@@ -50,7 +50,7 @@ def continued(subject: Subject, beginnings: Sequence[str], new: int) -> list[lis
     width = max(map(len, ids))
     given = torch.stack([torch.nn.functional.pad(row, (width - len(row), 0)) for row in ids])
     seen = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids])
-    greedy = GenerationConfig(max_new_tokens=new, do_sample=False, pad_token_id=0)
+    greedy = GenerationConfig(max_new_tokens=new, do_sample=False, pad_token_id=0, eos_token_id=-1)  # no token
     model = subject.model
     with torch.inference_mode():
         out = model.generate(given.to(model.device), attention_mask=seen.to(model.device), generation_config=greedy)

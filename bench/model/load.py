@@ -54,7 +54,8 @@ def load_folder(
 
     Raises:
         UsageError: of no known family, or an unknown dtype.
-        DataError: a file is missing or damaged, or weights are missing, too many or of another size.
+        DataError: a file is missing or damaged, weights are missing, too many, of another size or not finite, or the
+            tokenizer has ids that the model has no embedding for.
     """
     found, files = check_checkpoint(folder)
     wanted = dtype_of(dtype)
@@ -63,10 +64,14 @@ def load_folder(
         family = of_config(found)
         model = _empty(class_of(family, found["model_type"]), family, folder, wanted)
         _fill(model, family, {name: weight for file in files for name, weight in _weights(file, wanted, device)})
+    except DataError:
+        raise
     except Exception as error:  # a config can be wrong in any way
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise DataError(f"{folder}: the model cannot be loaded ({reason})") from error
-    return model.to(device).eval().requires_grad_(False), load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder)
+    _check_vocabulary(tokenizer, model.config.vocab_size, folder)
+    return model.to(device).eval().requires_grad_(False), tokenizer
 
 
 def _check_counts(config: Mapping[str, Any], files: Sequence[Path], folder: Path) -> None:
@@ -108,7 +113,17 @@ def _weights(file: Path, dtype: torch.dtype, device: str) -> Iterator[tuple[str,
         names = list(opened.keys())
     for name in names:
         with safe_open(file, framework="pt") as opened:
-            yield name, opened.get_tensor(name).to(device, dtype, copy=True)
+            stored = opened.get_tensor(name)
+            weight = stored.to(device, dtype, copy=True)
+        if not _is_finite(weight):
+            why = f"overflows in {dtype}".replace("torch.", "") if _is_finite(stored) else "holds NaN or infinity"
+            raise DataError(f"{file}: {name} {why}")
+        yield name, weight
+
+
+def _is_finite(weight: torch.Tensor) -> bool:
+    """Whether all numbers are; least and largest say it without memory for each."""
+    return not weight.numel() or all(bool(end.isfinite()) for end in torch.aminmax(weight))
 
 
 def _fill(model: PreTrainedModel, family: Family, state: dict[str, torch.Tensor]) -> None:
@@ -119,6 +134,8 @@ def _fill(model: PreTrainedModel, family: Family, state: dict[str, torch.Tensor]
     """
     tied = {f"{family.head}.weight"} if model.config.tie_word_embeddings else set()
     tables = f"{family.rotary.rpartition('.')[2]}.inv_freq"
+    for head in tied & state.keys():  # of two shared names, some files keep the head's alone
+        state.setdefault(f"{family.embedding}.weight", state[head])
     state = {name: w for name, w in state.items() if not name.endswith(tables) and name not in tied}
     expected = {name: tuple(weight.shape) for name, weight in model.state_dict().items() if name not in tied}
     for name in sorted(expected.keys() | state.keys()):
@@ -130,6 +147,17 @@ def _fill(model: PreTrainedModel, family: Family, state: dict[str, torch.Tensor]
             raise ValueError(f"{name} is {list(state[name].shape)} and not {list(expected[name])}, as config.json says")
     model.load_state_dict(state, assign=True, strict=not tied)
     model.tie_weights()
+
+
+def _check_vocabulary(tokenizer: PreTrainedTokenizerBase | None, size: int, folder: Path) -> None:
+    """No text may come to an id without an embedding; a token for padding, which no text has, may have one."""
+    known = {} if tokenizer is None else tokenizer.get_vocab()
+    beyond = sorted((i, token) for token, i in known.items() if i >= size and token != tokenizer.pad_token)
+    if beyond:
+        raise DataError(
+            f"{folder}: tokenizer: {len(beyond)} tokens, the first '{beyond[0][1]}' with id {beyond[0][0]}, are beyond "
+            f"config.json's vocab_size of {size}"
+        )
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
