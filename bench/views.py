@@ -163,6 +163,23 @@ def all_data() -> list[str]:
     return sorted(refs)
 
 
+def data_list() -> Rows:
+    """Every text by name: those of the local packs, and those that a source has."""
+    from bench.data.pack import Pack
+    from bench.data.sources import SOURCES
+
+    here = {file.ref: file for file in Pack.default().files()}
+    return [
+        {
+            "name": ref,
+            "here": "yes" if ref in here else "not fetched",
+            "rows": here[ref].entry.rows if ref in here else "",
+            "columns": ", ".join(here[ref].entry.columns if ref in here else SOURCES[ref].columns),
+        }
+        for ref in sorted({*SOURCES, *here})
+    ]
+
+
 def renderable(content: Any) -> RenderableType:
     """`content` for a terminal: rows as a table, a mapping as its fields with the card last."""
     from rich.console import Group

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 from bench.cli.common import Json, Offline, app, is_offline, show
@@ -22,6 +25,33 @@ def data_fetch(offline: Offline = False) -> None:
     typer.echo(f"{len(all_data()) - len(missing)} of {len(all_data())} files are here")
     if missing:
         raise typer.Exit(1)
+
+
+@data_app.command("list")
+def data_list(as_json: Json = False) -> None:
+    """Texts and task data by name: what is in the local packs, and what can be fetched."""
+    from bench.views import data_list as rows
+
+    show(rows(), as_json)
+
+
+@data_app.command("add")
+def data_add(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What suites call the text: <dataset>/<split>.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Files: .jsonl, .json, .csv, .parquet or .txt.")],
+    column: Annotated[str | None, typer.Option("--column", help="Column of the text, where that is not 'text'.")] = None,
+) -> None:
+    """Add your own texts to the local pack.
+
+    A row is a document; in a .txt file a paragraph is, up to a blank line. Rows with instruction and output stay
+    instructions.
+    """
+    from bench.data.own_files import add_files
+    from bench.data.pack import Pack
+
+    path = add_files(name, files, column)
+    [file] = [file for file in Pack.default().files() if file.ref == name]
+    typer.echo(f"{name}: {file.entry.rows} rows ({', '.join(file.entry.columns)}) in {path}")
 
 
 @data_app.command("verify")
