@@ -1,5 +1,5 @@
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,12 +10,25 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 """Of each process, before it imports torch: tiny matrices are slower on several threads, on a busy machine much."""
+LONG = ("slow", "faults", "perf", "network", "vllm")
+MOST_CPU_SECONDS = 10.0
+"""Of a test in `tox -e quick`: several times what any of them takes here, for the sake of slow machines."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests come first, so that processes which share the files end together."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """Warn of a test that takes long and would be part of `tox -e quick`."""
+    before = sum(os.times()[:4])
+    yield
+    took = sum(os.times()[:4]) - before
+    if took > MOST_CPU_SECONDS and not any(item.get_closest_marker(tier) for tier in LONG):
+        item.warn(pytest.PytestWarning(f"{item.nodeid} took {took:.0f} CPU seconds and is not marked slow"))
 
 
 @pytest.fixture(scope="session", autouse=True)

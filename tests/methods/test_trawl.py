@@ -15,6 +15,8 @@ from bench.shape import Shape
 from tests.blocks.context import make_context, token_ids
 from tests.tiny import make_model
 
+TIED: dict[str, Any] = {"tied": True}
+WIDE: dict[str, Any] = {"kv_heads": 2, "channels": 256}
 FAST = {"starts": ["hosvd"], "sweeps": 5}
 
 
@@ -96,9 +98,17 @@ def test_a_stack_that_has_the_rank_is_left_as_it_is() -> None:
     torch.testing.assert_close(stack(after, one), exact, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("decomposition", ["cp", "tucker"])
-@pytest.mark.parametrize("shape", [{"tied": True}, {"kv_heads": 2, "channels": 256}])
-@pytest.mark.parametrize(("basis", "most"), [("params", 0.3), ("block_params", 0.4), ("macs", 0.3)])
+@pytest.mark.parametrize(
+    ("basis", "most", "shape", "decomposition"),
+    [
+        ("params", 0.3, TIED, "cp"),
+        ("params", 0.3, WIDE, "tucker"),
+        ("block_params", 0.4, TIED, "tucker"),
+        ("block_params", 0.4, WIDE, "cp"),
+        ("macs", 0.3, TIED, "cp"),
+        ("macs", 0.3, WIDE, "tucker"),
+    ],
+)
 def test_sizes_are_met_by_the_fewest_blocks(basis: str, most: float, shape: dict[str, Any], decomposition: str) -> None:
     dense, removed = shape_of(make_model(layers=6, **shape)), []
     for value in (0.1, 0.2, most):

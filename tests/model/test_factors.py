@@ -72,20 +72,14 @@ def logits(model: torch.nn.Module, ids: torch.Tensor | None = None) -> torch.Ten
 
 
 @pytest.mark.parametrize(("shape", "mode", "attention_set", "kind"), CASES)
-def test_factors_compute_what_dense_weights_do(shape: dict[str, Any], mode: Any, attention_set: Any, kind: str) -> None:
-    model, dense, _ = factored(shape, mode, attention_set, kind)
+def test_factors_compute_what_dense_weights_do_and_are_counted_by_the_formulas(
+    shape: dict[str, Any], mode: Any, attention_set: Any, kind: str
+) -> None:
+    model, dense, chosen = factored(shape, mode, attention_set, kind)
     expected = logits(dense)
     assert not torch.allclose(expected, logits(make_model(**shape)), rtol=1e-2)
     torch.testing.assert_close(logits(model), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
-
-
-@pytest.mark.parametrize(("shape", "mode", "attention_set", "kind"), CASES)
-def test_counts_are_those_of_the_formulas_and_of_the_model(
-    shape: dict[str, Any], mode: Any, attention_set: Any, kind: str
-) -> None:
-    before = shape_of(make_model(**shape))
-    model, _, chosen = factored(shape, mode, attention_set, kind)
-    after = shape_of(model)
+    before, after = shape_of(make_model(**shape)), shape_of(model)
     formula = 0
     for n, p, q in (dims(before, s) for s in chosen):
         stored = 6 * (n + p + q) if kind == "cp" else n * 6 * 7 + 6 * p + 7 * q

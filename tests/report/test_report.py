@@ -13,7 +13,7 @@ from bench.report import check, report
 from bench.report.compare import compare_rows
 from bench.report.find import Rows
 from tests.record.records import artifact, failed_artifact
-from tests.report.boards import PAIR, cells, five_hundred, of_the_hub, smollm, store
+from tests.report.boards import PAIR, cells, dense, five_hundred, of_the_hub, row, smollm, store
 
 FILES = ["leaderboard.csv", "leaderboard.md", "long.csv", "paired.csv", "reproduction.csv", "reproduction.md"]
 KNOWN_DENSE = """
@@ -78,7 +78,8 @@ def test_the_report_says_what_it_wrote_and_what_it_could_not_read(tmp_path: Path
 
 
 def test_check_names_every_file_that_differs(tmp_path: Path) -> None:
-    results = store(tmp_path / "results", smollm())
+    smaller = row("saap", 0.6, target="params=0.3", removed=0.3)
+    results = store(tmp_path / "results", [*dense(), *row("random", 0.5), *row("saap", 0.3), *smaller])
     report(results, [PAIR])
     assert check(results, [PAIR]) == []
     (results / "leaderboard.md").write_text("edited by hand\n")
