@@ -50,6 +50,7 @@ class SuiteMethod(Strict):
     config: dict[str, Any] = Field({}, description="fields that replace those of the preset")
     recovery: RecoveryChoice | None = Field(None, description="replaces the suite's recoveries")
     targets: list[Target] | None = Field(None, description="replace the suite's targets; [] leaves it to the config")
+    calibration: TextSource | None = Field(None, description="replaces the suite's calibration texts")
     training: TextSource | None = Field(None, description="replaces the suite's training text")
     tasks: list[str] = Field([], description="more tasks than the suite's, for this method's checkpoints alone")
 
@@ -104,6 +105,11 @@ class Suite(Strict):
     def texts(self) -> list[TextSource]:
         """The texts that methods calibrate on."""
         return self.calibrations if self.calibration is None else [self.calibration]
+
+    def all_texts(self) -> list[TextSource]:
+        """Every text that some method calibrates or trains on."""
+        own = [text for method in self.methods for text in (method.calibration, method.training)]
+        return [text for text in (*self.texts(), self.training, *own) if text is not None]
 
 
 def load_suite(name_or_file: str) -> Suite:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
+    from bench.run.cells import Job
     from bench.run.plan import Plan
 
 Rows = list[dict[str, Any]]
@@ -106,34 +107,83 @@ def task_list() -> Rows:
     return rows
 
 
-def plan_list(plan: Plan) -> Rows:
+def plan_cells(plan: Plan) -> Rows:
     """Every cell of a plan: its key, whether it is finished, and what it takes by `bench.run.estimate`.
 
-    Memory is that of the worker with all its cells; it is shown in the row of the checkpoint.
+    Memory is that of the cell's stage; disk is shown in the row of the checkpoint. `time by` is `record` where the same
+    was done here before, `count` where it is counted, roughly.
     """
     rows = []
     for job in plan.jobs:
         takes = plan.estimates[job.artifact.key]
         for key, what in [(job.artifact.key, "compress"), *((cell.key, cell.task) for cell in job.cells)]:
-            cell, seconds, is_checkpoint = job.artifact, takes.seconds[key], key == job.artifact.key
+            todo = "does not fit" if key in plan.misfits else "to do"
+            seconds, by = takes.time_of(key)
             rows.append(
                 {
-                    "model": cell.model,
-                    "method": cell.method,
-                    "preset": cell.preset,
-                    "recovery": cell.recovery_name,
-                    "target": cell.target_name,
-                    **({"calibration": cell.calibration_name} if cell.names_text else {}),
-                    "seed": cell.seed,
+                    **_named(job),
                     "what": what,
-                    "key": key,
-                    "status": "finished" if key in plan.finished else "to do",
-                    "memory (GB)": round(takes.memory / 1e9, 2) if is_checkpoint else "",
-                    "disk (GB)": round(takes.disk / 1e9, 3) if is_checkpoint else "",
+                    "key": "" if key in plan.keyless else key,
+                    "status": "finished" if key in plan.finished else todo,
+                    "memory (GB)": round(takes.needs[key] / 1e9, 2),
+                    "disk (GB)": round(takes.disk / 1e9, 3) if key == job.artifact.key else "",
                     "time (s)": "–" if seconds is None else round(seconds, 1),
+                    "time by": by,
+                    "note": plan.misfits.get(key, ""),
                 }
             )
     return rows
+
+
+def plan_rows(plan: Plan) -> Rows:
+    """Every checkpoint of a plan: how many of its cells are to do, and what those take; the last row is all together.
+
+    Memory is the most at a time, and so is that of all; disk is that of the checkpoint. Hours by `count` are rough.
+    """
+    rows: Rows = []
+    hours, sources = 0.0, set[str]()
+    for job in plan.jobs:
+        keys = [job.artifact.key, *(cell.key for cell in job.cells)]
+        todo = [key for key in keys if key not in plan.finished and key not in plan.misfits]
+        out = [key for key in keys if key in plan.misfits]
+        takes = plan.estimates[job.artifact.key]
+        times = [takes.time_of(key) for key in todo]
+        by = {source for seconds, source in times if source and seconds}
+        spent = sum(seconds or 0.0 for seconds, _ in times) / 3600
+        hours, sources = hours + spent, sources | by
+        rows.append(
+            {
+                **_named(job),
+                "to do": f"{len(todo)} of {len(keys)}",
+                "memory (GB)": round(max((takes.needs[key] for key in todo or keys), default=0) / 1e9, 1),
+                "disk (GB)": round(takes.disk / 1e9, 2),
+                "hours": round(spent, 2),
+                "hours by": " and ".join(sorted(by)),
+                "note": f"{len(out)} cells do not fit: {plan.misfits[out[0]]}" if out else "",
+            }
+        )
+    total = dict.fromkeys(rows[0], "") | {
+        "model": "all",
+        "to do": f"{sum(int(row['to do'].split()[0]) for row in rows)} of {len(plan.all_keys())}",
+        "memory (GB)": max(row["memory (GB)"] for row in rows),
+        "disk (GB)": round(sum(row["disk (GB)"] for row in rows), 2),
+        "hours": round(hours, 2),
+        "hours by": " and ".join(sorted(sources)),
+    }
+    return [*rows, total]
+
+
+def _named(job: Job) -> dict[str, Any]:
+    cell = job.artifact
+    return {
+        "model": cell.model,
+        "method": cell.method,
+        "preset": cell.preset,
+        "recovery": cell.recovery_name,
+        "target": cell.target_name,
+        **({"calibration": cell.calibration_name} if cell.names_text else {}),
+        "seed": cell.seed,
+    }
 
 
 def status_lines(notices: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -158,8 +208,7 @@ def all_data() -> list[str]:
     refs = {ref for spec in load_tasks().values() for ref in spec.data()}
     for file in SUITES.glob("*.yaml"):
         suite = load_suite(str(file))
-        texts = [*suite.texts(), suite.training, *(method.training for method in suite.methods)]
-        refs |= {source.data for source in texts if source is not None}
+        refs |= {source.data for source in suite.all_texts()}
     return sorted(refs)
 
 

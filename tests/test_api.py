@@ -59,10 +59,11 @@ def test_methods_that_train_take_the_callers_ids_and_steps(tiny_gqa: Path, tmp_p
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recovery", ["lora", "grouped"])
-@pytest.mark.parametrize("method", ["saap", "trawl"])
-def test_a_recovery_may_follow(tiny_gqa: Path, tmp_path: Path, method: str, recovery: str) -> None:
+@pytest.mark.parametrize(("method", "config"), [("saap", {}), ("trawl", {"starts": ["hosvd"], "sweeps": 5})])
+def test_a_recovery_may_follow(tiny_gqa: Path, tmp_path: Path, method: str, config: Any, recovery: str) -> None:
+    how: Any = {"config": config, "target": Target(value=0.2), "calibration": IDS}
     plain, trained = (
-        compress(tiny_gqa, method, target=Target(value=0.2), calibration=IDS, recovery=after, out=tmp_path / name)
+        compress(tiny_gqa, method, **how, recovery=after, out=tmp_path / name)
         for name, after in (("plain", None), ("trained", {"name": recovery, "steps": 2, "holdout": 0}))
     )
     assert (plain.cost.optimiser_steps, trained.cost.optimiser_steps) == (0, 2)

@@ -115,7 +115,7 @@ def test_tasks_and_models_as_json(tmp_path: Path) -> None:
 
 def test_plan_lists_cells_and_computes_nothing(tmp_path: Path) -> None:
     make_suite(tmp_path)
-    rows = json.loads(here(tmp_path, "plan", "suite.yaml", "--json").stdout)
+    rows = json.loads(here(tmp_path, "plan", "suite.yaml", "--cells", "--json").stdout)
     assert len(rows) == 2 * 4
     assert {row["status"] for row in rows} == {"to do"}
     assert not (tmp_path / "results").exists()

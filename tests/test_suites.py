@@ -8,7 +8,8 @@ import pytest
 from bench.blocks.recoveries import resolve_recovery
 from bench.errors import UsageError
 from bench.registry import load_registry, load_tasks, task_groups, tasks_named
-from bench.suite import FirstOf, load_suite
+from bench.run.entries import PlanEntry
+from bench.suite import FirstOf, Suite, TextSource, load_suite
 
 SUITES = sorted((Path(__file__).parents[1] / "tasks" / "suites").glob("*.yaml"))
 
@@ -38,8 +39,19 @@ def test_the_suites_of_7b_hold_every_method_by_its_paper() -> None:
     assert {item.name for item in llama.methods} == built_in
     assert {item.name for item in load_suite("llama13b").methods} == built_in
     assert all(item.preset.startswith("paper") for item in llama.methods if item.name != "dense")
+    texts = {method: text.data for method in built_in for text in _texts_of(llama, method)}
+    assert texts["llm_pruner"] == texts["saap"] == "bookcorpus/train"
+    assert (texts["wanda_sp"], texts["layer_drop"]) == ("wikitext2_raw/train", "c4/train")
+    assert texts["lora"] == "alpaca_cleaned/train"
     published = resolve_recovery(load_registry().method("llm_pruner").preset("paper").recovery, "")
     assert resolve_recovery(llama.recoveries[1], "") == published  # type: ignore[arg-type]
+
+
+def _texts_of(suite: Suite, method: str) -> list[TextSource]:
+    """What a method of the suite reads, its calibration text last."""
+    registry, items = load_registry(), [item for item in suite.methods if item.name == method]
+    entries = [entry for item in items for entry in PlanEntry.all_of(item, registry, suite)]
+    return [text for entry in entries for text in (entry.training, entry.calibration) if text is not None]
 
 
 def test_every_preset_of_every_method_resolves() -> None:
@@ -94,7 +106,8 @@ def test_what_is_calibrated_on_is_not_what_is_measured() -> None:
     for file in SUITES:
         suite = load_suite(str(file))
         names = {name for wanted in suite.tasks for name in ([wanted] if isinstance(wanted, str) else wanted.first_of)}
-        if suite.calibration.data in {ref for name in names for task in tasks_named(name) for ref in task.spec.data()}:
-            texts.append(suite.calibration)
+        read = {ref for name in names for task in tasks_named(name) for ref in task.spec.data()}
+        own = [method.calibration for method in suite.methods if method.calibration]
+        texts += [text for text in (*suite.texts(), *own) if text.data in read]
     assert len(texts) == 4
     assert all(text.rows is not None and text.rows[0] >= 2000 for text in texts)

@@ -106,8 +106,6 @@ def _place(
     raise UsageError(f"model {text}: the folder {folder} does not exist")
 
 
-def _of_hub(
-    name: str, source: HubId, offline: bool, on_progress: Callable[[str], None]
-) -> tuple[str, Path, str]:
+def _of_hub(name: str, source: HubId, offline: bool, on_progress: Callable[[str], None]) -> tuple[str, Path, str]:
     folder = from_hub(name, source, offline, on_progress)
     return name, folder, folder.name

@@ -32,6 +32,7 @@ from bench.errors import Cancelled, UsageError, unknown
 if TYPE_CHECKING:
     from bench.run.cells import Job
     from bench.run.executors.attendant import Limits
+    from bench.run.keep import Keeping
     from bench.run.plan import Plan
 
 Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Worker processes at a time.")]
@@ -43,6 +44,21 @@ TimeLimit = Annotated[
 ]
 MemoryLimit = Annotated[
     float | None, typer.Option("--memory-limit", min=0.1, metavar="GB", help="Memory that a worker may hold.")
+]
+KeepWhich = Annotated[
+    str,
+    typer.Option(
+        "--keep",
+        metavar="none|ok|all",
+        help="Checkpoints that stay once their cells are recorded: none, those whose cells all ended well, or all. "
+        "One that is removed can be made again from its record.",
+    ),
+]
+DiskLimit = Annotated[
+    float | None,
+    typer.Option(
+        "--disk-limit", min=0.001, metavar="GB", help="Disk that new checkpoints may take; with --keep none at a time."
+    ),
 ]
 
 
@@ -56,15 +72,20 @@ def plan(
     plugins: Plugins = None,
     offline: Offline = False,
     trust_remote_code: TrustCode = False,
+    cells: Annotated[bool, typer.Option("--cells", help="List single cells with their keys.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show every cell of a suite and whether it is finished. Computes nothing."""
-    from bench.views import plan_list
+    """Show what is left to do of a suite, and the memory, disk and time it takes, row by row and in all.
 
-    made = planned(suite, results, only, model_path, weights, plugins, offline, trust_remote_code)
-    for note in made.notes:
+    Computes nothing. Hours by count are rough: operations over an assumed rate, within a factor of two or three.
+    """
+    from bench.run.keep import Keeping
+    from bench.views import plan_cells, plan_rows
+
+    made = planned(suite, results, only, model_path, weights, plugins, offline, trust_remote_code, listing=True)
+    for note in [*made.notes, *filter(None, [Keeping().problem(made)])]:
         make_console(stderr=True).print(f"note: {note}", soft_wrap=True, markup=False)
-    show(plan_list(made), as_json)
+    show(plan_cells(made) if cells else plan_rows(made), as_json)
 
 
 @app.command()
@@ -81,10 +102,11 @@ def run(
     executor: Executor = "local",
     time_limit: TimeLimit = None,
     memory_limit: MemoryLimit = None,
+    keep: KeepWhich = "all",
+    disk_limit: DiskLimit = None,
     trust_remote_code: TrustCode = False,
     rehearse: Annotated[
-        bool,
-        typer.Option("--rehearse", help="Try every cell in minutes, on small stand-ins of the models."),
+        bool, typer.Option("--rehearse", help="Try every cell in minutes, on small stand-ins of the models.")
     ] = False,
 ) -> None:
     """Run what is not finished of a suite, then print the board and write CSVs, Markdown and plots.
@@ -102,10 +124,10 @@ def run(
                 suite, pairs(only, "--only"), folders(model_path), plugins or [], is_offline(offline), typed()
             )
         return
-    limits = limits_of(time_limit, memory_limit, executor)
+    limits, keeping = limits_of(time_limit, memory_limit, executor), keeping_of(keep, disk_limit, executor)
     with tidily(), interruptible():
         made = planned(suite, results, only, model_path, weights, plugins, offline, trust_remote_code)
-        carry_out(made, made.open_jobs(), results, jobs, executor, limits)
+        carry_out(made, made.open_jobs(), results, jobs, executor, limits, keeping)
 
 
 @app.command()
@@ -122,6 +144,8 @@ def retry(
     executor: Executor = "local",
     time_limit: TimeLimit = None,
     memory_limit: MemoryLimit = None,
+    keep: KeepWhich = "all",
+    disk_limit: DiskLimit = None,
     trust_remote_code: TrustCode = False,
 ) -> None:
     """Run the cells of a suite whose last record has one of these codes, and those skipped because of them.
@@ -131,14 +155,14 @@ def retry(
     from bench.run.interrupt import interruptible
     from bench.run.retry import failed_with
 
-    limits = limits_of(time_limit, memory_limit, executor)
+    limits, keeping = limits_of(time_limit, memory_limit, executor), keeping_of(keep, disk_limit, executor)
     with tidily(), interruptible():
         made = planned(suite, results, only, model_path, weights, plugins, offline, trust_remote_code)
         chosen = failed_with(made.open_jobs(), set(code.split(",")))
         if not chosen:
             say(f"no record of the suite has the code {code.replace(',', ' or ')}")
             return
-        carry_out(made, chosen, results, jobs, executor, limits)
+        carry_out(made, chosen, results, jobs, executor, limits, keeping)
 
 
 @app.command()
@@ -166,22 +190,30 @@ def doctor(as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def carry_out(made: Plan, chosen: list[Job], results: Path, workers: int, executor: str, limits: Limits) -> None:
+def carry_out(
+    made: Plan, chosen: list[Job], results: Path, workers: int, executor: str, limits: Limits, keeping: Keeping
+) -> None:
     from bench.registry import load_registry, task_groups
     from bench.report import report as make_report
     from bench.report.tables import print_table
     from bench.run.executors import run_jobs
+    from bench.run.fit import record_misfits, split
     from bench.run.progress import Progress
     from bench.run.status import Notice
 
     console = make_console()
     for note in made.notes:
         console.print(f"note: {note}", soft_wrap=True, markup=False)
+    jobs, out = split(chosen, {} if executor == "ray" else made.misfits)  # Ray's nodes are other machines
+    parts = keeping.parts(jobs, made)
     made.make_weights(say)
     memory = {key: takes.memory for key, takes in made.estimates.items()}
     asked = {key for job in chosen for key in (job.artifact.key, *(cell.key for cell in job.cells))}
     with Progress(console, made, workers, asked) as progress, Notice(results, typed(), progress) as notice:
-        run_jobs(chosen, workers, notice.on_event, executor=executor, limits=limits, memory=memory)
+        record_misfits(out, made.misfits, notice.on_event)
+        remove = keeping.remover(made)
+        for part in parts:
+            run_jobs(part, workers, notice.on_event, executor=executor, limits=limits, memory=memory, on_end=remove)
     outcome = make_report(results, task_groups(), load_registry().methods)
     print_table(outcome.board, console)
     show_outcome(outcome, console)
@@ -206,6 +238,13 @@ def limits_of(seconds: float | None, gigabytes: float | None, executor: str) -> 
     return limits
 
 
+def keeping_of(keep: str, gigabytes: float | None, executor: str) -> Keeping:
+    from bench.run.executors.attendant import GB
+    from bench.run.keep import Keeping
+
+    return Keeping.of(keep, None if gigabytes is None else gigabytes * GB, executor)
+
+
 def typed() -> list[str]:
     return ["leanboard", *sys.argv[1:]]
 
@@ -219,6 +258,7 @@ def planned(
     plugins: list[Path] | None,
     offline: bool,
     trust_remote_code: bool,
+    listing: bool = False,
 ) -> Plan:
     from bench.registry import load_registry, share_plugins
     from bench.run.plan import make_plan
@@ -239,6 +279,7 @@ def planned(
         say=say,
         random_weights=weights == "random",
         trust_remote_code=trust_remote_code,
+        listing=listing,
     )
 
 

@@ -174,8 +174,7 @@ def _no_contradiction(found: Sequence[Published]) -> None:
         other = seen.setdefault(key, score)
         if other.number != score.number:
             raise UsageError(
-                f"{score.file}: known: {key[1]} of {key[0]} is {score.value} here and {other.value} in "
-                f"{other.file}"
+                f"{score.file}: known: {key[1]} of {key[0]} is {score.value} here and {other.value} in {other.file}"
             )
 
 

@@ -19,6 +19,9 @@ from bench.registry import MethodEntry
 from bench.suite import RandomTokens, TextSource
 from bench.task import Task
 
+NOT_HERE = "not here"
+"""The fingerprint of weights and texts that a plan lists before they were fetched; a cell with it has no key yet."""
+
 
 class BaseCell(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -149,10 +152,12 @@ def measure_ingredients(
     return parts | ({"machine": machine} if machine else {})
 
 
-def fingerprinted(source: TextSource | RandomTokens | None) -> dict[str, Any] | None:
-    """A text as an ingredient: its source, and the fingerprint of the file there."""
+def fingerprinted(source: TextSource | RandomTokens | None, *, may_lack: bool = False) -> dict[str, Any] | None:
+    """A text as an ingredient: its source, and the file's fingerprint there (`NOT_HERE` where it `may_lack` it)."""
     if source is None:
         return None
     if isinstance(source, RandomTokens):
         return source.model_dump(mode="json")
-    return {**source.model_dump(mode="json"), "fingerprint": Pack.default().fingerprint(source.data)}
+    pack = Pack.default()
+    lacks = may_lack and not pack.has(source.data)
+    return {**source.model_dump(mode="json"), "fingerprint": NOT_HERE if lacks else pack.fingerprint(source.data)}

@@ -33,12 +33,13 @@ class PlanEntry:
     def all_of(cls, item: SuiteMethod, registry: Registry, suite: Suite) -> list[PlanEntry]:
         """One plan entry for each recovery and calibration text.
 
-        Recoveries are the item's own, else the suite's where the method removes something. Texts are the suite's, none
-        where the method reads none.
+        Recoveries are the item's own, else the suite's where the method removes something. Texts are the item's own,
+        else the suite's; none where the method reads none.
         """
         entry = registry.method(item.name, f"suite {suite.name}: methods")
         choices: Sequence[RecoveryChoice] = suite.recoveries if _removes(entry) else ["preset"]
-        texts = suite.texts() if "calibration" in entry.cls.traits.needs else [None]
+        own = [item.calibration] if item.calibration else suite.texts()
+        texts = own if "calibration" in entry.cls.traits.needs else [None]
         wanted = [item.recovery] if item.recovery else choices
         return [cls._of(item, entry, choice, text, suite) for choice, text in product(wanted, texts)]
 
@@ -86,8 +87,8 @@ class PlanEntry:
             target,
             seed,
             suite.dtype,
-            fingerprinted(calibration),
-            fingerprinted(training),
+            fingerprinted(calibration, may_lack=True),
+            fingerprinted(training, may_lack=True),
         )
         return ArtifactCell(
             model=ref.id,

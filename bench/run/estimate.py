@@ -1,16 +1,15 @@
 """Estimates of the memory, disk and time that a checkpoint will take, made before anything is computed. No torch.
 
 Memory is the peak resident size of the worker and what it starts (on CUDA the device's): closed forms of the model's
-shape and the settings. The working memory of decompositions and key/value caches are left out. Time has no honest
-closed form: it is what the same cells took before on the same machine, else unknown.
+shape and the settings. The working memory of decompositions and key/value caches are left out. Time is what the same
+cells took before on the same machine, else a rough count (`bench.run.work`).
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,20 +18,17 @@ import psutil
 
 from bench.blocks.settings import KEPT_LEAST, KEPT_SHARE, ROWS_BACKWARD, ROWS_FORWARD
 from bench.data.files import read_json
-from bench.errors import UsageError
 from bench.method import Target, Traits
-from bench.paths import artifact_path, cache_dir
-from bench.random_weights import Recipe
 from bench.record.provenance import accelerator_memory, fingerprint_of, machine_fingerprint
 from bench.record.schema import MeasureRecord
 from bench.record.store import Store
 from bench.registry import Registry
 from bench.run.cells import ArtifactCell, Job
+from bench.run.work import BYTES, NOTICE, compress_seconds, measure_seconds, number
 from bench.shape import Shape
 from bench.task import kind_of_task
 
 GB = 10**9
-BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 INTERPRETER = 395_000_000
 """Resident size of a worker with torch, transformers and a tokenizer; on CUDA it is a guess of the context's.
@@ -49,6 +45,8 @@ ADAM = 16
 """Bytes of a trained parameter: itself, its gradient and AdamW's two moments, float32."""
 BESIDE_WEIGHTS = 20_000
 """Bytes of config.json, the model's code and other files that do not depend on the size."""
+SPARE = 1.05
+"""What is left free where two models are loaded to measure their speed."""
 INDEX = 6
 """Characters of the manifest for each head and channel that is kept."""
 
@@ -57,12 +55,22 @@ INDEX = 6
 class Estimate:
     """The estimate of one job: bytes of memory at the peak, bytes of the checkpoint on disk.
 
-    `seconds` by key of a cell: the time it took before, None where it was never run on this machine.
+    By key of a cell: `needs` are bytes of memory; `seconds` is the time it took before, None where it was never run on
+    this machine; `counted` is that time by count, None where it cannot be counted.
     """
 
     memory: int
     disk: int
     seconds: Mapping[str, float | None]
+    needs: Mapping[str, int] = field(default_factory=dict)
+    counted: Mapping[str, float | None] = field(default_factory=dict)
+
+    def time_of(self, key: str) -> tuple[float | None, str]:
+        """Seconds of the cell of `key`, and what they are from: `record`, `count` or nothing."""
+        if (seconds := self.seconds[key]) is not None:
+            return seconds, "record"
+        counted = self.counted.get(key)
+        return counted, "" if counted is None else "count"
 
 
 def estimates_of(
@@ -70,8 +78,11 @@ def estimates_of(
 ) -> dict[str, Estimate]:
     """What each job takes, by the key of its checkpoint.
 
+    Where some of the cells ran here before, the counted times of the others are scaled by the median of how long those
+    took for their count.
+
     Args:
-        configs: those of weights that are not made yet; others have a config.json.
+        configs: those of weights that are not here yet; others have a config.json.
         seconds: times of cells, from `past_seconds`.
 
     Raises:
@@ -83,18 +94,40 @@ def estimates_of(
         file = weights / "config.json"
         shape = Shape.of(configs.get(weights) or read_json(file), file)
         found[job.artifact.key] = estimate(job, shape, registry.method(job.artifact.method).cls.traits, seconds)
-    return found
+    pairs = [(takes.seconds[key], count) for takes in found.values() for key, count in takes.counted.items()]
+    pace = [taken / count for taken, count in pairs if taken is not None and count]
+    return {key: _paced(takes, median(pace)) for key, takes in found.items()} if pace else found
 
 
 def estimate(job: Job, shape: Shape, traits: Traits, seconds: Mapping[str, float]) -> Estimate:
     """What `job` takes, where `shape` is the dense model's; `seconds` as in `estimates_of`."""
     cell = job.artifact
     known = {cell.key: _work_of(cell.ingredients)} | {c.key: f"{cell.model} {c.task}" for c in job.cells}
+    fixed = INTERPRETER + sum(kind_of_task(kind).imports for kind in {c.kind for c in job.cells})
+    if {"calibration", "training"} & set(traits.needs) or cell.recovery:
+        fixed += READING_TEXT
+    kept = 1 - _removed(cell.target, shape)
+    needs = {cell.key: fixed + max(_stages(cell, shape, traits))}
+    needs |= {c.key: fixed + _measuring(cell, c.kind, shape) for c in job.cells}
+    counted: dict[str, float | None] = {cell.key: compress_seconds(cell, shape, kept, traits)}
+    counted |= {c.key: measure_seconds(cell, c, shape, kept) for c in job.cells}
     return Estimate(
-        memory=round(max(_stages(job, shape, traits))),
+        memory=round(max(needs.values())),
         disk=round(_disk(cell, shape)),
         seconds={key: seconds.get(name) for key, name in known.items()},
+        needs={key: round(need) for key, need in needs.items()},
+        counted=counted,
     )
+
+
+def room_of(device: str) -> float:
+    """Bytes of memory that there are: of this machine, or of the GPU (infinite where it does not say)."""
+    return psutil.virtual_memory().total if device != "cuda" else accelerator_memory() or float("inf")
+
+
+def _paced(takes: Estimate, pace: float) -> Estimate:
+    counted = {key: None if count is None else count * pace for key, count in takes.counted.items()}
+    return replace(takes, counted=counted)
 
 
 def past_seconds(results: Path, accelerator: str | None) -> dict[str, float]:
@@ -111,51 +144,27 @@ def past_seconds(results: Path, accelerator: str | None) -> dict[str, float]:
     return {name: median(values) for name, values in found.items()}
 
 
-def check_fits(jobs: Sequence[Job], estimates: Mapping[str, Estimate], unmade: Sequence[Recipe]) -> None:
-    """Refuse jobs that this machine cannot hold.
-
-    Args:
-        jobs: what is left to do.
-        estimates: by key of the checkpoint.
-        unmade: random weights that are not made yet.
-
-    Raises:
-        UsageError: a checkpoint needs more memory than there is, or all together more disk than is free in the cache.
-    """
-    for job in jobs:
-        need, where, there = estimates[job.artifact.key].memory, "this machine", psutil.virtual_memory().total
-        if job.artifact.device == "cuda":
-            where, there = "the GPU", accelerator_memory() or need
-        if need > there:
-            raise UsageError(
-                f"{job.artifact.label}: needs about {need / GB:.1f} GB of memory, and {where} has {there / GB:.1f}"
-            )
-    new = [job.artifact.key for job in jobs if not artifact_path(job.artifact.key).exists()]
-    disk = sum(estimates[key].disk for key in new)
-    disk += sum(BYTES[recipe.dtype] * Shape.of(recipe.config).params() for recipe in unmade)
-    folder = next(path for path in (cache_dir(), *cache_dir().parents) if path.exists())
-    free = shutil.disk_usage(folder).free
-    if disk > free:
-        raise UsageError(
-            f"{cache_dir()}: the checkpoints need about {disk / GB:.1f} GB of disk, and {free / GB:.1f} GB are free"
-        )
-
-
-def _stages(job: Job, shape: Shape, traits: Traits) -> Iterator[float]:
-    """Bytes of memory at each time of a job when it may hold most."""
-    cell, kinds = job.artifact, [kind_of_task(name) for name in sorted({c.kind for c in job.cells})]
+def _stages(cell: ArtifactCell, shape: Shape, traits: Traits) -> Iterator[float]:
+    """Bytes of memory, above the worker's own, at each time when making a checkpoint may hold most."""
     dense = BYTES[cell.dtype] * shape.params()
-    after = dense * (1 - _removed(cell.target, shape))
-    fixed = INTERPRETER + sum(kind.imports for kind in kinds)
-    if {"calibration", "training"} & set(traits.needs) or cell.recovery:
-        fixed += READING_TEXT
-    yield fixed + dense + _scoring(cell, shape, traits)
+    yield dense + _scoring(cell, shape, traits)
     if "training" in traits.needs:
-        yield fixed + dense + _training(cell, cell.config, shape)
+        yield dense + _training(cell, cell.config, shape)
     if cell.recovery:
-        yield fixed + after + _training(cell, cell.recovery, shape)
-    for kind in kinds:
-        yield fixed + kind.processes * INTERPRETER + after + (kind.models - 1) * dense + kind.working
+        yield dense * (1 - _removed(cell.target, shape)) + _training(cell, cell.recovery, shape)
+
+
+def _measuring(cell: ArtifactCell, name: str, shape: Shape) -> float:
+    """Bytes of memory, above the worker's own, that a kind of task takes on the checkpoint.
+
+    Where speed is measured and both models do not fit, they are loaded in turns.
+    """
+    kind, dense = kind_of_task(name), BYTES[cell.dtype] * shape.params()
+    models = [dense * (1 - _removed(cell.target, shape)), *[dense] * (kind.models - 1)]
+    together = kind.processes * INTERPRETER + sum(models) + kind.working
+    if kind.is_timed and INTERPRETER + SPARE * together > room_of(cell.device):
+        return INTERPRETER + max(models) + kind.working
+    return together
 
 
 def _scoring(cell: ArtifactCell, shape: Shape, traits: Traits) -> float:
@@ -163,15 +172,15 @@ def _scoring(cell: ArtifactCell, shape: Shape, traits: Traits) -> float:
     if "calibration" not in traits.needs:
         return 0.0
     used = {value for value in cell.config.values() if isinstance(value, str)}
-    batch = _number(cell.config, "calibration_samples", ROWS_BACKWARD)
+    batch = number(cell.config, "calibration_samples", ROWS_BACKWARD)
     if "row_gradients" in traits.needs or "param_second" in used:
         rows = 1
     elif "gradients" in traits.needs:
         rows = min(ROWS_BACKWARD, batch)
     else:
-        return min(ROWS_FORWARD, batch) * _number(cell.config, "seq_len", 0) * LOGITS_TRAINED * 4 * shape.vocab
+        return min(ROWS_FORWARD, batch) * number(cell.config, "seq_len", 0) * LOGITS_TRAINED * 4 * shape.vocab
     width, n = BYTES[cell.dtype], len(shape.blocks)
-    tokens = rows * _number(cell.config, "seq_len", 0)
+    tokens = rows * number(cell.config, "seq_len", 0)
     taken = tokens * (n * width * shape.hidden + _activations(cell, shape, 1, LOGITS_SCORED))
     if "row_gradients" in traits.needs or "param_mix" in used:
         taken += min(max(KEPT_LEAST, KEPT_SHARE * width * shape.params()), 8 * shape.block_params())
@@ -179,13 +188,19 @@ def _scoring(cell: ArtifactCell, shape: Shape, traits: Traits) -> float:
 
 
 def _training(cell: ArtifactCell, settings: Mapping[str, Any], shape: Shape) -> float:
-    """Bytes that training adapters on every projection takes besides the model."""
+    """Bytes that training adapters on every projection takes besides the model.
+
+    On a GPU a block's activations are made again on the way back: the blocks' inputs are held, and one block whole.
+    """
     layers, projections = range(len(shape.blocks)), shape.family.projections
     widths = sum(sum(shape.size(layer, projection.name)) for layer in layers for projection in projections)
-    trained = _number(settings, "r", 8) * widths
-    examples = min(_number(settings, "micro_batch", 4), _number(settings, "batch_size", 64))
-    tokens = examples * _number(settings, "max_length", 256)
-    return ADAM * trained + tokens * _activations(cell, shape, len(shape.blocks), LOGITS_TRAINED)
+    trained = number(settings, "r", 8) * widths
+    examples = min(number(settings, "micro_batch", 4), number(settings, "batch_size", 64))
+    tokens = examples * (number(settings, "max_length", 256) + (NOTICE if settings.get("notice") else 0))
+    if cell.device != "cuda":
+        return ADAM * trained + tokens * _activations(cell, shape, len(shape.blocks), LOGITS_TRAINED)
+    inputs = len(shape.blocks) * BYTES[cell.dtype] * shape.hidden
+    return ADAM * trained + tokens * (inputs + _activations(cell, shape, 1, LOGITS_TRAINED))
 
 
 def _activations(cell: ArtifactCell, shape: Shape, blocks: int, logits: int) -> float:
@@ -207,11 +222,6 @@ def _removed(target: Target | None, shape: Shape) -> float:
     if target is None or target.basis == "group_ratio":
         return 0.0
     return target.value * (1.0 if target.basis == "params" else shape.block_params() / shape.params())
-
-
-def _number(settings: Mapping[str, Any], name: str, default: int) -> int:
-    value = settings.get(name)
-    return value if isinstance(value, int) else default
 
 
 def _work_of(ingredients: Mapping[str, Any]) -> str:

@@ -9,23 +9,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
+from typing import Any
 
-from bench.catalogue import resolve
 from bench.data.lengths import shortfall
 from bench.data.pack import Pack
 from bench.data.sources import ensure
 from bench.errors import UsageError, unknown
 from bench.protocol import why_no_bos
-from bench.random_weights import Recipe, recipe_of, without_quality
+from bench.random_weights import Recipe, without_quality
 from bench.record.provenance import accelerator_name, machine_fingerprint
 from bench.record.store import Store
 from bench.registry import Registry, tasks_named
 from bench.run.agreement import sources_of
-from bench.run.cells import ArtifactCell, Job, MeasureCell, measure_ingredients
+from bench.run.cells import NOT_HERE, ArtifactCell, Job, MeasureCell, measure_ingredients
 from bench.run.entries import PlanEntry
-from bench.run.estimate import Estimate, check_fits, estimates_of, past_seconds
+from bench.run.estimate import Estimate, estimates_of, past_seconds
+from bench.run.fit import misfits
+from bench.run.models import keyless, random_models, real_models
 from bench.run.threads import threads_each
-from bench.suite import FirstOf, RandomTokens, Suite, TextSource
+from bench.suite import FirstOf, Suite, TextSource
 from bench.task import Task, kind_of_task
 
 Say = Callable[[str], None]
@@ -42,6 +44,12 @@ class Plan:
     recipes: list[Recipe] = field(default_factory=list)
     estimates: dict[str, Estimate] = field(default_factory=dict)
     """By key of the checkpoint."""
+    misfits: dict[str, str] = field(default_factory=dict)
+    """Cells that this machine cannot hold, by key, with the reason."""
+    whole: dict[str, list[str]] = field(default_factory=dict)
+    """Keys of all measurements of each checkpoint by its key, those included that a filter leaves out."""
+    keyless: set[str] = field(default_factory=set)
+    """Keys that mean nothing yet, because weights or data of the cells are not here: in plans that are only listed."""
 
     def make_weights(self, say: Say) -> None:
         """Make the random weights that open jobs start from."""
@@ -78,6 +86,7 @@ def make_plan(
     say: Say,
     random_weights: bool = False,
     trust_remote_code: bool = False,
+    listing: bool = False,
 ) -> Plan:
     """Resolve `suite` into jobs, and fetch what is missing.
 
@@ -88,55 +97,57 @@ def make_plan(
         command: what the user typed, for the records.
         random_weights: models of the same shapes with random weights instead, measured in size and speed alone.
         trust_remote_code: let a model's own code run once, to be compared with its family's (`bench.foreign`).
+        listing: the plan is only to be shown: weights of the hub that are not here are not fetched, and data that
+            are not available are no error; each gets a note, and the cells have no key yet.
 
     Raises:
-        UsageError: an unknown name, or a model, data file or engine that is not available; the open jobs need more
-            memory or disk than there is.
+        UsageError: an unknown name, or a model, data file or engine that is not available.
     """
     _check_filters(only)
     suite, left_out = without_quality(suite) if random_weights else (suite, [])
     entries = [plan_entry for item in suite.methods for plan_entry in PlanEntry.all_of(item, registry, suite)]
     wanted = [_choices(entry, suite) for entry in suite.tasks]
-    recipes = [recipe_of(name, model_paths, suite.dtype) for name in suite.models] if random_weights else []
-    refs = [recipe.ref() for recipe in recipes] or [
-        resolve(name, paths=model_paths, offline=offline, trust_remote_code=trust_remote_code, on_progress=say)
-        for name in suite.models
-    ]
-    tokens = {recipe.id: RandomTokens(random_tokens=recipe.config["vocab_size"]) for recipe in recipes}
-    tasks, notes = _choose_tasks(wanted, suite, offline, say)
-    _ensure_tasks([task for plan_entry in entries for task in plan_entry.own_tasks], suite, offline, say)
-    if not random_weights:
-        _ensure_texts(entries, suite, offline, say)
+    models = (
+        random_models(suite.models, model_paths, suite.dtype)
+        if random_weights
+        else real_models(suite.models, model_paths, offline, trust_remote_code, say, listing)
+    )
+    tasks, notes = _choose_tasks(wanted, suite, offline, say, listing)
+    notes += _ensure_own(entries, suite, offline, say, listing, texts=not random_weights)
     device, accelerator = _device(suite.device)
     common = {"results": results, "plugins": list(plugins), "command": list(command), "accelerator": accelerator}
-    jobs = []
-    for ref, plan_entry in product(refs, entries):
+    plan = Plan([], set(), [*left_out, *models.notes, *dict.fromkeys(notes)], models.recipes)
+    for ref, plan_entry in product(models.refs, entries):
         of_model = {"remote_code": ref.remote_code, "revision": ref.revision}
         for target, seed in plan_entry.points(suite):
-            artifact = plan_entry.cell(ref, target, seed, suite, device, tokens.get(ref.id))
+            artifact = plan_entry.cell(ref, target, seed, suite, device, models.tokens(ref))
             if _fits(artifact, only):
                 mine = {task.id: task for task in [*tasks, *plan_entry.own_tasks]}.values()
-                cells = [_measure_cell(artifact, task, accelerator) for task in mine if _asked(task, only)]
+                every = [(task, _measure_cell(artifact, task, accelerator)) for task in mine]
+                plan.whole[artifact.key] = [cell.key for _, cell in every]
+                cells = [cell for task, cell in every if _asked(task, only)]
                 sources = sources_of(plan_entry.entry, ref.path)
-                jobs.append(Job(artifact=artifact, cells=cells, sources=sources, **of_model, **common))
-    if not any(job.cells for job in jobs):
+                plan.jobs.append(Job(artifact=artifact, cells=cells, sources=sources, **of_model, **common))
+    if not any(job.cells for job in plan.jobs):
         raise UsageError(f"--only {' '.join(f'{k}={v}' for k, v in only.items())}: no cell of the suite fits")
-    plan = Plan(jobs, set(), left_out + notes, recipes)
-    _fill_in(plan, Store(results), registry, accelerator)
+    _fill_in(plan, Store(results), registry, accelerator, models.configs)
     _check(plan, suite)
     return plan
 
 
-def _fill_in(plan: Plan, store: Store, registry: Registry, accelerator: str | None) -> None:
-    """Fill in the plan's finished cells and the estimates."""
+def _fill_in(
+    plan: Plan, store: Store, registry: Registry, accelerator: str | None, configs: Mapping[Path, Mapping[str, Any]]
+) -> None:
+    """Fill in the plan's finished cells, the estimates, what does not fit, and what has no key yet."""
+    plan.keyless = keyless(plan.jobs)
     plan.finished = {key for key in plan.all_keys() if store.finished(key)}
-    configs = {recipe.folder: recipe.config for recipe in plan.recipes}
     plan.estimates = estimates_of(plan.jobs, configs, registry, past_seconds(store.results, accelerator))
+    plan.misfits = misfits(plan.open_jobs(), plan.estimates)
 
 
 def _measure_cell(artifact: ArtifactCell, task: Task, accelerator: str | None) -> MeasureCell:
     pack = Pack.default()
-    data = {ref: pack.fingerprint(ref) for ref in task.spec.data()}
+    data = {ref: pack.fingerprint(ref) if pack.has(ref) else NOT_HERE for ref in task.spec.data()}
     machine = f"{machine_fingerprint(accelerator)}/{threads_each(1)} threads" if task.spec.is_timed else None
     ingredients = measure_ingredients(
         artifact.key, task, data, task.spec.engine, artifact.dtype, artifact.device, machine
@@ -150,7 +161,7 @@ def _choices(entry: str | FirstOf, suite: Suite) -> list[list[Task]]:
 
 
 def _choose_tasks(
-    wanted: Sequence[Sequence[Sequence[Task]]], suite: Suite, offline: bool, say: Say
+    wanted: Sequence[Sequence[Sequence[Task]]], suite: Suite, offline: bool, say: Say, listing: bool
 ) -> tuple[list[Task], list[str]]:
     """The tasks to run: of several choices the first whose data is available, with a note where that is a later one."""
     every = {ref for choices in wanted for task in choices[0] for ref in task.spec.data()}
@@ -165,8 +176,11 @@ def _choose_tasks(
                 break
             reasons += [f"{ref} is not available: {reason}" for ref, reason in missing.items()]
         else:
-            raise UsageError(f"suite {suite.name}: data {reasons[0]}")
-        if reasons:
+            if not listing:
+                raise UsageError(f"suite {suite.name}: data {reasons[0]}")
+            tasks = choices[0]
+            notes += reasons
+        if reasons and not missing:
             notes.append(
                 f"{_names(choices[0])} is left out ({reasons[0]}); {_names(tasks)} is measured instead, under its own "
                 "metric id"
@@ -175,21 +189,34 @@ def _choose_tasks(
     return list(chosen.values()), notes
 
 
-def _ensure_tasks(tasks: Sequence[Task], suite: Suite, offline: bool, say: Say) -> None:
-    refs = sorted({ref for task in tasks for ref in task.spec.data()})
-    for ref, reason in ensure(refs, offline=offline, on_progress=say).items():
-        raise UsageError(f"suite {suite.name}: data {ref} is not available: {reason}")
+def _ensure_own(
+    entries: Sequence[PlanEntry], suite: Suite, offline: bool, say: Say, listing: bool, *, texts: bool
+) -> list[str]:
+    """Fetch the data of the entries' own tasks and, with `texts`, what they read; notes as `_ensure`."""
+    data = [ref for entry in entries for task in entry.own_tasks for ref in task.spec.data()]
+    read = [source.data for entry in entries for source in (entry.calibration, entry.training) if source is not None]
+    notes = _ensure("data", data, suite, offline, say, listing)
+    return notes + (_ensure("text", read, suite, offline, say, listing) if texts else [])
+
+
+def _ensure(what: str, refs: Sequence[str], suite: Suite, offline: bool, say: Say, listing: bool) -> list[str]:
+    """Fetch what is missing of `refs`; what is not available is an error, or where the plan is only listed a note."""
+    missing = ensure(sorted(set(refs)), offline=offline, on_progress=say)
+    notes = [f"{ref} is not available: {reason}" for ref, reason in missing.items()]
+    if notes and not listing:
+        raise UsageError(f"suite {suite.name}: {what} {notes[0]}")
+    return notes
 
 
 def _check(plan: Plan, suite: Suite) -> None:
-    """Refuse open jobs that cannot be done because an engine, a BOS, text, memory or disk is missing."""
+    """Refuse open jobs that cannot be done because an engine, a BOS or text is missing."""
     for weights, cell in ((job.artifact.weights, cell) for job in plan.open_jobs() for cell in job.cells):
         protocol = cell.task.partition("@")[2]
         why = kind_of_task(cell.kind).why_not_here(protocol) or why_no_bos(protocol, weights)
         if why is not None:
             raise UsageError(f"suite {suite.name}: task {cell.task}: {why}")
-    _check_lengths([job.artifact for job in plan.open_jobs() if job.artifact.key not in plan.finished], suite)
-    check_fits(plan.open_jobs(), plan.estimates, plan.unmade())
+    unmade = [job.artifact for job in plan.open_jobs() if job.artifact.key not in plan.finished | plan.keyless]
+    _check_lengths(unmade, suite)
 
 
 def _check_lengths(cells: Sequence[ArtifactCell], suite: Suite) -> None:
@@ -203,12 +230,6 @@ def _check_lengths(cells: Sequence[ArtifactCell], suite: Suite) -> None:
 
 def _names(tasks: Sequence[Task]) -> str:
     return ", ".join(task.id for task in tasks)
-
-
-def _ensure_texts(entries: Sequence[PlanEntry], suite: Suite, offline: bool, say: Say) -> None:
-    texts = [source for e in entries for source in (e.calibration, e.training) if source is not None]
-    for ref, reason in ensure(sorted({t.data for t in texts}), offline=offline, on_progress=say).items():
-        raise UsageError(f"suite {suite.name}: text {ref} is not available: {reason}")
 
 
 def _check_filters(only: Mapping[str, str]) -> None:

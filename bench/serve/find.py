@@ -60,4 +60,5 @@ def _again(found: Found) -> str:
     has_size = any(measure.task.partition("@")[0] == "size" for measure in found.measures)
     more = [f"seed={found.record.seed}", *["task=size"] * has_size]
     chosen = [word for value in more for word in ("--only", value)]
-    return command(found.record, *chosen, "--results", "results-again", without=("--jobs", "--results"))
+    without = ("--jobs", "--results", "--keep", "--disk-limit")
+    return command(found.record, *chosen, "--results", "results-again", without=without)

@@ -190,27 +190,6 @@ def test_strangers_load_what_was_saved(tmp_path: Path) -> None:
         assert_same(load_file(out)["logits"], before)
 
 
-@pytest.mark.slow
-def test_transformers_auto_class_loads_it_with_remote_code(tmp_path: Path) -> None:
-    """As a model card on the hub says: `trust_remote_code=True`, and nothing else."""
-    model = make("qwen3-gqa")
-    left = prune(model, some_kept(model))
-    save_checkpoint(tmp_path / "left", left, None, ingredients={}, achieved={}, kept=kept_of(left))
-    code = (
-        "import sys, torch, json\nsys.modules['bench'] = None\nfrom transformers import AutoModelForCausalLM\n"
-        "model = AutoModelForCausalLM.from_pretrained('left', trust_remote_code=True, dtype=torch.float32)\n"
-        "assert type(model).__name__ == 'LeanQwen3ForCausalLM'\n"
-        "print(json.dumps(model.eval()(torch.arange(24)[None]).logits.tolist()))"
-    )
-    env = {"HF_MODULES_CACHE": str(tmp_path / "modules"), "PATH": "/usr/bin:/bin"}
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    with torch.no_grad():
-        assert_same(torch.tensor(json.loads(done.stdout)), left(torch.arange(24)[None]).logits)
-
-
 def test_norms_of_the_end_are_seen() -> None:
     """The models of these tests would show a norm that is not sliced, scaled or loaded."""
     assert float(final_norm_of(make("mistral-mha")).weight.std()) > 0.2

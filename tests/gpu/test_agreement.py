@@ -108,9 +108,7 @@ def test_recoveries(folder: Path, device: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["magnitude", "llm_pruner", "compresso", "pruning_adapter"])
-def test_a_bfloat16_checkpoint_is_made_saved_and_loaded(
-    folder: Path, tmp_path: Path, device: str, method: str
-) -> None:
+def test_a_bfloat16_checkpoint_is_made_saved_and_loaded(folder: Path, tmp_path: Path, device: str, method: str) -> None:
     cls = load_registry().method(method).cls
     texts, stages = Texts(ids=token_ids(8, 24)), Stages(device)
     order = Order(folder, cls(settings(cls, {})), None, Target(value=0.2), 0, "bfloat16", device, texts, {})

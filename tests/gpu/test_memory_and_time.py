@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 from bench.blocks import train as training
 from bench.blocks.recoveries import load_recovery, resolve_recovery
@@ -103,7 +105,7 @@ def stopwatch(device: str) -> Callable[[], Callable[[], float]]:
 
 def test_what_is_timed_is_what_the_devices_own_events_say(middle: Path, device: str) -> None:
     work = Workload(4, 64, 16)
-    backend = load(Checkpoint(middle, "float32", device, work))
+    backend: Any = load(Checkpoint(middle, "float32", device, work))
     client = Local(backend)
     for _ in range(3):
         client.generate(work)
@@ -130,7 +132,7 @@ class Greedy(Method):
 
     name, version, traits = "greedy", "1", Traits(title="Greedy", track="control")
 
-    def compress(self, model, ctx: Context):  # type: ignore[no-untyped-def]
+    def compress(self, model: PreTrainedModel, ctx: Context) -> PreTrainedModel:
         torch.empty(10**14, device=ctx.device)
         return model
 

@@ -12,7 +12,7 @@ from bench.model.lean import Bottleneck
 from bench.model.surgery import add_bottlenecks, kept_of, prune
 from bench.shape import BlockKept, Kept
 from tests.blocks.context import make_context
-from tests.model.test_checkpoint import IDS, fresh_process
+from tests.model.test_checkpoint import IDS
 from tests.tiny import make_model
 
 GQA = {"heads": 6, "kv_heads": 2, "hidden": 96, "tied": True}
@@ -27,19 +27,14 @@ def logits(model):
     return model(torch.tensor([IDS])).logits
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("shape", [{}, GQA], ids=["mha", "gqa tied"])
-def test_a_checkpoint_with_bottlenecks_loads_with_and_without_leanboard(tmp_path, shape):
+def test_a_checkpoint_with_bottlenecks_loads(tmp_path, shape):
     model = widened(**shape)
     assert (logits(model) - logits(make_model(**shape))).abs().max() > 1e-3
     kept = kept_of(model)
     save_checkpoint(tmp_path / "made", model, None, ingredients={}, achieved={}, kept=kept)
     loaded, _ = load_checkpoint(tmp_path / "made")
     torch.testing.assert_close(logits(loaded), logits(model), atol=1e-5, rtol=1e-5)
-    load = "from transformers import AutoModelForCausalLM as A\nmodel = A.from_pretrained"
-    code = load + "(folder, trust_remote_code=True)"
-    alone = fresh_process(tmp_path / "made", code, HF_MODULES_CACHE=str(tmp_path))
-    torch.testing.assert_close(torch.tensor(alone), logits(model)[0, -1], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [{}, GQA], ids=["mha", "gqa tied"])

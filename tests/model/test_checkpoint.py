@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,57 +26,52 @@ IDS = list(range(3, 30))
 
 @pytest.fixture(params=["gqa", "uniform"])
 def saved(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, torch.Tensor]:
+    return save(tmp_path / "c", request.param)
+
+
+def save(folder: Path, kind: str) -> tuple[Path, torch.Tensor]:
+    """A checkpoint, uniform or not, and its logits."""
     dense = make_model(kv_heads=2, tied=True)
-    layers = range(4) if request.param == "uniform" else range(1, 3)
+    layers = range(4) if kind == "uniform" else range(1, 3)
     cut = {i: BlockKept((0, 1), tuple(range(0, 96, 2))) for i in layers}
     model = prune(dense, Kept(dict(shape_of(dense).keep_all().blocks) | cut))
     save_checkpoint(
-        tmp_path / "c", model, make_tokenizer(), ingredients={"a": 1}, achieved={"params": 0.1}, kept=kept_of(model)
+        folder, model, make_tokenizer(), ingredients={"a": 1}, achieved={"params": 0.1}, kept=kept_of(model)
     )
     with torch.no_grad():
-        return tmp_path / "c", model(torch.tensor([IDS])).logits
+        return folder, model(torch.tensor([IDS])).logits
 
 
-def fresh_process(folder: Path, code: str, **env: str) -> list[float]:
+def fresh_process(folders: Sequence[Path], load: str, **env: str) -> list[list[float]]:
+    """The last logits that `model = load(folder)` gives for `IDS` in another process, for each of the folders."""
     program = f"""
 import json, sys, torch
-folder = {str(folder)!r}
-{code}
-with torch.no_grad():
-    logits = model(torch.tensor([{IDS}])).logits[0, -1]
-out = model.generate(torch.tensor([{IDS[:4]}] * 2), max_new_tokens=3, do_sample=False)
-assert out.shape == (2, 7)
-print(json.dumps([float(x) for x in logits]))
+{load}
+for folder in {list(map(str, folders))!r}:
+    model = load(folder)
+    with torch.no_grad():
+        logits = model(torch.tensor([{IDS}])).logits[0, -1]
+    out = model.generate(torch.tensor([{IDS[:4]}] * 2), max_new_tokens=3, do_sample=False)
+    assert out.shape == (2, 7)
+    print(json.dumps([float(x) for x in logits]))
 """
     done = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,
         text=True,
-        cwd=folder,
-        env={"PATH": "/usr/bin:/bin", "HOME": str(folder), "HF_HUB_OFFLINE": "1", **env},
+        cwd=folders[0],
+        env={"PATH": "/usr/bin:/bin", "HOME": str(folders[0]), "HF_HUB_OFFLINE": "1", **env},
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
 
 
 @pytest.mark.slow
-def test_a_fresh_process_gives_the_same_logits(saved: tuple[Path, torch.Tensor]) -> None:
-    folder, expected = saved
-    code = "import bench.model\nfrom transformers import AutoModelForCausalLM as A\nmodel = A.from_pretrained(folder)"
-    assert fresh_process(folder, code, PYTHONPATH=str(ROOT)) == expected[0, -1].tolist()
-
-
-@pytest.mark.slow
-def test_a_process_without_leanboard_gives_the_same_logits(saved: tuple[Path, torch.Tensor]) -> None:
-    folder, expected = saved
-    code = """
-sys.modules["bench"] = None  # as if it were not installed
-from transformers import AutoModel, AutoModelForCausalLM as A
-AutoModel.from_pretrained(folder, trust_remote_code=True)
-model = A.from_pretrained(folder, trust_remote_code=True)
-assert not [name for name in sys.modules if name.startswith("bench.")]
-"""
-    assert fresh_process(folder, code, HF_MODULES_CACHE=str(folder.parent)) == expected[0, -1].tolist()
+def test_a_fresh_process_gives_the_same_logits(tmp_path: Path) -> None:
+    """With Leanboard; without it: tests/serve/test_export.py."""
+    folders, expected = zip(*(save(tmp_path / kind, kind) for kind in ("gqa", "uniform")), strict=True)
+    load = "import bench.model\nfrom transformers import AutoModelForCausalLM as A\nload = A.from_pretrained"
+    assert fresh_process(folders, load, PYTHONPATH=str(ROOT)) == [logits[0, -1].tolist() for logits in expected]
 
 
 def test_uniform_results_are_plain_llama(saved: tuple[Path, torch.Tensor]) -> None:

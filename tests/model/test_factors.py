@@ -20,7 +20,7 @@ from bench.model.layers import blocks_of, shape_of
 from bench.model.load import load_folder
 from bench.model.surgery import factorize, kept_of, prune
 from bench.shape import BlockKept, Kept
-from tests.model.test_checkpoint import IDS, fresh_process
+from tests.model.test_checkpoint import IDS
 from tests.tiny import make_checkpoint, make_model, make_tokenizer
 
 MHA: dict[str, Any] = {}
@@ -135,20 +135,6 @@ def test_a_checkpoint_comes_back(shape: dict[str, Any], mode: int, kind: str, tm
     assert len(names) == 2 * len(chosen)
     config = json.loads((folder / "config.json").read_text())
     assert [len(entry["slices"]) for entry in config["factors"]] == [len(s.slices) for s in chosen]
-
-
-@pytest.mark.slow
-def test_a_process_without_leanboard_loads_it(tmp_path: Path) -> None:
-    model, _, _ = factored(GQA, 2, "kv_group")
-    folder = tmp_path / "c"
-    save_checkpoint(folder, model, make_tokenizer(), ingredients={}, achieved={}, kept=kept_of(model))
-    code = """
-sys.modules["bench"] = None  # as if it were not installed
-from transformers import AutoModelForCausalLM as A
-model = A.from_pretrained(folder, trust_remote_code=True)
-"""
-    expected = logits(model, torch.tensor([IDS]))[0, -1].tolist()
-    assert fresh_process(folder, code, HF_MODULES_CACHE=str(tmp_path)) == expected
 
 
 @pytest.mark.parametrize("mode", [2, 5])

@@ -69,12 +69,7 @@ def test_every_preset_takes_its_caps() -> None:
 def test_what_says_how_stays() -> None:
     entry = load_registry().method("saap")
     given = entry.config(entry.preset("paper"))
-    assert shrunk(given, SCALE) == {
-        "layers": (1, 8),
-        "round_to": 1,
-        "calibration_samples": 4,
-        "seq_len": 32,
-    }
+    assert shrunk(given, SCALE) == {"layers": (1, 8), "round_to": 1, "calibration_samples": 4, "seq_len": 32}
 
 
 @pytest.mark.parametrize(

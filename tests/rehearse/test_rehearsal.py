@@ -48,7 +48,10 @@ def test_every_cell_ends_in_the_table_whatever_a_method_does(tmp_path: Path) -> 
     plugin(folder, "exits", "import sys; sys.exit(7)")
     ended = rehearse(
         tmp_path,
-        "--plugins", str(folder), methods=["raises", "exits", "dense"], tasks=["size", "boolq", "wikitext2@128"]
+        "--plugins",
+        str(folder),
+        methods=["raises", "exits", "dense"],
+        tasks=["size", "boolq", "wikitext2@128"],
     )
     assert ended.returncode == 3, ended.stderr
     lines = table(ended)

@@ -163,7 +163,7 @@ def test_a_dense_score_is_known_once(tmp_path: Path) -> None:
     line = "{method: dense, model: Tiny, of: dense, ours: {model: tiny, method: dense}, known: true, values: {ppl: %s}}"
     text = FILE.split("tables:")[0] + "tables: [{source: Table 1, rows: [" + line % 20 + ", " + line % 21 + "]}]"
     path = written(tmp_path, text)
-    with pytest.raises(UsageError, match=r"wikitext2.ppl_token@128/limit64 of tiny is 21.0 here and 20.0 in .*test.yaml"):
+    with pytest.raises(UsageError, match=r"@128/limit64 of tiny is 21.0 here and 20.0 in .*test.yaml"):
         load_published(tmp_path)
     path.write_text(text.replace("21", "20"))
     assert len(known_dense(load_published(tmp_path), "tiny")) == 2
@@ -201,7 +201,8 @@ def test_a_number_of_a_results_folder_may_not_contradict_a_known_one_of_ours(tmp
 
 
 def test_conditions_are_said_and_so_is_what_is_not_known(tmp_path: Path) -> None:
-    written(tmp_path, FILE.replace("Table 1", "Table 1\n    year: 2023\n    dtype: float16").replace("VALUES", "{ppl: 30}"))
+    text = FILE.replace("Table 1", "Table 1\n    year: 2023\n    dtype: float16")
+    written(tmp_path, text.replace("VALUES", "{ppl: 30}"))
     [number] = mine(tmp_path)
     assert number.conditions == "year 2023, dtype float16; not known: harness, calibration"
     board = build(row("saap", 0.2), [], [number])

@@ -56,7 +56,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_suite(root, methods=["dense", "random", "magnitude"], targets=targets, tasks=["size", "answers"])
     with in_house(root):
         assert "answers" in run("tasks").stdout
-        planned = json.loads(run("plan", "suite.yaml", "--json").stdout)
+        planned = json.loads(run("plan", "suite.yaml", "--cells", "--json").stdout)
         assert {row["what"] for row in planned} == {"compress", "size@64", "answers@0shot"}
         assert max(row["memory (GB)"] or 0 for row in planned) * 1e9 >= 0.95 * INTERPRETER
         run("run", "suite.yaml", "--executor", "inline")

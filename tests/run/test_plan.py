@@ -9,7 +9,7 @@ from bench.errors import UsageError
 from bench.registry import load_registry
 from bench.run.plan import Plan, make_plan
 from bench.suite import load_suite
-from bench.views import plan_list
+from bench.views import plan_cells
 from tests.packs import make_pack, tables
 from tests.suites import CALIBRATION, make_suite, passages
 
@@ -147,14 +147,10 @@ PRUNER = {"name": "llm_pruner", "config": {"seq_len": 16}}
 def test_several_calibration_texts_give_a_row_each_to_methods_that_read_one(planned: Any) -> None:
     plan = planned(methods=["random", PRUNER], calibration=None, calibrations=TEXTS)
     names = [(job.artifact.method, job.artifact.calibration_name) for job in plan.jobs]
-    assert names == [
-        ("random", "none"),
-        ("llm_pruner", CALIBRATION),
-        ("llm_pruner", "wikitext2_raw/test+joined"),
-    ]
+    assert names == [("random", "none"), ("llm_pruner", CALIBRATION), ("llm_pruner", "wikitext2_raw/test+joined")]
     assert len({job.artifact.key for job in plan.jobs}) == 3
     assert "wikitext2_raw/test+joined" in plan.jobs[2].artifact.label
-    assert [row["calibration"] for row in plan_list(plan) if row["what"] == "compress"] == [n for _, n in names]
+    assert [row["calibration"] for row in plan_cells(plan) if row["what"] == "compress"] == [n for _, n in names]
     assert plan.jobs[1].artifact.key == planned(methods=[PRUNER]).jobs[0].artifact.key
     [job] = planned({"calibration": CALIBRATION}, methods=[PRUNER], calibration=None, calibrations=TEXTS).jobs
     assert job.artifact.key == plan.jobs[1].artifact.key

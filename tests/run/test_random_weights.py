@@ -153,7 +153,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for file in (root / "tiny").iterdir():
         if file.name != "config.json":
             file.unlink()
-    done = here(root, "plan", *ARGUMENTS, "--json")
+    done = here(root, "plan", *ARGUMENTS, "--cells", "--json")
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)
     assert {row["what"] for row in rows} == {"compress", "size@64", "generate@hf/b1/p8/n4"}

@@ -13,34 +13,47 @@ from bench.model.checkpoint import load_checkpoint, read_manifest
 from bench.serve import export as module
 from bench.serve.card import write_card
 from bench.serve.export import export, servable
+from tests.artefacts import make
 from tests.model.test_checkpoint import IDS, fresh_process
 from tests.serve.board import row
 
-pytestmark = pytest.mark.slow
-
 ALONE = """
 sys.modules["bench"] = None  # as if it were not installed
-from transformers import AutoModelForCausalLM as A
-model = A.from_pretrained(folder, trust_remote_code=True)
+from transformers import AutoModel, AutoModelForCausalLM
+def load(folder):
+    AutoModel.from_pretrained(folder, trust_remote_code=True)
+    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
+    assert not [name for name in sys.modules if name.startswith("bench.")]
+    return model
 """
 
 
-@pytest.mark.parametrize("kind", ["uniform", "uneven", "everything", "merged"])
-def test_a_process_without_leanboard_gets_the_logits_that_were_measured(kind: str, tmp_path: Path) -> None:
-    found = row(tmp_path / "results", kind)
-    assert not [note for note in export(found, tmp_path / "out", dtype=None, form="hf") if "cast" in note]
-    model, _ = load_checkpoint(found.folder)
+@pytest.fixture
+def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written is not loaded again in another process, which takes seconds."""
+    monkeypatch.setattr(module, "_check", lambda *_: None)
+
+
+@pytest.mark.slow
+def test_a_process_without_leanboard_gets_the_logits_that_were_measured(tmp_path: Path) -> None:
+    """By stock transformers, as a model card on the hub says: `trust_remote_code=True`, and nothing else."""
+    folders = [make("uneven", "qwen3-gqa", tmp_path / "qwen3")]
+    for kind in ("uniform", "uneven", "everything", "merged"):
+        found, out = row(tmp_path / kind, kind), tmp_path / f"out-{kind}"
+        assert not [note for note in export(found, out, dtype=None, form="hf") if "cast" in note]
+        config = json.loads((out / "config.json").read_text())
+        is_plain = kind in ("uniform", "merged")
+        assert config["architectures"] == ["LlamaForCausalLM" if is_plain else "LeanLlamaForCausalLM"]
+        assert ("auto_map" in config) != is_plain
+        assert (out / "adapter" / "adapter_config.json").exists() == (kind == "merged")
+        assert read_manifest(out) == read_manifest(found.folder)
+        folders.append(out)
     with torch.no_grad():
-        expected = model(torch.tensor([IDS])).logits[0, -1].tolist()
-    assert fresh_process(tmp_path / "out", ALONE, HF_MODULES_CACHE=str(tmp_path / "hf")) == expected
-    config = json.loads((tmp_path / "out" / "config.json").read_text())
-    is_plain = kind in ("uniform", "merged")
-    assert config["architectures"] == ["LlamaForCausalLM" if is_plain else "LeanLlamaForCausalLM"]
-    assert ("auto_map" in config) != is_plain
-    assert (tmp_path / "out" / "adapter" / "adapter_config.json").exists() == (kind == "merged")
-    assert read_manifest(tmp_path / "out") == read_manifest(found.folder)
+        expected = [load_checkpoint(folder)[0](torch.tensor([IDS])).logits[0, -1].tolist() for folder in folders]
+    assert fresh_process(folders, ALONE, HF_MODULES_CACHE=str(tmp_path / "hf")) == expected
 
 
+@pytest.mark.usefixtures("trusted")
 def test_the_card_tells_method_sizes_scores_and_how_to_load_it(tmp_path: Path) -> None:
     export(row(tmp_path, "uneven", method="llm_pruner"), tmp_path / "out", dtype=None, form="hf")
     card = (tmp_path / "out" / "README.md").read_text()
@@ -54,6 +67,7 @@ def test_the_card_tells_method_sizes_scores_and_how_to_load_it(tmp_path: Path) -
     assert not re.search(r"\$\w", card)
 
 
+@pytest.mark.usefixtures("trusted")
 def test_the_card_names_the_file_of_code_that_lies_there(tmp_path: Path) -> None:
     found = row(tmp_path, "uneven")
     export(found, tmp_path / "out", dtype=None, form="hf")
@@ -65,6 +79,7 @@ def test_the_card_names_the_file_of_code_that_lies_there(tmp_path: Path) -> None
     assert "`lean_llama.py`" in (tmp_path / "out" / "README.md").read_text()
 
 
+@pytest.mark.usefixtures("trusted")
 def test_a_plain_model_needs_no_code_and_an_adapter_is_told_of(tmp_path: Path) -> None:
     export(row(tmp_path, "merged"), tmp_path / "out", dtype=None, form="hf")
     card = (tmp_path / "out" / "README.md").read_text()
@@ -72,6 +87,7 @@ def test_a_plain_model_needs_no_code_and_an_adapter_is_told_of(tmp_path: Path) -
     assert 'PeftModel.from_pretrained(dense_model, "DIR/adapter")' in card
 
 
+@pytest.mark.usefixtures("trusted")
 def test_another_precision_is_written_and_told(tmp_path: Path) -> None:
     (note,) = export(row(tmp_path, "uneven"), tmp_path / "out", dtype="bfloat16", form="hf")
     assert note.startswith("cast from float32, in which it was measured")
@@ -81,6 +97,7 @@ def test_another_precision_is_written_and_told(tmp_path: Path) -> None:
     assert note in (tmp_path / "out" / "README.md").read_text()
 
 
+@pytest.mark.usefixtures("trusted")
 def test_nothing_is_overwritten_and_nothing_half_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found, full = row(tmp_path, "uneven"), tmp_path / "full"
     full.mkdir()
@@ -96,6 +113,7 @@ def test_nothing_is_overwritten_and_nothing_half_is_left(tmp_path: Path, monkeyp
     assert [p.name for p in full.iterdir()] == ["mine"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "after", "sentence"),
     [

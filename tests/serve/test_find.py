@@ -9,7 +9,7 @@ from bench.paths import artifact_path
 from bench.record.store import Store
 from bench.serve.find import find_row
 from tests.record.records import artifact, failed_artifact, perplexity
-from tests.suites import leanboard, make_suite
+from tests.suites import here, make_suite
 
 
 @pytest.fixture
@@ -64,16 +64,16 @@ def test_words_tell_the_recovery(results: Path) -> None:
 @pytest.mark.slow
 def test_the_command_for_a_checkpoint_that_is_gone_makes_it_again(tmp_path: Path) -> None:
     make_suite(tmp_path, methods=["random"], tasks=["size"])
-    assert leanboard(tmp_path, "run", "suite.yaml", "--executor", "inline").returncode == 0
+    assert here(tmp_path, "run", "suite.yaml", "--executor", "inline").returncode == 0
     (folder,) = [p.parent for p in (tmp_path / "results").glob("runs/*/random/*/artifact.json")]
     checkpoint = tmp_path / "cache" / "artifacts" / folder.name
     checkpoint.rename(tmp_path / "gone")
-    done = leanboard(tmp_path, "export", "random", "--to", "out")
+    done = here(tmp_path, "export", "random", "--to", "out")
     assert done.returncode == 2
     assert f"its checkpoint is not on this machine ({checkpoint}); make it again with: " in done.stderr
     again = done.stderr.strip().rpartition("make it again with: ")[2].split()
     assert again[:3] == ["leanboard", "run", "suite.yaml"]
-    assert leanboard(tmp_path, *again[1:]).returncode == 0
-    done = leanboard(tmp_path, "export", folder.name[:8], "--to", "out")
+    assert here(tmp_path, *again[1:]).returncode == 0
+    done = here(tmp_path, "export", folder.name[:8], "--to", "out")
     assert done.returncode == 0, done.stderr
     assert "| `params.stored` | " in (tmp_path / "out" / "README.md").read_text()

@@ -27,6 +27,7 @@ def run_jobs(
     executor: str = "local",
     limits: Limits = NO_LIMITS,
     memory: Mapping[str, int] | None = None,
+    on_end: Callable[[Job], None] = lambda job: None,
 ) -> None:
     """Run `jobs`; speed cells afterwards, alone and on this machine, so that nothing disturbs the clock.
 
@@ -35,17 +36,18 @@ def run_jobs(
     Args:
         workers: at a time, with `local`; Ray's nodes take as many as they have room for.
         memory: estimated bytes of each job, by key of its checkpoint; jobs that do not fit wait.
+        on_end: called with each job whose worker has ended (not with `ray`), twice where its speed cells come later.
     """
     needs = memory or {}
     if executor == "inline":
         from bench.run.executors.inline import run_inline
 
-        run_inline(jobs, on_event)
+        run_inline(jobs, on_event, on_end)
         return
     from bench.run.executors.local import run_local
 
     if executor == "local" and workers == 1:
-        run_local(jobs, 1, on_event, limits=limits, memory=needs)
+        run_local(jobs, 1, on_event, limits=limits, memory=needs, on_end=on_end)
         return
     without_speed = [_with_kinds(job, speed=False) for job in jobs]
     if executor == "ray":
@@ -53,14 +55,14 @@ def run_jobs(
 
         run_on_ray(without_speed, on_event, limits=limits, memory=needs)
     else:
-        run_local(without_speed, workers, on_event, limits=limits, memory=needs)
+        run_local(without_speed, workers, on_event, limits=limits, memory=needs, on_end=on_end)
     ready = []
     for job in (_with_kinds(job, speed=True) for job in jobs):
         if Store(job.results).finished(job.artifact.key):
             ready.append(job)
         else:
             record_skipped(job, "the checkpoint could not be made", on_event)
-    run_local([job for job in ready if job.cells], 1, on_event, limits=limits, memory=needs)
+    run_local([job for job in ready if job.cells], 1, on_event, limits=limits, memory=needs, on_end=on_end)
 
 
 def check_executor(name: str, limits: Limits) -> None:

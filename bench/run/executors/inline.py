@@ -13,12 +13,15 @@ from bench.run.outcome import Event
 from bench.run.worker import Worker
 
 
-def run_inline(jobs: list[Job], on_event: Callable[[Event], None]) -> None:
-    """Run `jobs`; on KeyboardInterrupt the cell in flight gets an `interrupted` record."""
+def run_inline(
+    jobs: list[Job], on_event: Callable[[Event], None], on_end: Callable[[Job], None] = lambda job: None
+) -> None:
+    """Run `jobs`, with `on_end` after each; on KeyboardInterrupt the cell in flight gets an `interrupted` record."""
     for job in jobs:
         left: Job | None = job
         while left is not None:
             left = _run(left, on_event)
+        on_end(job)
 
 
 def _run(job: Job, on_event: Callable[[Event], None]) -> Job | None:

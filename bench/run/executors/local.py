@@ -21,7 +21,13 @@ TICK_SECONDS = 0.25
 
 
 def run_local(
-    jobs: list[Job], workers: int, on_event: Callable[[Event], None], *, limits: Limits, memory: Mapping[str, int]
+    jobs: list[Job],
+    workers: int,
+    on_event: Callable[[Event], None],
+    *,
+    limits: Limits,
+    memory: Mapping[str, int],
+    on_end: Callable[[Job], None] = lambda job: None,
 ) -> None:
     """Run `jobs` with at most `workers` at a time; arguments and interruption as in `run_jobs`."""
     pool = _Pool(workers, limits, memory)
@@ -46,6 +52,8 @@ def run_local(
             pool.running.remove(attendant)
             if (rest := attendant.ended(on_event)) is not None:
                 waiting.insert(0, rest)
+            else:
+                on_end(attendant.job)
     except BaseException:
         for attendant in pool.running:
             attendant.interrupt(on_event)
