@@ -39,7 +39,7 @@ def data_list(as_json: Json = False) -> None:
 def data_add(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What suites call the text: <dataset>/<split>.")],
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Files: .jsonl, .json, .csv, .parquet or .txt.")],
-    column: Annotated[str | None, typer.Option("--column", help="Column of the text, where that is not 'text'.")] = None,
+    column: Annotated[str | None, typer.Option("--column", help="Column of the text, if not 'text'.")] = None,
 ) -> None:
     """Add your own texts to the local pack.
 
