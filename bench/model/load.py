@@ -151,8 +151,8 @@ def _fill(model: PreTrainedModel, family: Family, state: dict[str, torch.Tensor]
 
 def _check_vocabulary(tokenizer: PreTrainedTokenizerBase | None, size: int, folder: Path) -> None:
     """No text may come to an id without an embedding; a token for padding, which no text has, may have one."""
-    known = {} if tokenizer is None else tokenizer.get_vocab()
-    beyond = sorted((i, token) for token, i in known.items() if i >= size and token != tokenizer.pad_token)
+    known, padding = ({}, None) if tokenizer is None else (tokenizer.get_vocab(), tokenizer.pad_token)
+    beyond = sorted((i, token) for token, i in known.items() if i >= size and token != padding)
     if beyond:
         raise DataError(
             f"{folder}: tokenizer: {len(beyond)} tokens, the first '{beyond[0][1]}' with id {beyond[0][0]}, are beyond "
