@@ -164,7 +164,7 @@ def _identified(source: TextSource | torch.Tensor, settings: Mapping[str, Any], 
     if not isinstance(source, TextSource):
         return {"token_ids": _digest(source)}
     for name, reason in ensure([source.data], offline=offline()).items():
-        raise UsageError(f"calibration: {name} cannot be had: {reason}")
+        raise UsageError(f"calibration: {name} is not available: {reason}")
     why = shortfall(source, settings, ref.path)
     if why is not None:
         raise UsageError(f"calibration: {source.name}: {why}")

@@ -48,7 +48,7 @@ def gather(refs: Iterable[str], *, offline: bool, say: Say) -> Texts:
     made_up = ensure(wanted, offline=offline, on_progress=say)
     for ref, reason in made_up.items():
         if ref not in SOURCES:
-            raise UsageError(f"data {ref} cannot be had: {reason}")
+            raise UsageError(f"data {ref} is not available: {reason}")
     pack = Pack.default()
     rows = {ref: _made_up(ref) if ref in made_up else _first_rows(pack, ref) for ref in wanted}
     return Texts(rows, made_up)
