@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
 
 import psutil
 from packaging.requirements import Requirement
 
-from bench.catalogue import CATALOGUE, is_here
+from bench.catalogue import CATALOGUE, CatalogueEntry, HubModel, is_here
+from bench.data.hub import why_no_hub
 from bench.data.pack import Pack
 from bench.errors import LeanboardError
-from bench.paths import cache_dir, data_roots
+from bench.paths import cache_dir, data_roots, offline
+from bench.record.provenance import gpu_states
 from bench.registry import load_registry
 
 SHOWN = ("torch", "transformers", "lm-eval", "peft")
@@ -34,8 +39,8 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Check packages, memory, disk, data packs, models and methods of this machine."""
-    return [*_packages(), _memory(), _disk(), *_data(), *_models(), *_methods()]
+    """Check packages, GPUs, memory, disk, data packs, the model hub, models and methods of this machine."""
+    return [*_packages(), *_gpus(), _memory(), *_disks(), *_data(), *_hub(), *_models(), *_methods()]
 
 
 def _packages() -> list[Finding]:
@@ -56,15 +61,39 @@ def _packages() -> list[Finding]:
     return findings
 
 
+def _gpus() -> Iterator[Finding]:
+    """Each GPU with its free memory, and whether torch can use it; torch itself is not loaded."""
+    states = gpu_states()
+    for number, (name, total, free) in enumerate(states):
+        yield Finding(f"gpu {number}", True, f"{name}: {free / GIB:.1f} of {total / GIB:.1f} GiB free")
+    if not states:
+        yield Finding("gpu", True, "no NVIDIA GPU: runs use the CPU")
+        return
+    try:
+        build = version("torch")
+    except PackageNotFoundError:
+        return
+    has_cuda = not build.endswith("+cpu")
+    yield Finding("cuda", has_cuda, f"torch {build}" + ("" if has_cuda else " is built without CUDA"))
+
+
 def _memory() -> Finding:
     free = psutil.virtual_memory().available
     return Finding("memory", free >= NEEDED_MEMORY, f"{free / GIB:.1f} GiB free, {os.cpu_count()} cores")
 
 
-def _disk() -> Finding:
-    folder = next(p for p in (cache_dir(), *cache_dir().parents) if p.exists())
-    free = shutil.disk_usage(folder).free
-    return Finding("disk", free >= NEEDED_DISK, f"{free / GIB:.1f} GiB free for the cache")
+def _disks() -> Iterator[Finding]:
+    """Room for the cache of ours, and for the hub's where that is on another disk."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    places = {"disk": cache_dir(), "disk of the model hub's cache": Path(HF_HUB_CACHE)}
+    seen: set[int] = set()
+    for what, wanted in places.items():
+        folder = next(path for path in (wanted, *wanted.parents) if path.exists())
+        if folder.stat().st_dev not in seen:
+            free = shutil.disk_usage(folder).free
+            yield Finding(what, free >= NEEDED_DISK, f"{free / GIB:.1f} GiB free for {wanted}")
+        seen.add(folder.stat().st_dev)
 
 
 def _data() -> list[Finding]:
@@ -75,6 +104,40 @@ def _data() -> list[Finding]:
             files = len(Pack([root]).files())
             findings.append(Finding(f"data {root}", not problems, "; ".join(problems) or f"{files} files"))
     return findings or [Finding("data", True, "no pack yet; a run fetches what it needs")]
+
+
+def _hub() -> list[Finding]:
+    """Whether the hub answers, and which of the catalogue's models that ask for something this token may read."""
+    from huggingface_hub import get_token
+    from huggingface_hub.constants import ENDPOINT
+
+    why = why_no_hub(offline())
+    token = "a token is set" if get_token() else "no token (HF_TOKEN)"
+    gated = [entry for entry in CATALOGUE.values() if entry.gate != "none"]
+    if why is not None:
+        answers = ["not asked"] * len(gated)
+    else:
+        with ThreadPoolExecutor(len(gated)) as pool:
+            answers = list(pool.map(_access, gated))
+    found = [
+        Finding(f"access to {entry.id}", True, f"{answer} (gate: {entry.gate})")
+        for entry, answer in zip(gated, answers, strict=True)
+    ]
+    return [Finding("model hub", True, f"{ENDPOINT}: {why or 'answers'}; {token}"), *found]
+
+
+def _access(entry: CatalogueEntry) -> str:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    assert isinstance(entry.source, HubModel)
+    try:
+        HfApi().auth_check(entry.source.repo)
+    except HfHubHTTPError as error:
+        return f"none: the model hub answers {error.response.status_code}"
+    except Exception as error:  # of the transport, which changes between versions of the client
+        return f"not known ({type(error).__name__})"
+    return "granted"
 
 
 def _models() -> list[Finding]:

@@ -74,7 +74,7 @@ def model_list() -> Rows:
             "weights": "here" if is_here(entry) else "not fetched",
             "description": entry.description,
             "licence": entry.licence,
-            "access asked for": entry.gate,
+            "gate": entry.gate,
             "parameters (B)": round(Shape.of(entry.config).params() / 1e9, 3),
         }
         for entry in CATALOGUE.values()

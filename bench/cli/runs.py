@@ -181,7 +181,7 @@ def status(results: Results = Path("results"), as_json: Json = False) -> None:
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """Check this machine: packages, memory, disk, data, models. Exit code 1: a check failed."""
+    """Check this machine: packages, GPUs, memory, disk, data, the hub, models. Exit code 1: a check failed."""
     from bench.doctor import examine
 
     findings = examine()

@@ -88,6 +88,14 @@ def accelerator_memory() -> int | None:
     return int(first) * 2**20 if first.isdecimal() else None
 
 
+def gpu_states() -> list[tuple[str, int, int]]:
+    """Name, bytes in all and bytes free of each NVIDIA GPU of this machine, from `nvidia-smi`."""
+    query = "--query-gpu=name,memory.total,memory.free"
+    lines = (_output("nvidia-smi", query, "--format=csv,noheader,nounits") or "").splitlines()
+    found = [[part.strip() for part in line.rsplit(",", 2)] for line in lines]
+    return [(name, int(total) * 2**20, int(free) * 2**20) for name, total, free in found if (total + free).isdecimal()]
+
+
 def without_user(text: str) -> str:
     """`text` with `~` for the user's home folder, and `USER` for a folder that has the user's name."""
     try:
