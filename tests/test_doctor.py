@@ -35,9 +35,7 @@ def test_gpus_and_whether_torch_can_use_them(monkeypatch: pytest.MonkeyPatch) ->
 def test_offline_the_hub_is_not_asked(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEANBOARD_OFFLINE", "1")
     findings = found()
-    assert findings["model hub"][1] == (
-        f"{hub.endpoint}: offline: the model hub may not be used; no token (HF_TOKEN)"
-    )
+    assert findings["model hub"][1] == (f"{hub.endpoint}: offline: the model hub may not be used; no token (HF_TOKEN)")
     assert {name.removeprefix("access to ") for name in findings if name.startswith("access")} == GATED
     assert findings["access to llama3.1-8b"][1] == "not asked (gate: on request)"
     assert hub.asked == []
