@@ -180,7 +180,7 @@ def test_a_suite_of_a_hub_id_is_run_and_its_records_keep_the_commit(hub: Hub, se
     records, problems = Store(tmp_path / "results").read_all()
     assert problems == []
     assert {(record.model, record.provenance.model_revision) for record in records} == {(model, commit)}
-    rows = json.loads(run("plan", "suite.yaml", "--only", f"model={model}", "--offline", "--json"))
+    rows = json.loads(run("plan", "suite.yaml", "--only", f"model={model}", "--offline", "--cells", "--json"))
     assert {row["status"] for row in rows} == {"finished"}
     [page] = (tmp_path / "results" / "site" / "rows").glob("*.html")
     assert f"# {model} is the repository&#39;s commit {commit}" in page.read_text()
