@@ -40,8 +40,6 @@ IN_SAFETENSORS = [name for name in CATALOGUE if source_of(name, {}, offline=True
 @pytest.mark.parametrize("name", IN_SAFETENSORS)
 def test_a_stand_in_loads(name: str, tmp_path: Path) -> None:
     source = source_of(name, {}, offline=True)
-    if source.layout.tokenizer == "sentencepiece":
-        pytest.importorskip("sentencepiece")
     write_stand_in(tmp_path / "model", small_config(source.config), source.layout)
     model, tokenizer = load_folder(tmp_path / "model", "bfloat16")
     assert tokenizer is not None
@@ -62,7 +60,6 @@ def test_the_same_weights_every_time(tmp_path: Path) -> None:
 
 
 def test_vicuna_has_the_files_of_its_repository(tmp_path: Path) -> None:
-    pytest.importorskip("sentencepiece")
     source = source_of("vicuna-7b", {}, offline=True)
     write_stand_in(tmp_path / "model", small_config(source.config), source.layout)
     shards = {f"pytorch_model-0000{i}-of-00002.bin" for i in (1, 2)}

@@ -61,3 +61,14 @@ def test_a_disturbed_speed_is_drawn_and_not_on_the_front(fronts: list[list[str]]
         points, _ = scatter(build(found, [PAIR]), "speed")
         assert len(points) == 2
         assert fronts[-1] == expected
+
+
+def test_where_every_speed_was_disturbed_there_is_no_front() -> None:
+    shaken = [
+        r.model_copy(update={"evidence": r.evidence.model_copy(update={"disturbed": "others used 1.8 of 2 cores"})})
+        if isinstance(r, MeasureRecord) and r.task.startswith("generate")
+        else r
+        for r in [*cells("random", 20.0, ratio=1.1), *cells("saap", 15.0, ratio=1.9)]
+    ]
+    points, _ = scatter(build(shaken, [PAIR]), "speed")
+    assert len(points) == 2

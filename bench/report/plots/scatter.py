@@ -176,7 +176,7 @@ def _draw_front(axes: Any, best: Sequence[Point]) -> None:
     """Draw a broad grey stair along the front; points on its worse side are beaten in both x and y."""
     from matplotlib.collections import LineCollection
 
-    corners = [(best[0].x, best[0].y)]
+    corners = [(point.x, point.y) for point in best[:1]]
     for one, two in pairwise(best):
         corners += [(two.x, one.y), (two.x, two.y)]
     if len(best) > 1:
