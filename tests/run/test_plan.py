@@ -25,7 +25,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def planned(root: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("LEANBOARD_DATA", str(root / "pack"))
 
-    def plan(only: dict[str, str] | None = None, **changes: Any) -> Plan:
+    def plan(only: dict[str, str] | None = None, listing: bool = False, **changes: Any) -> Plan:
         return make_plan(
             load_suite(str(make_suite(root, **changes))),
             load_registry(),
@@ -36,6 +36,7 @@ def planned(root: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             offline=True,
             command=["leanboard"],
             say=lambda line: None,
+            listing=listing,
         )
 
     return plan
@@ -138,6 +139,12 @@ def test_too_short_a_text_is_refused_before_any_work(
     where = "suite tiny: methods: llm_pruner (default): calibration: "
     assert str(caught.value).startswith(where + sentence.format(text=CALIBRATION))
     assert planned({"method": "dense"}, methods=["dense", item], calibration={"data": CALIBRATION} | text).jobs
+
+
+def test_without_the_weights_a_text_is_too_short_by_its_bytes(planned: Any) -> None:
+    item = {"name": "llm_pruner", "config": {"group_ratio": 0.5, "seq_len": 2000}}
+    with pytest.raises(UsageError, match="10 windows of 2000 tokens are asked for, and 0 of its 2400 documents are"):
+        planned(models=["llama-7b"], methods=[item], listing=True)
 
 
 TEXTS = [{"data": CALIBRATION}, {"data": "wikitext2_raw/test", "sampler": "joined"}]
