@@ -25,10 +25,12 @@ from pydantic import TypeAdapter
 
 from bench.errors import UsageError, unknown
 from bench.family import broken, families_in, register
+from bench.lm_eval_tasks import near, stock_task
 from bench.method import Method, MethodConfig, Preset, Traits
-from bench.paths import METHODS, TASKS
+from bench.paths import METHODS
 from bench.record.kinds import kind_of
 from bench.task import TASK_ID, AccuracyTask, Task, TaskGroup, TaskSpec, spec_of
+from bench.task_files import shared_tasks, task_files
 from bench.yamlfile import read_yaml, validated
 
 BUILT_IN = "built in"
@@ -150,16 +152,26 @@ def share_plugins(plugins: Sequence[Path]) -> None:
     os.environ["LEANBOARD_PLUGINS"] = os.pathsep.join(paths)
 
 
-@cache
 def load_tasks() -> dict[str, TaskSpec | TaskGroup]:
-    """Every task and group of `tasks/*.yaml`, by name."""
-    found: dict[str, TaskSpec | TaskGroup] = {}
-    for file in sorted(TASKS.glob("*.yaml")):
+    """Every task and group by name: built in, of `--tasks` and `LEANBOARD_TASKS`, of installed packages.
+
+    Raises:
+        UsageError: a file does not fit the schema, or its name is that of another task.
+    """
+    return _load_tasks(tuple(shared_tasks()))
+
+
+@cache
+def _load_tasks(shared: tuple[Path, ...]) -> dict[str, TaskSpec | TaskGroup]:
+    found: dict[str, tuple[Path, TaskSpec | TaskGroup]] = {}
+    for file in task_files():
         spec = spec_of(read_yaml(file), file)
         if spec.name != file.stem:
             raise UsageError(f"{file}: name: '{spec.name}' is not the file's name")
-        found[spec.name] = spec
-    return found
+        if spec.name in found:
+            raise UsageError(f"{file}: name: a task '{spec.name}' exists already, in {found[spec.name][0]}")
+        found[spec.name] = (file, spec)
+    return {name: spec for name, (_, spec) in found.items()}
 
 
 def task_groups() -> list[TaskGroup]:
@@ -176,6 +188,7 @@ def chance_of(task_id: str) -> float | None:
 def tasks_named(text: str, limit: int | None = None, where: str = "") -> list[Task]:
     """The tasks that a task id, metric id or group name stands for ('piqa', 'wikitext2@128/limit4', 'commonsense7').
 
+    A name that is none of `load_tasks` may be that of a task of lm-eval ('sciq', 'copa@0shot+nobos').
     `limit` is used where `text` has none of its own.
 
     Raises:
@@ -188,12 +201,12 @@ def tasks_named(text: str, limit: int | None = None, where: str = "") -> list[Ta
     name, items = match["name"], int(match["limit"]) if match["limit"] else limit
     if match["metric"]:
         name = kind_of(f"{name}.{match['metric']}").task or name
-    if name not in known:
-        raise unknown("task", name, known, where)
-    spec = known[name]
+    spec = known.get(name) or stock_task(name)
+    if spec is None:
+        raise unknown("task", name, {*known, *near(name)}, where)
     if isinstance(spec, TaskGroup):
-        protocol = f"@{match['protocol']}" if match["protocol"] else ""
-        return [task for member in spec.members for task in tasks_named(member.split(".")[0] + protocol, items, where)]
+        protocol, group = f"@{match['protocol']}" if match["protocol"] else "", where or f"group {name}"
+        return [task for member in spec.members for task in tasks_named(member.split(".")[0] + protocol, items, group)]
     limited = items if spec.has_limit else None
     return [Task(spec, protocol, limited) for protocol in spec.protocols_of(match["protocol"])]
 

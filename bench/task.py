@@ -112,7 +112,7 @@ class AccuracyTask(TaskSpec):
     splits: dict[str, DataRef] = Field(description="lm-eval split name -> file of the pack")
     metrics: tuple[str, ...]
     headline: str = Field(description="the metric that stands for the task in a suite's mean")
-    chance: float = Field(ge=0, lt=1)
+    chance: float | None = Field(None, ge=0, lt=1, description="the score of guessing, where it is known")
 
     @field_validator("metrics")
     @classmethod

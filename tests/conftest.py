@@ -60,6 +60,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("LEANBOARD_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.setenv("LEANBOARD_OFFLINE", "1")
     monkeypatch.delenv("LEANBOARD_DATA", raising=False)
+    monkeypatch.setenv("LEANBOARD_TASKS", "")  # what a verb adds to it is undone
 
 
 @pytest.fixture

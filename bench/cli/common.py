@@ -29,6 +29,23 @@ Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.
 Plugins = Annotated[
     list[Path] | None, typer.Option("--plugins", help="Folder or file of methods; may be given several times.")
 ]
+
+
+def _share(folders: list[Path] | None) -> list[Path] | None:
+    if folders:
+        from bench.task_files import share_tasks
+
+        share_tasks(folders)
+    return folders
+
+
+TaskFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--tasks", help="Folder or file of tasks and task groups; may be given several times.", callback=_share
+    ),
+]
+"""Whatever loads tasks finds them, here and in workers: a verb that takes the option need do nothing with it."""
 Only = Annotated[
     list[str] | None,
     typer.Option(

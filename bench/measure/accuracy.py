@@ -8,10 +8,7 @@ otherwise. An empty context is replaced by BOS, or by EOS where there is no BOS,
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import re
-from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,6 +22,7 @@ from lm_eval.tasks import TaskManager
 from bench.blocks.notice import NOTICE
 from bench.data.pack import Pack
 from bench.errors import DataError, UsageError
+from bench.lm_eval_tasks import stock_yaml
 from bench.measure.measurement import Measurement, Resources
 from bench.measure.scorer import quiet
 from bench.measure.subject import Subject
@@ -54,12 +52,16 @@ def measure(task: Task, spec: AccuracyTask, subject: Subject, resources: Resourc
     if missing:
         raise UsageError(f"task {spec.name}: metrics: lm-eval's '{spec.lm_eval}' gives no {', '.join(missing)}")
     bits = {metric: items[metric] for metric in spec.metrics}
+    for metric in (metric for metric in bits if "?" in bits[metric]):
+        raise UsageError(f"task {spec.name}: lm-eval's {metric} is no share of right items: it has parts of an item")
     metrics = [_fraction(task.metric_id(metric), bits[metric]) for metric in bits]
     return Measurement(metrics, Evidence(items=bits, notes=lm.notes))
 
 
 def score(task: ConfigurableTask, lm: LM, limit: int | None, notice: bool = False) -> dict[str, str]:
     """The bits (1 correct, 0 wrong) of the first `limit` items for each metric of the stock task, in data order.
+
+    A metric whose value for an item is neither has a '?' there.
 
     With `notice`, that text stands before every context; what is scored stays the same.
     """
@@ -77,7 +79,7 @@ def score(task: ConfigurableTask, lm: LM, limit: int | None, notice: bool = Fals
     bits: dict[str, str] = {}
     for doc_id, doc in task.doc_iterator(rank=0, limit=limit, world_size=1):
         for metric, value in task.process_results(doc, answers[doc_id]).items():
-            bits[metric] = bits.get(metric, "") + ("1" if value == 1 else "0")
+            bits[metric] = bits.get(metric, "") + ("1" if value == 1 else "0" if value == 0 else "?")
     return bits
 
 
@@ -112,27 +114,9 @@ def task_config(spec: AccuracyTask, pack: Pack) -> dict[str, Any]:
         "dataset_name": None,
         "dataset_kwargs": {"data_files": files, "cache_dir": str(cache_dir() / "datasets")},
         "num_fewshot": 0,
-        **{role: None for role, split in SPLITS.items() if split not in files},
+        **{role: split if split in files else None for role, split in SPLITS.items()},
+        "fewshot_split": None,
     }
-
-
-@lru_cache
-def stock_yaml(name: str) -> Path:
-    """The file that defines lm-eval's task `name`, found by text search (its own index parses 14,000 files).
-
-    Raises:
-        UsageError: no file does.
-    """
-    package = importlib.util.find_spec("lm_eval")
-    assert package is not None
-    assert package.submodule_search_locations is not None
-    root = Path(package.submodule_search_locations[0], "tasks")
-    says = re.compile(rf"^task:\s*['\"]?{re.escape(name)}['\"]?\s*$".encode(), re.MULTILINE)
-    files = sorted(root.rglob("*.yaml"), key=lambda file: (name not in str(file), str(file)))
-    for file in files:
-        if says.search(file.read_bytes()):
-            return file
-    raise UsageError(f"task '{name}' is not one of lm-eval's stock tasks")
 
 
 def _fraction(metric_id: str, bits: str) -> Metric:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from bench.catalogue import ModelRef
 from bench.data.pack import Pack
@@ -18,6 +18,7 @@ from bench.record.rows import text_name
 from bench.registry import MethodEntry
 from bench.suite import RandomTokens, TextSource
 from bench.task import Task
+from bench.task_files import shared_tasks
 
 NOT_HERE = "not here"
 """The fingerprint of weights and texts that a plan lists before they were fetched; a cell with it has no key yet."""
@@ -99,6 +100,7 @@ class Job(BaseCell):
     sources: dict[str, str]
     results: Path
     plugins: list[Path] = []
+    task_folders: list[Path] = Field(default_factory=shared_tasks)
     command: list[str]
     accelerator: str | None = None
     remote_code: str | None = None

@@ -29,6 +29,7 @@ from bench.registry import Registry, load_registry, share_plugins, tasks_named
 from bench.run.agreement import check_checkpoint_agrees, check_task_agrees
 from bench.run.cells import ArtifactCell, Job, MeasureCell
 from bench.run.outcome import artifact_record, done, failure_of, measure_record, status_of
+from bench.task_files import share_tasks
 
 if TYPE_CHECKING:
     from bench.measure.subject import Subject
@@ -45,6 +46,7 @@ def main() -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
     job = Job.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
     share_plugins(job.plugins)
+    share_tasks(job.task_folders)
     Worker(job, lambda event: print(json.dumps(event), file=events)).run()
 
 

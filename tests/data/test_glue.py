@@ -10,7 +10,7 @@ from bench.data.glue import TEMPLATES, labelled_examples, template_of
 from bench.data.pack import Pack
 from bench.data.sources import SOURCES, ensure
 from bench.errors import DataError, UsageError
-from bench.measure.accuracy import stock_yaml
+from bench.lm_eval_tasks import stock_yaml
 from bench.task import spec_of
 from tests.tiny import make_tokenizer
 

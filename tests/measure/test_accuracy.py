@@ -8,6 +8,7 @@ from lm_eval.models.huggingface import HFLM
 from bench.blocks.notice import NOTICE
 from bench.data.pack import Pack
 from bench.errors import DataError, UsageError
+from bench.lm_eval_tasks import stock_yaml
 from bench.measure import accuracy, measure, scorer
 from bench.measure.scorer import PackedLM
 from bench.measure.subject import Subject
@@ -41,10 +42,11 @@ def stock_task(name: str, rows: list[dict[str, object]]):
     from lm_eval.api.task import ConfigurableTask
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    config = load_yaml(accuracy.stock_yaml(name))
+    config = load_yaml(stock_yaml(name))
     for key in ("tag", "dataset_path", "dataset_name"):
         config.pop(key, None)
-    splits = [config[s] for s in ("training_split", "validation_split", "test_split") if config.get(s)]
+    roles = ("training_split", "validation_split", "test_split", "fewshot_split")
+    splits = [config[role] for role in roles if config.get(role)]
     data = datasets.DatasetDict(dict.fromkeys(splits, datasets.Dataset.from_list(rows)))
     return ConfigurableTask(config={**config, "custom_dataset": lambda **_: data})
 
@@ -175,8 +177,8 @@ def test_nothing_is_printed_and_the_cache_is_ours(
 
 
 def test_an_unknown_stock_task_is_one_sentence() -> None:
-    with pytest.raises(UsageError, match="'arc_eazy' is not one of lm-eval's stock tasks"):
-        accuracy.stock_yaml("arc_eazy")
+    with pytest.raises(UsageError, match=r"unknown task of lm-eval 'arc_eazy'; did you mean .*arc_easy"):
+        stock_yaml("arc_eazy")
 
 
 def test_data_of_another_form_is_one_sentence(tmp_path: Path) -> None:
