@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from bench.families import Q
 from bench.family import Family, default, of_config
 from bench.model.classes import config_class, prefix_of, stock_class
 from bench.model.load import dtype_of
@@ -84,6 +85,8 @@ def write_stand_in(folder: Path, config: Mapping[str, Any], layout: Layout, seed
     content = json.dumps(fields | {"torch_dtype": layout.dtype}, indent=1)
     (folder / "config.json").write_text(content, encoding="utf-8")
     weights = {name: w.to(dtype_of(layout.dtype)) for name, w in _weights(family, fields, seed)}
+    if layout.weights == "bin":
+        weights |= _rotary_tables(family, Shape.of(fields))
     _write_shards(folder, weights, layout.weights)
     if layout.tokenizer == "sentencepiece":
         _write_sentencepiece(folder, layout.fast)
@@ -98,6 +101,13 @@ def _weights(family: Family, config: Mapping[str, Any], seed: int) -> Iterator[t
     for name, parameter in model.named_parameters():
         weight = draw(name, parameter.shape, seed)
         yield name, weight * (GAIN if weight.dim() > 1 else 1.0)
+
+
+def _rotary_tables(family: Family, shape: Shape) -> dict[str, torch.Tensor]:
+    """What checkpoints of that time hold besides weights: each block's frequencies, which nobody reads any more."""
+    table = family.rotary.rpartition(".")[2]
+    attention = [family.path(i, Q).rpartition(".")[0] for i in range(len(shape.blocks))]
+    return {f"{path}.{table}.inv_freq": torch.ones(shape.head_dim // 2) for path in attention}
 
 
 def _write_shards(folder: Path, weights: Mapping[str, torch.Tensor], kind: WeightsKind) -> None:

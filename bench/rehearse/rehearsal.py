@@ -80,7 +80,8 @@ def rehearse(
     Raises:
         UsageError, DataError: as `bench.run.plan.make_plan`, or the shape of a model is not known here.
     """
-    sources = {name: source_of(name, model_paths, offline=offline) for name in suite.models}
+    names = [name for name in suite.models if only.get("model", name) == name] or suite.models
+    sources = {name: source_of(name, model_paths, offline=offline) for name in names}
     texts = gather(refs_of(suite, registry), offline=offline, say=say)
     home = cache_dir() / "rehearsals" / suite.name
     with locked(home):
