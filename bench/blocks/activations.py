@@ -52,10 +52,10 @@ def input_norms(
     Raises:
         MethodError: an activation is not finite.
     """
-    squares = [torch.zeros(linear.weight.shape[1], device=ids.device) for linear in linears]
+    squares = [torch.zeros(linear.weight.shape[1], device=linear.weight.device) for linear in linears]
 
     def add(i: int, x: torch.Tensor) -> None:
-        squares[i] += x.float().square().sum(dim=(0, 1))
+        squares[i] += x.float().square().sum(dim=(0, 1)).to(squares[i].device)
 
     watch(model, ids, linears, add, progress)
     if not all(bool(total.isfinite().all()) for total in squares):

@@ -62,13 +62,16 @@ def taking(model: PreTrainedModel, weights: Sequence[nn.Parameter], take: Take) 
 def recomputed(model: PreTrainedModel) -> Iterator[None]:
     """Within the block, a decoder block's activations are computed again in the backward pass instead of kept."""
     layers = layers_of(model)
+    own = [vars(layer).get("forward") for layer in layers]  # of a block in the CPU's memory (`bench.model.place`)
     for layer in layers:
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
     try:
         yield
     finally:
-        for layer in layers:
+        for layer, forward in zip(layers, own, strict=True):
             del layer.forward
+            if forward is not None:
+                layer.forward = forward
 
 
 def backward(model: PreTrainedModel, ids: torch.Tensor, share: float = 1.0) -> None:

@@ -95,7 +95,8 @@ def stack(model: PreTrainedModel, stack: Stack) -> torch.Tensor:
         weight.detach().T if piece.transposed else weight.detach()
         for piece, weight in zip(stack.slices, matrices(model, stack), strict=True)
     ]
-    return torch.cat([_cut(weight, stack.rows, shape_of(model).head_dim) for weight in weights])
+    device = weights[0].device  # a unit may have blocks on several
+    return torch.cat([_cut(weight.to(device), stack.rows, shape_of(model).head_dim) for weight in weights])
 
 
 def unstack(model: PreTrainedModel, stack: Stack, x: torch.Tensor) -> None:

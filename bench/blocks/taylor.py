@@ -69,7 +69,8 @@ def score_hidden(
     model: PreTrainedModel, importance: Importance, reduction: Reduction, ids: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Scores of the hidden dimensions, float32 [hidden] (LLM-Pruner's channel mode). As `score_groups` otherwise."""
-    scores = combine(row_scores(model, hidden_members(model), importance, ids), reduction)
+    rows = row_scores(model, hidden_members(model), importance, ids)
+    scores = combine([row.to(model.device) for row in rows], reduction)
     _check_numbers(scores, "scores of the hidden dimensions")
     return scores
 

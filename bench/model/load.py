@@ -16,6 +16,8 @@ from bench.checkpoint_files import check_checkpoint
 from bench.errors import DataError, UsageError
 from bench.family import Family, of_config
 from bench.model.classes import class_of
+from bench.model.place import Placement, connect, place, room_of
+from bench.shape import Shape
 
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase | None]
 """A model in evaluation mode, and its tokenizer (None where there is none)."""
@@ -45,9 +47,12 @@ def dtype_of(name: str | torch.dtype) -> torch.dtype:
 
 
 def load_folder(
-    folder: Path, dtype: str | torch.dtype = "float32", device: str = "cpu"
+    folder: Path, dtype: str | torch.dtype = "float32", device: str = "cpu", placement: Placement | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
     """Load a folder of config.json, *.safetensors and, where there is one, the tokenizer.
+
+    On `cuda` a model that the first GPU does not hold is spread over all, and over the CPU's memory
+    (`bench.model.place`); `placement` says otherwise.
 
     Weights are copied out of the memory-mapped files one at a time, so loading takes no more memory than the model. A
     mapped matrix would be read faster or slower by its place in the file (8 % on one machine).
@@ -62,8 +67,12 @@ def load_folder(
     _check_counts(found, files, folder)
     try:
         family = of_config(found)
+        placement = placement or place(Shape.of(found), wanted.itemsize, room_of(device))
+        where = placement or Placement(device)
         model = _empty(class_of(family, found["model_type"]), family, folder, wanted)
-        _fill(model, family, {name: weight for file in files for name, weight in _weights(file, wanted, device)})
+        _fill(model, family, {name: w for file in files for name, w in _weights(file, wanted, where, family)})
+        model.get_submodule(family.rotary).to(where.first)
+        connect(model)
     except DataError:
         raise
     except Exception as error:  # a config can be wrong in any way
@@ -71,7 +80,7 @@ def load_folder(
         raise DataError(f"{folder}: the model cannot be loaded ({reason})") from error
     tokenizer = load_tokenizer(folder)
     _check_vocabulary(tokenizer, model.config.vocab_size, folder)
-    return model.to(device).eval().requires_grad_(False), tokenizer
+    return model.eval().requires_grad_(False), tokenizer
 
 
 def _check_counts(config: Mapping[str, Any], files: Sequence[Path], folder: Path) -> None:
@@ -107,14 +116,14 @@ def _empty(cls: type[PreTrainedModel], family: Family, folder: Path, dtype: torc
     return model
 
 
-def _weights(file: Path, dtype: torch.dtype, device: str) -> Iterator[tuple[str, torch.Tensor]]:
+def _weights(file: Path, dtype: torch.dtype, where: Placement, family: Family) -> Iterator[tuple[str, torch.Tensor]]:
     """Name and a copy of each weight; the file is mapped anew for each, so that no more than that stays in memory."""
     with safe_open(file, framework="pt") as opened:
         names = list(opened.keys())
     for name in names:
         with safe_open(file, framework="pt") as opened:
             stored = opened.get_tensor(name)
-            weight = stored.to(device, dtype, copy=True)
+            weight = stored.to(where.device_of(name, family), dtype, copy=True)
         if not _is_finite(weight):
             why = f"overflows in {dtype}".replace("torch.", "") if _is_finite(stored) else "holds NaN or infinity"
             raise DataError(f"{file}: {name} {why}")

@@ -26,6 +26,7 @@ from bench.model.layers import (
     shape_of,
 )
 from bench.model.lean import Bottleneck
+from bench.model.place import connect
 from bench.shape import BlockKept, BlockShape, Kept, Shape
 
 NOT_TAKEN_OVER = (
@@ -100,13 +101,13 @@ def factorize(model: PreTrainedModel, found: Sequence[tuple[Sequence[Slice], Fac
     state = dict(model.state_dict())
     for number, (form, factors) in enumerate(pairs, start=len(shape.factors)):
         place = f"{model.base_model_prefix}.factors.{number}"
-        weights = {f"{place}.inner": factors.inner, f"{place}.outer": factors.outer}
+        shared = {f"{place}.inner": factors.inner, f"{place}.outer": factors.outer}
+        weights = {name: weight.to(model.device) for name, weight in shared.items()}
         counts = [form.count(piece, shape.size) for piece in form.slices]
         for piece, core in zip(form.slices, factors.core.split(counts), strict=True):
             path = family.path(piece.layer, piece.projection)
-            weights[f"{path}.core"] = core
-            del state[f"{path}.weight"]
-        state |= {name: weight.to(model.device, model.dtype).contiguous() for name, weight in weights.items()}
+            weights[f"{path}.core"] = core.to(state.pop(f"{path}.weight").device)
+        state |= {name: weight.to(model.dtype).contiguous() for name, weight in weights.items()}
     lean = _rebuild(model, after, state)
     lean.leanboard_kept = kept
     return lean
@@ -126,8 +127,8 @@ def add_bottlenecks(model: PreTrainedModel, bottlenecks: Sequence[Bottleneck]) -
     if len(bottlenecks) != len(shape.blocks):
         raise MethodError(f"{len(bottlenecks)} bottlenecks for {len(shape.blocks)} blocks")
     state = dict(model.state_dict())
-    for layer, bottleneck in enumerate(bottlenecks):
-        weights = bottleneck.to(model.device, model.dtype).state_dict()
+    for layer, (block, bottleneck) in enumerate(zip(blocks_of(model), bottlenecks, strict=True)):
+        weights = bottleneck.to(block.down.weight.device, model.dtype).state_dict()
         place = f"{family_of(model).layers}.{layer}.{bottleneck_path(family_of(model))}"
         state |= {f"{place}.{name}": weight for name, weight in weights.items()}
     lean = _rebuild(model, replace(shape, bottleneck=bottlenecks[0].down.out_features), state)
@@ -211,6 +212,7 @@ def _rebuild(model: PreTrainedModel, shape: Shape, state: Mapping[str, torch.Ten
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     for name, parameter in lean.named_parameters():
         parameter.requires_grad_(name in trained)
+    connect(lean)
     return lean.train(model.training)
 
 

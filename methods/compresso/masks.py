@@ -57,7 +57,7 @@ def masked(model: PreTrainedModel, values: Callable[[], Values | None]) -> Itera
     def times(pick: Pick, x: torch.Tensor) -> torch.Tensor:
         if now[0] is None:
             return x
-        mask = pick(now[0])
+        mask = pick(now[0]).to(x.device)
         return x * mask.repeat_interleave(x.shape[-1] // len(mask)).to(x.dtype)
 
     def inputs_times(pick: Pick) -> Callable[..., torch.Tensor]:
@@ -137,7 +137,7 @@ def _positive(mask: torch.Tensor) -> tuple[int, ...]:
 
 def _scale(linear: nn.Linear, mask: torch.Tensor) -> None:
     """Multiply the rows of `linear` by `mask`, each entry of which stands for equally many."""
-    rows = mask.repeat_interleave(linear.out_features // len(mask)).to(linear.weight.dtype)
+    rows = mask.repeat_interleave(linear.out_features // len(mask)).to(linear.weight)
     linear.weight *= rows.unsqueeze(1)
     if linear.bias is not None:
         linear.bias *= rows

@@ -65,9 +65,9 @@ def read_stream(model: PreTrainedModel, ids: torch.Tensor) -> Stream:
         nonlocal before
         x = x.float()
         if i:
-            turned[i - 1] += float((1 - cosine_similarity(before, x, dim=-1)).sum())
+            turned[i - 1] += float((1 - cosine_similarity(before.to(x.device), x, dim=-1)).sum())
         before = x
-        last[i].append(x[:, -1])
+        last[i].append(x[:, -1].to(ids.device))
 
     watch(model, ids, points, see)
     ends = torch.stack([torch.cat(rows) for rows in last])

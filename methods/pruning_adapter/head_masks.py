@@ -97,6 +97,6 @@ def _multiply(mask: torch.Tensor) -> Callable[[nn.Module, tuple[torch.Tensor]], 
     def hook(module: nn.Module, inputs: tuple[torch.Tensor]) -> torch.Tensor:
         (hidden,) = inputs
         units = hidden.unflatten(-1, (len(mask), -1))
-        return (units * mask.to(hidden.dtype).unsqueeze(-1)).flatten(-2)
+        return (units * mask.to(hidden).unsqueeze(-1)).flatten(-2)
 
     return hook

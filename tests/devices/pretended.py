@@ -114,7 +114,7 @@ def _run(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         raise Mixed(f"{name}: a tensor without numbers")
     if mine and name not in COPIES:
         _check(name, args, tensors)
-    given = tree_map(_held, (args, {**kwargs, **({} if wanted is None else {"device": torch.device("cpu")})}))
+    given = tree_map(held, (args, {**kwargs, **({} if wanted is None else {"device": torch.device("cpu")})}))
     out = operation(*given[0], **given[1])
     if not here:
         return out
@@ -136,5 +136,6 @@ def _check(name: str, args: Sequence[Any], tensors: Sequence[torch.Tensor]) -> N
         raise Mixed(f"{name}: a tensor of the CPU, {list(plain[0].shape)}, meets one of the device")
 
 
-def _held(leaf: Any) -> Any:
+def held(leaf: Any) -> Any:
+    """What a tensor of the device is made of; anything else as it is."""
     return leaf.held if isinstance(leaf, OnDevice) else leaf

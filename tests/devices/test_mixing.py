@@ -29,7 +29,7 @@ from bench.model.load import load_folder
 from bench.registry import load_registry
 from bench.run.compress import Order, Stages, Texts, build
 from tests.blocks.context import make_context, token_ids
-from tests.devices.pretended import DEVICE, Mixed, OnDevice, pretended, strays
+from tests.devices.pretended import DEVICE, Mixed, OnDevice, held, pretended, strays
 from tests.tiny import make_checkpoint, make_tokenizer
 
 SHORT: dict[str, Any] = {"steps": 2, "batch_size": 2, "micro_batch": 2, "holdout": 2, "evaluate_every": 1}
@@ -63,8 +63,8 @@ def model_of(folder: Path, device: str) -> PreTrainedModel:
     return load_folder(folder, "float32", device)[0]
 
 
-def context(device: str, target: Target | None = None) -> Context:
-    return replace(make_context(target=target), device=torch.device(device))
+def context(device: torch.device, target: Target | None = None) -> Context:
+    return replace(make_context(target=target), device=device)
 
 
 def settings(cls: type[Method], config: dict[str, Any]) -> MethodConfig:
@@ -72,18 +72,18 @@ def settings(cls: type[Method], config: dict[str, Any]) -> MethodConfig:
     return cls.Config(**{name: value for name, value in SHORT.items() if name in fields} | config)
 
 
-def compressed(folder: Path, device: str, name: str, config: dict[str, Any]) -> PreTrainedModel:
+def compressed(model: PreTrainedModel, name: str, config: dict[str, Any]) -> PreTrainedModel:
     cls = load_registry().method(name).cls
     sized = "shapes" in cls.traits.changes and cls.traits.track != "peft" and not set(UNSIZED) & config.keys()
-    method, ctx = cls(settings(cls, config)), context(device, Target(value=0.2) if sized else None)
-    model = method.compress(model_of(folder, device), ctx)
+    method, ctx = cls(settings(cls, config)), context(model.device, Target(value=0.2) if sized else None)
+    model = method.compress(model, ctx)
     return method.finalize(method.recover(model, ctx), ctx)
 
 
-def recovered(model: PreTrainedModel, device: str, name: str, **fields: Any) -> PreTrainedModel:
+def recovered(model: PreTrainedModel, name: str, **fields: Any) -> PreTrainedModel:
     known = RECOVERIES[name].settings.model_fields
     wanted = {"name": name, **{key: value for key, value in SHORT.items() if key in known}, **fields}
-    return load_recovery(resolve_recovery(wanted, "test") or {})(model, context(device))
+    return load_recovery(resolve_recovery(wanted, "test") or {})(model, context(model.device))
 
 
 def on_both(make: Callable[[str], Any]) -> tuple[Any, Any]:
@@ -95,10 +95,14 @@ def on_both(make: Callable[[str], Any]) -> tuple[Any, Any]:
 
 def assert_same_model(plain: PreTrainedModel, there: PreTrainedModel) -> None:
     assert strays(dict(there.named_parameters()) | dict(there.named_buffers())) == []
+    assert_same_weights(plain, there)
+
+
+def assert_same_weights(plain: PreTrainedModel, there: PreTrainedModel) -> None:
     weights = dict(there.named_parameters())
     assert weights.keys() == dict(plain.named_parameters()).keys()
     for name, weight in plain.named_parameters():
-        torch.testing.assert_close(weights[name].data.held, weight.data, atol=1e-5, rtol=1e-4, msg=name)
+        torch.testing.assert_close(held(weights[name].data), weight.data, atol=1e-5, rtol=1e-4, msg=name)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +113,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "config"), CASES, ids=lambda value: value if isinstance(value, str) else str(value))
 def test_methods_follow_the_model(folder: Path, name: str, config: dict[str, Any]) -> None:
-    assert_same_model(*on_both(lambda device: compressed(folder, device, name, config)))
+    assert_same_model(*on_both(lambda device: compressed(model_of(folder, device), name, config)))
 
 
 @pytest.mark.slow
@@ -124,7 +128,7 @@ def test_methods_follow_the_model(folder: Path, name: str, config: dict[str, Any
 )
 def test_recoveries_follow_the_model(folder: Path, name: str, before: str, fields: dict[str, Any]) -> None:
     def make(device: str) -> PreTrainedModel:
-        return recovered(compressed(folder, device, before, {}), device, name, **fields)
+        return recovered(compressed(model_of(folder, device), before, {}), name, **fields)
 
     assert_same_model(*on_both(make))
 
@@ -208,14 +212,14 @@ FAULTS = ["made on the CPU", "indexed on the CPU", "generator of the CPU", "join
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_found(folder: Path, fault: str) -> None:
-    Faulty(fault).compress(model_of(folder, "cpu"), context("cpu"))
+    Faulty(fault).compress(model_of(folder, "cpu"), context(torch.device("cpu")))
     with pretended(), pytest.raises(Mixed):
-        Faulty(fault).compress(model_of(folder, DEVICE), context(DEVICE))
+        Faulty(fault).compress(model_of(folder, DEVICE), context(torch.device(DEVICE)))
 
 
 def test_a_weight_that_is_left_on_the_cpu_is_found(folder: Path) -> None:
     with pretended():
-        model = Faulty("left behind").compress(model_of(folder, DEVICE), context(DEVICE))
+        model = Faulty("left behind").compress(model_of(folder, DEVICE), context(torch.device(DEVICE)))
     assert strays(dict(model.named_parameters())) == ["model.norm.weight"]
     with pretended(), pytest.raises(Mixed):
         model(input_ids=token_ids(1, 8).to(DEVICE))

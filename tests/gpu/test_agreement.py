@@ -92,7 +92,7 @@ def test_greedy_tokens(folder: Path, device: str) -> None:
 
 @pytest.mark.parametrize(("device", "name", "config"), EVERY, ids=str, indirect=["device"])
 def test_methods(folder: Path, device: str, name: str, config: dict[str, Any]) -> None:
-    there, here = (compressed(folder, where, name, config) for where in (device, "cpu"))
+    there, here = (compressed(loaded(folder, "float32", where), name, config) for where in (device, "cpu"))
     assert {weight.device.type for weight in there.parameters()} == {device}
     assert kept_alike(there, here) >= KEPT_ALIKE
     if kept_alike(there, here) == 1:
@@ -102,7 +102,7 @@ def test_methods(folder: Path, device: str, name: str, config: dict[str, Any]) -
 
 @pytest.mark.parametrize("name", ["lora", "grouped"])
 def test_recoveries(folder: Path, device: str, name: str) -> None:
-    there, here = (recovered(loaded(folder, "float32", where), where, name) for where in (device, "cpu"))
+    there, here = (recovered(loaded(folder, "float32", where), name) for where in (device, "cpu"))
     assert {weight.device.type for weight in there.parameters()} == {device}
     assert difference(there, here) < 0.02
 
