@@ -42,12 +42,13 @@ def _trained() -> str:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=300,
+        vocab_size=299,
         special_tokens=["<pad>", "<s>", "</s>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator([TEXT], trainer)
+    tokenizer.add_special_tokens(["<|endoftext|>"])  # which Qwen2's tokenizer has, and would add
     trained: str = tokenizer.to_str()
     return trained
 

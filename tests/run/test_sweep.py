@@ -42,9 +42,10 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("sweep")
     plugins = write_plugins(root / "plugins", BAD_METHODS)
     (plugins / "broken.py").write_text("import a_package_that_is_not_there\n")
-    make_suite(root, methods=["not_a_number", "lies", "returns_nothing"], tasks=[*TASKS, SPEED])
+    make_suite(root, methods=["not_a_number", "lies", "returns_nothing"], tasks=TASKS)
     assert here(root, "run", "suite.yaml", "--plugins", "plugins", "--executor", "inline").returncode == 3
-    make_suite(root, methods=["dense", "raises", "exits", "is_killed", "random"], tasks=[*TASKS, SPEED])
+    timed = {"name": "dense", "tasks": [SPEED]}
+    make_suite(root, methods=[timed, "raises", "exits", "is_killed", "random"], tasks=TASKS)
     done = leanboard(root, "run", "suite.yaml", "--plugins", "plugins", "--jobs", "2")
     (root / "stdout").write_text(done.stdout)
     assert done.returncode == 3, done.stderr + done.stdout
@@ -56,8 +57,8 @@ def test_every_cell_ends_in_a_record_with_its_code(swept: Path) -> None:
         (r.method, getattr(r, "task", "compress")): (r.status, r.error.code if r.error else "")
         for r in records(swept).values()
     }
-    for method in ("dense", "random"):
-        assert {outcome[method, what] for what in ("compress", *TASKS[1:], "size@64", SPEED)} == {("ok", "")}
+    for method, measured in (("dense", [*TASKS[1:], "size@64", SPEED]), ("random", [*TASKS[1:], "size@64"])):
+        assert {outcome[method, what] for what in ("compress", *measured)} == {("ok", "")}
     assert outcome["raises", "compress"] == ("failed", "exception.RuntimeError")
     assert outcome["exits", "compress"] == ("failed", "worker_died")
     assert outcome["is_killed", "compress"] == ("failed", "worker_died")
@@ -65,7 +66,7 @@ def test_every_cell_ends_in_a_record_with_its_code(swept: Path) -> None:
     assert outcome["lies", "compress"] == ("failed", "MethodError")
     assert outcome["returns_nothing", "compress"] == ("failed", "MethodError")
     for method in BAD_METHODS:
-        assert {outcome[method, task] for task in ("size@64", SPEED)} == {("skipped", "artifact_failed")}
+        assert {outcome[method, task] for task in ("size@64", *TASKS[1:])} == {("skipped", "artifact_failed")}
 
 
 def test_a_failure_says_where_and_why(swept: Path) -> None:
@@ -101,7 +102,7 @@ def test_running_again_computes_nothing_twice(swept: Path) -> None:
     reports = {p: p.read_bytes() for p in (swept / "results").rglob("leaderboard.*")}
     done = here(swept, "run", "suite.yaml", "--plugins", "plugins", "--only", "method=random")
     assert done.returncode == 0, done.stderr
-    assert "0 cells to do, 4 cached" in done.stdout
+    assert "0 cells to do, 3 cached" in done.stdout
     assert {key: r.provenance.created for key, r in records(swept).items() if r.status == "ok"} == before
     assert {p: p.read_bytes() for p in reports} == reports
 
