@@ -159,7 +159,7 @@ def plan_rows(plan: Plan) -> Rows:
                 "disk (GB)": round(takes.disk / 1e9, 2),
                 "hours": round(spent, 2),
                 "hours by": " and ".join(sorted(by)),
-                "note": f"{len(out)} cells do not fit: {plan.misfits[out[0]]}" if out else "",
+                "note": f"{len(out)} cells do not fit: {plan.misfits[out[0]]}" if out else _spread(job, takes.memory),
             }
         )
     total = dict.fromkeys(rows[0], "") | {
@@ -171,6 +171,12 @@ def plan_rows(plan: Plan) -> Rows:
         "hours by": " and ".join(sorted(sources)),
     }
     return [*rows, total]
+
+
+def _spread(job: Job, memory: int) -> str:
+    from bench.run.estimate import room_of
+
+    return "spread over GPUs and the CPU's memory, slower" if memory > room_of(job.artifact.device) else ""
 
 
 def _named(job: Job) -> dict[str, Any]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import psutil
+
 from bench.errors import UsageError
 from bench.paths import artifact_path
 from bench.record.locks import cell_lock
+from bench.record.provenance import accelerator_ids
 from bench.record.schema import Failure
 from bench.record.store import Store
 from bench.run.cells import Job
@@ -19,16 +22,25 @@ def misfits(jobs: Sequence[Job], estimates: Mapping[str, Estimate]) -> dict[str,
     found: dict[str, str] = {}
     for job in jobs:
         needs, key = estimates[job.artifact.key].needs, job.artifact.key
-        room, where = room_of(job.artifact.device), "the GPU" if job.artifact.device == "cuda" else "this machine"
+        room, where = _whole_room(job.artifact.device)
 
         def why(need: float, room: float = room, where: str = where) -> str:
-            return f"needs about {need / GB:.1f} GB of memory, and {where} has {room / GB:.1f}"
+            return f"needs about {need / GB:.1f} GB of memory, and {where} {room / GB:.1f}"
 
         if needs[key] > room and not artifact_path(key).is_dir():
             found |= dict.fromkeys((key, *(cell.key for cell in job.cells)), why(needs[key]))
         else:
             found |= {cell.key: why(needs[cell.key]) for cell in job.cells if needs[cell.key] > room}
     return found
+
+
+def _whole_room(device: str) -> tuple[float, str]:
+    """Bytes of memory for one job, and whose: a model that one GPU does not hold is spread (`bench.model.place`)."""
+    if device != "cuda":
+        return room_of(device), "this machine has"
+    gpus = max(1, len(accelerator_ids()))
+    room = gpus * room_of(device) + psutil.virtual_memory().total
+    return room, f"{gpus} GPU{'s' * (gpus > 1)} and the CPU together have"
 
 
 def split(jobs: Sequence[Job], without: Mapping[str, str]) -> tuple[list[Job], list[Job]]:

@@ -73,6 +73,9 @@ def test_what_does_not_fit_a_small_card_is_said_row_by_row(tmp_path: Path, monke
     from bench.views import plan_rows
 
     with_card(monkeypatch, 14)
+    notes = {row["note"] for row in plan_rows(planned("llama7b", tmp_path))}
+    assert notes == {"", "spread over GPUs and the CPU's memory, slower"}
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=0))
     *rows, total = plan_rows(planned("llama7b", tmp_path))
     assert {row["memory (GB)"] > 14 * 1.0737 for row in rows if row["to do"].startswith("0 ")} <= {True}
     fits = {(row["method"], row["recovery"], row["target"]): not row["to do"].startswith("0 ") for row in rows}
@@ -127,8 +130,9 @@ def test_the_gpu_that_does_not_say_its_memory_refuses_nothing(folder: Path, monk
         job.model_copy(update={"artifact": job.artifact.model_copy(update={"device": "cuda"})}) for job in plan.jobs
     ]
     monkeypatch.setattr(estimate, "accelerator_memory", lambda: 100_000_000)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=0))
     reasons = misfits(on_gpu, plan.estimates)
     assert len(reasons) == len(plan.all_keys())
-    assert {reason.partition(",")[2] for reason in reasons.values()} == {" and the GPU has 0.1"}
+    assert {reason.partition(",")[2] for reason in reasons.values()} == {" and 1 GPU and the CPU together have 0.1"}
     monkeypatch.setattr(estimate, "accelerator_memory", lambda: None)
     assert misfits(on_gpu, plan.estimates) == {}

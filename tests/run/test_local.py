@@ -62,6 +62,15 @@ def test_no_more_than_asked_for() -> None:
     assert start_all(pool, [job("a"), job("b"), job("c")]) == ["a", "b"]
 
 
+def test_a_job_that_one_gpu_does_not_hold_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.run.executors.local.accelerator_memory", lambda: 24)
+    pool = _Pool(3, Limits(), {"wide": 40, "a": 20})
+    assert start_all(pool, [job("a", "cuda"), job("wide", "cuda")]) == ["a"]
+    pool.running.clear()
+    assert start_all(pool, [job("wide", "cuda"), job("a", "cuda")]) == ["wide"]
+    assert pool.running[0].environment["CUDA_VISIBLE_DEVICES"] == "3,GPU-b"
+
+
 def test_each_job_has_a_gpu_of_its_own() -> None:
     waiting = [job("a", "cuda"), job("b", "cuda"), job("c", "cuda")]
     pool = _Pool(3, Limits(), {"a": 9, "b": 9, "c": 9})

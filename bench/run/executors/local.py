@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from bench.record.provenance import accelerator_ids
+from bench.record.provenance import accelerator_ids, accelerator_memory
 from bench.run.cells import Job
 from bench.run.executors.attendant import Attendant, Limits
 from bench.run.outcome import Event
@@ -77,20 +77,26 @@ class _Pool:
         return next((job for job in waiting if self._has_room(job)), None)
 
     def start(self, job: Job) -> None:
-        device = {"CUDA_VISIBLE_DEVICES": self._free_gpus()[0]} if job.artifact.device == "cuda" else {}
+        device = {"CUDA_VISIBLE_DEVICES": ",".join(self._gpus_for(job))} if job.artifact.device == "cuda" else {}
         environment = os.environ | device | {"OMP_NUM_THREADS": str(threads_each(self.workers))}
         self.running.append(Attendant(job, environment, self.limits, self.events))
 
     def _has_room(self, job: Job) -> bool:
-        """A free GPU; on a CPU memory for all estimates together (a single job always fits: the plan checked it)."""
+        """Its GPUs are free; on a CPU memory for all estimates together (the plan checked that a single job fits)."""
         if job.artifact.device == "cuda":
-            return bool(self._free_gpus())
+            return self._gpus_for(job) != [] and set(self._gpus_for(job)) <= set(self._free_gpus())
         taken = [self._needs(attendant.job) for attendant in self.running]
         return not taken or sum(taken) + self._needs(job) <= psutil.virtual_memory().total
 
     def _needs(self, job: Job) -> int:
         return 0 if job.artifact.device == "cuda" else self.memory.get(job.artifact.key, 0)
 
+    def _gpus_for(self, job: Job) -> list[str]:
+        """A free GPU, or all where one does not hold what the job needs."""
+        is_wide = self.memory.get(job.artifact.key, 0) > (accelerator_memory() or float("inf"))
+        return accelerator_ids() if is_wide else self._free_gpus()[:1]
+
     def _free_gpus(self) -> list[str]:
-        taken = {attendant.environment["CUDA_VISIBLE_DEVICES"] for attendant in self.running}
+        visible = [attendant.environment["CUDA_VISIBLE_DEVICES"] for attendant in self.running]
+        taken = {gpu for names in visible for gpu in names.split(",")}
         return [gpu for gpu in accelerator_ids() if gpu not in taken]
