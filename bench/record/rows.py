@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bench.record.schema import ArtifactRecord, BaseRecord, MeasureRecord
 
 SHAPE = "MODEL/METHOD/PRESET/RECOVERY/TARGET[/CALIBRATION]"
+NO_TEXTS: Mapping[RowName, str] = {}
 SEED = re.compile(r"(?:^|(?<=\W))seed (\d+)$")
 
 
@@ -101,8 +102,10 @@ def labels(rows: Iterable[RowName]) -> dict[RowName, str]:
     return found
 
 
-def find(text: str, rows: Sequence[RowName]) -> tuple[RowName, int | None]:
+def find(text: str, rows: Sequence[RowName], texts: Mapping[RowName, str] = NO_TEXTS) -> tuple[RowName, int | None]:
     """The row that `text` names, and the seed where it ends in 'seed N'.
+
+    `texts` are the calibration texts of rows that do not name them yet: a suite of several names them at once.
 
     Raises:
         UsageError: no row, or several; the sentence lists them.
@@ -116,7 +119,7 @@ def find(text: str, rows: Sequence[RowName]) -> tuple[RowName, int | None]:
         mine = labels(row for row in rows if row.model == model)
         short |= {row: _words(label) for row, label in mine.items()}
         full |= {row: (str(row), row.title, f"{model} {label}") for row, label in mine.items()}
-    whole = {row: _words(str(row)) for row in rows}
+    whole = {row: _words(f"{row} {'' if row.calibration else texts.get(row, '')}") for row in rows}
     for fits in (
         lambda row: name in full[row],
         lambda row: any(words == _words(one) for one in full[row]),

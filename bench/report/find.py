@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from bench.errors import UsageError
-from bench.record.rows import RowName, find
+from bench.record.rows import RowName, find, text_name
 from bench.record.schema import ArtifactRecord, MeasureRecord
 from bench.record.store import AnyRecord, Store
 from bench.report.frame import Run, current
@@ -35,6 +35,12 @@ class Rows:
         """The records that count, by row and seed."""
         return current(sorted(self.records, key=lambda record: record.key))[0]
 
+    @cached_property
+    def _texts(self) -> dict[RowName, str]:
+        """The calibration text of each row, named by it or not."""
+        made = ((row, run.artifact) for row, seeds in self.runs.items() for run in seeds.values())
+        return {row: text_name(one.ingredients.get("calibration")) for row, one in made if one is not None}
+
     def row(self, text: str) -> tuple[RowName, dict[int, Run]]:
         """The row that `text` names and its seeds: all of them, or the one in `text`.
 
@@ -44,7 +50,7 @@ class Rows:
         record = self._kept(text)
         if record is not None and RowName.of(record) in self.runs:
             return RowName.of(record), self.runs[RowName.of(record)]
-        row, seed = find(text, list(self.runs))
+        row, seed = find(text, list(self.runs), self._texts)
         seeds = self.runs[row]
         if seed is not None and seed not in seeds:
             raise UsageError(f"'{text}': {row} has no seed {seed}; it has {', '.join(map(str, sorted(seeds)))}")

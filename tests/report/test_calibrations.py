@@ -74,6 +74,14 @@ def test_every_name_finds_its_row_and_its_records(results: Path) -> None:
     assert ("calibration.data", "c4/train", "wikitext2_raw/train") in compared.keys
 
 
+def test_the_name_of_a_cell_finds_its_row_before_there_is_a_second_text(tmp_path: Path) -> None:
+    for record in on(C4, 20.0):
+        Store(tmp_path).write(record)
+    assert Rows(tmp_path).row("tiny · saap · quick · params=0.2 · c4/train · seed 0")[0].calibration == ""
+    with pytest.raises(UsageError, match="names no row"):
+        Rows(tmp_path).row("tiny · saap · quick · params=0.2 · c4/test · seed 0")
+
+
 def test_one_text_is_not_named(tmp_path: Path) -> None:
     store = Store(tmp_path)
     for record in [*on(None, 60.0, "random"), *on(C4, 20.0), *on(JOINED, 30.0, model="another")]:
