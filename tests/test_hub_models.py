@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.api import evaluate
 from bench.catalogue import CATALOGUE, ModelRef, is_here, resolve
 from bench.errors import UsageError
 from bench.record.store import Store
@@ -50,6 +51,8 @@ def test_a_hub_id_is_downloaded_once_with_what_is_needed_alone(hub: Hub, served:
     assert ref == ModelRef(REPO, ref.path, local.fingerprint, local.tokenizer_fingerprint, revision=commit)
     assert {path.name for path in ref.path.iterdir()} == {path.name for path in tiny_mha.iterdir()}
     assert any(line.startswith(f"{REPO}: {REPO} at commit {commit[:12]}: 0.00 GB in 1 files") for line in said), said
+    [stored, *_] = evaluate(REPO, ["size"])
+    assert (stored.id, stored.value) == ("params.stored", 4 * 4 * 64 * 64 + 4 * 3 * 64 * 96 + 9 * 64 + 2 * 300 * 64)
     asked = len(hub.asked)
     assert resolve(REPO, offline=False) == resolve(REPO, offline=True) == ref
     assert len(hub.asked) == asked
@@ -82,7 +85,7 @@ def test_a_folder_of_that_name_wins(hub: Hub, served: Path, tmp_path: Path, monk
 
 
 def test_refusals_say_what_to_do(hub: Hub, served: Path) -> None:
-    assert "has no repository some-lab/Tiny-1.5, or a private one that needs a token in HF_TOKEN" in refusal()
+    assert "no repository some-lab/Tiny-1.5 on the model hub, or one that needs a token in HF_TOKEN" in refusal()
     hub.add(REPO, served)
     assert f"{REPO} has no commit, tag or branch 'v9'" in refusal(f"{REPO}@v9")
     hub.denied[REPO] = "gated"

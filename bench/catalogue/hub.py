@@ -202,7 +202,7 @@ def _reason(source: HubId, error: Exception) -> str:
     if isinstance(error, errors.RevisionNotFoundError):
         return f"{source.repo} has no commit, tag or branch '{source.revision}'"
     if isinstance(error, errors.RepositoryNotFoundError):
-        return f"the model hub has no repository {source.repo}, or a private one that needs a token in HF_TOKEN"
+        return f"there is no repository {source.repo} on the model hub, or one that needs a token in HF_TOKEN"
     if status == 401:
         return f"the model hub does not accept the token in HF_TOKEN for {source.repo}"
     if status == 403:
