@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bench.rehearse.rehearsal import Rehearsal
     from bench.run.plan import Plan
 
-FIT = {"suite", "only", "model_path", "plugins", "offline", "rehearse"}
+FIT = {"suite", "only", "model_path", "plugins", "tasks", "offline", "rehearse"}
 
 
 def check_options(context: typer.Context) -> None:

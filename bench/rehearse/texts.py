@@ -42,13 +42,13 @@ def gather(refs: Iterable[str], *, offline: bool, say: Say) -> Texts:
 
     Raises:
         DataError: a file of a pack is damaged.
-        UsageError: a ref that no pack has and no source is known for.
+        UsageError: a ref that no pack has and whose columns are not known.
     """
     wanted = sorted(set(refs))
     made_up = ensure(wanted, offline=offline, on_progress=say)
     for ref, reason in made_up.items():
-        if ref not in SOURCES:
-            raise UsageError(f"data {ref} is not available: {reason}")
+        if ref not in SOURCES or not SOURCES[ref].columns:
+            raise UsageError(f"data {ref} is not available, nor can rows of its form be made up: {reason}")
     pack = Pack.default()
     rows = {ref: _made_up(ref) if ref in made_up else _first_rows(pack, ref) for ref in wanted}
     return Texts(rows, made_up)
