@@ -238,7 +238,7 @@ def _quiet_bars(report: Callable[[float], None]) -> type:
 
     class Bars(tqdm):  # type: ignore[misc]
         def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **{**options, "file": io.StringIO(), "mininterval": 0.1})
+            super().__init__(*args, **{**options, "file": io.StringIO(), "mininterval": 0.1, "disable": False})
 
         def update(self, n: float | None = 1) -> bool | None:
             drawn: bool | None = super().update(n)
