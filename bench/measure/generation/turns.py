@@ -16,7 +16,7 @@ from bench.measure.generation.timing import Generation
 from bench.shape import Shape
 
 PROCESS = 700_000_000
-"""Bytes of a process with its engine, on a GPU of its context; measured on a CPU, a guess of CUDA's."""
+"""Bytes of a process with its engine, or of its context on a GPU: a guess, and on the safe side on a CPU."""
 HIDDEN_USED, CHANNELS_USED = 8, 4
 """Vectors of each width that a block has for each token while it runs."""
 SPARE = 1.05
