@@ -238,6 +238,7 @@ def _quiet_bars(report: Callable[[float], None]) -> type:
 
     class Bars(tqdm):  # type: ignore[misc]
         def __init__(self, *args: Any, **options: Any) -> None:
+            options.pop("name", None)  # a group of bars, which tqdm does not know
             super().__init__(*args, **{**options, "file": io.StringIO(), "mininterval": 0.1, "disable": False})
 
         def update(self, n: float | None = 1) -> bool | None:
