@@ -127,9 +127,11 @@ def add_bottlenecks(model: PreTrainedModel, bottlenecks: Sequence[Bottleneck]) -
     if len(bottlenecks) != len(shape.blocks):
         raise MethodError(f"{len(bottlenecks)} bottlenecks for {len(shape.blocks)} blocks")
     state = dict(model.state_dict())
-    for layer, (block, bottleneck) in enumerate(zip(blocks_of(model), bottlenecks, strict=True)):
-        weights = bottleneck.to(block.down.weight.device, model.dtype).state_dict()
-        place = f"{family_of(model).layers}.{layer}.{bottleneck_path(family_of(model))}"
+    layers = family_of(model).layers
+    for number, bottleneck in enumerate(bottlenecks):
+        device = next(model.get_submodule(f"{layers}.{number}").parameters()).device
+        weights = bottleneck.to(device, model.dtype).state_dict()
+        place = f"{layers}.{number}.{bottleneck_path(family_of(model))}"
         state |= {f"{place}.{name}": weight for name, weight in weights.items()}
     lean = _rebuild(model, replace(shape, bottleneck=bottlenecks[0].down.out_features), state)
     lean.leanboard_kept = kept

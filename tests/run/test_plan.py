@@ -202,7 +202,7 @@ def test_only_filters_cells(planned: Any) -> None:
     ("changes", "sentence"),
     [
         ({"methods": ["llm_prunner"]}, "suite tiny: methods: unknown method 'llm_prunner'; did you mean llm_pruner?"),
-        ({"tasks": ["pica"]}, "suite tiny: tasks: unknown task 'pica'; did you mean piqa?"),
+        ({"tasks": ["hellaswga"]}, "suite tiny: tasks: unknown task 'hellaswga'; did you mean hellaswag"),
         ({"tasks": ["wikitext2@0"]}, "task wikitext2: protocol '0' is not a window length"),
         ({"tasks": ["generate@vllm"]}, "task generate: protocol 'vllm' is not hf|vllm/b<batch>"),
         ({"tasks": ["piqa", "hellaswag@5shot"]}, "task hellaswag: protocol '5shot' is not 0shot, with or without +bos"),
