@@ -28,7 +28,7 @@ BOOKKEEPING = {
 }
 SAFETENSORS, BIN = "safetensors", "bin"
 STEMS = {SAFETENSORS: "model", BIN: "pytorch_model"}
-BESIDE = ("consolidated", "adapter_model")
+NOT_ITS_WEIGHTS = ("consolidated", "adapter_model")
 OTHER_FORMATS = (".gguf", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".bin")
 GIT_LFS = b"version "
 CODE_REFUSED = "the model would run code of its own, which is refused without --trust-remote-code"
@@ -74,7 +74,7 @@ def check_weights(folder: Path) -> list[Path]:
 def weight_names(folder: Path, names: Sequence[str], suffix: str = SAFETENSORS) -> list[str]:
     """The weight files of one format among `names`, as transformers chooses them; [] without any.
 
-    Weights in their maker's own form and adapters, which lie beside some checkpoints, are none of them. An index is
+    Weights in their maker's own form and adapters, which lie with some checkpoints, are none of them. An index is
     read from `folder`; what it lists need not be among `names`.
     """
     whole = f"{STEMS[suffix]}.{suffix}"
@@ -84,12 +84,12 @@ def weight_names(folder: Path, names: Sequence[str], suffix: str = SAFETENSORS) 
         return [whole]
     if shards or suffix != SAFETENSORS:
         return shards
-    return sorted(name for name in names if name.endswith(f".{suffix}") and not name.startswith(BESIDE))
+    return sorted(name for name in names if name.endswith(f".{suffix}") and not name.startswith(NOT_ITS_WEIGHTS))
 
 
 def nothing_to_read(names: Sequence[str]) -> str:
     """What to say of a checkpoint whose files, `names`, hold no weights that are read."""
-    found = sorted(name for name in names if name.endswith(OTHER_FORMATS) or name.startswith(BESIDE))
+    found = sorted(name for name in names if name.endswith(OTHER_FORMATS) or name.startswith(NOT_ITS_WEIGHTS))
     others = f"; {', '.join(found[:3])}{', …' * (len(found) > 3)}: not read" if found else ""
     return f"holds no *.safetensors and no pytorch_model*.bin of transformers' form{others}"
 

@@ -27,7 +27,7 @@ def _own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def served(tiny_mha: Path, tmp_path: Path) -> Path:
-    """What the repository holds: a checkpoint, and what lies beside some."""
+    """What the repository holds: a checkpoint, and what lies with some."""
     folder = shutil.copytree(tiny_mha, tmp_path / "served")
     for name in ("consolidated.safetensors", "adapter_model.safetensors", "pytorch_model.bin", "original/model.pth"):
         (folder / name).parent.mkdir(exist_ok=True)

@@ -8,6 +8,7 @@ import pytest
 from bench.blocks.recoveries import resolve_recovery
 from bench.errors import UsageError
 from bench.registry import load_registry, load_tasks, task_groups, tasks_named
+from bench.report.published import HERE, load_published
 from bench.run.entries import PlanEntry
 from bench.suite import FirstOf, Suite, TextSource, load_suite
 
@@ -45,6 +46,23 @@ def test_the_suites_of_7b_hold_every_method_by_its_paper() -> None:
     assert texts["lora"] == "alpaca_cleaned/train"
     published = resolve_recovery(load_registry().method("llm_pruner").preset("paper").recovery, "")
     assert resolve_recovery(llama.recoveries[1], "") == published  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("name", "model"), [("llama7b", "llama-7b"), ("llama13b", "llama-13b")])
+def test_published_rows_at_the_sizes_of_a_suite_name_rows_of_it(name: str, model: str) -> None:
+    """Else a published number would stand next to none of ours, whatever was run."""
+    suite, registry = load_suite(name), load_registry()
+    rows, sizes = set(), {"none"}
+    for item in suite.methods:
+        for entry in PlanEntry.all_of(item, registry, suite):
+            for target, _ in entry.points(suite):
+                recovery = entry.recovery["name"] if entry.recovery else "none"
+                rows.add((item.name, item.preset, recovery, str(target or "none")))
+                sizes.add(str(target or "none"))
+    ours = {published.row.ours for published in load_published(HERE) if published.row.ours}
+    named = {row for row in ours if row.model == model and row.target in sizes}
+    assert {"llm_pruner", "random", "magnitude", "wanda_sp", "dense"} <= {row.method for row in named}
+    assert [row for row in named if (row.method, row.preset or "default", row.recovery, row.target) not in rows] == []
 
 
 def _texts_of(suite: Suite, method: str) -> list[TextSource]:

@@ -176,6 +176,6 @@ def _why_no_report(results: Path, registry: Registry) -> str | None:
         problems = report(results, task_groups(), registry.methods).problems
     except LeanboardError as error:
         return str(error)
-    except Exception as error:  # what a real run would end with after days must be told here, whatever it is
+    except Exception as error:  # what a real run would end with after days must be said here, whatever it is
         return f"{type(error).__name__}: {error}"
     return str(problems[0]) if problems else None

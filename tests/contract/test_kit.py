@@ -236,7 +236,7 @@ FAULTS = [
     (ForgetsBiases, "only removed", "llama-gqa: the dense model without what was removed has other logits"),
     (CountsNoSteps, "metering", r"0 steps on 0 parameters; its traits need \['training'\]"),
     (TrainsTooLong, "metering", "it made 5 optimiser steps where its settings say steps=2"),
-    (StepsInSecret, "metering", r"3 optimiser steps were made, and 2 told by ctx.count_step\(\)"),
+    (StepsInSecret, "metering", r"3 optimiser steps were made, and 2 reported by ctx.count_step\(\)"),
     (SwallowsTheBudget, "step budget", "made more and went on"),
     (SwallowsInterruptions, "interruption", "it was interrupted and went on"),
     (Coerces, "bad values", "norm=.* is not refused"),

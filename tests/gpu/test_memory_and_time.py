@@ -1,4 +1,4 @@
-"""What CUDA's allocator and events say: peaks by stage, what training takes, timing, and want of memory."""
+"""What CUDA's allocator and events say: peaks by stage, what training takes, timing, and out of memory."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ class Greedy(Method):
         return model
 
 
-def test_want_of_memory_is_recorded_as_such(middle: Path, tmp_path: Path, device: str) -> None:
+def test_out_of_memory_is_recorded_as_such(middle: Path, tmp_path: Path, device: str) -> None:
     stages = Stages(device)
     order = Order(middle, Greedy(), None, None, 0, "float32", device, Texts(), {})
     with pytest.raises(RuntimeError) as caught:

@@ -85,7 +85,7 @@ def test_each_model_of_a_suite_has_a_stand_in_of_its_own(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_a_text_that_is_too_short_for_the_real_amounts_is_told(tmp_path: Path) -> None:
+def test_a_text_that_is_too_short_for_the_real_amounts_is_reported(tmp_path: Path) -> None:
     """The rehearsal itself takes short windows, and would not notice."""
     wanda = {"name": "wanda_sp", "config": {"calibration_samples": 100, "seq_len": 512}}
     ended = rehearse(tmp_path, methods=["dense", wanda], tasks=["size"])
