@@ -85,7 +85,7 @@ class Recipe:
 
 
 def recipe_of(name: str, paths: Mapping[str, Path], dtype: str) -> Recipe:
-    """The recipe for a model of the catalogue, or for the config.json of a folder (from `paths`, or `name`) or hub id.
+    """The recipe for a model of the catalogue, or for the config.json of a folder or hub id (from `paths`, or `name`).
 
     Raises:
         UsageError: not a known model or folder, not to be had from the hub, or a config of another family.

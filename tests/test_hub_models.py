@@ -13,6 +13,8 @@ from bench.api import evaluate
 from bench.catalogue import CATALOGUE, ModelRef, is_here, resolve
 from bench.errors import UsageError
 from bench.record.store import Store
+from bench.rehearse.sources import source_of
+from bench.run.models import real_models
 from tests.hub import Hub
 from tests.suites import environment, make_suite
 
@@ -82,6 +84,18 @@ def test_a_folder_of_that_name_wins(hub: Hub, served: Path, tmp_path: Path, monk
     assert (ref.id, ref.path, ref.revision) == (f"Tiny-1.5-{ref.fingerprint[:6]}", Path(REPO), None)
     assert resolve(REPO, paths={REPO: served}, offline=False).id == REPO
     assert hub.asked == []
+
+
+def test_model_path_takes_a_hub_id_too(hub: Hub, served: Path) -> None:
+    commit = hub.add(REPO, served, "v1")
+    paths = {"llama-7b": Path(f"{REPO}@v1")}
+    [note] = real_models(["llama-7b"], paths, False, False, print, listing=True).notes
+    assert note.startswith("llama-7b: weights are not here (to be fetched: about 0.0 GB)")
+    assert source_of("llama-7b", paths, offline=False).config["hidden_size"] == 64
+    assert not any("safetensors" in line and "/resolve/" in line for line in hub.asked)
+    ref = resolve("llama-7b", paths=paths, offline=False)
+    assert (ref.id, ref.revision) == ("llama-7b", commit)
+    assert real_models(["llama-7b"], paths, True, False, print, listing=True).refs == [ref]
 
 
 def test_refusals_say_what_to_do(hub: Hub, served: Path) -> None:
@@ -160,6 +174,17 @@ def test_a_disk_that_is_too_small_is_seen_before(hub: Hub, served: Path, monkeyp
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage(10))
     assert f"needs 0.00 GB in {hub.cache}, and 0.00 GB are free" in refusal()
     assert not any("model.safetensors" in line for line in hub.asked)
+
+
+@pytest.mark.filterwarnings("ignore:Not enough free disk space")
+def test_one_disk_has_to_hold_bin_weights_twice(hub: Hub, served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they are downloaded, and as safetensors."""
+    weights = (served / "model.safetensors").rename(served / "pytorch_model.bin")
+    hub.add(REPO, served)
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage(2 * weights.stat().st_size - 1))
+    assert f"in {hub.cache}, and 0.00 GB are free" in refusal()
+    assert not any("pytorch_model.bin" in line and "/resolve/" in line for line in hub.asked)
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from bench.checkpoint_files import (
 from bench.data.files import read_json
 from bench.data.hub import why_no_hub
 from bench.errors import DataError, LeanboardError, UsageError
+from bench.paths import cache_dir
 
 Say = Callable[[str], None]
 HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w.][\w./+-]*))?")
@@ -182,7 +183,9 @@ def _check_space(name: str, left: int, to_convert: int) -> None:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     cache = Path(HF_HUB_CACHE)
-    place = next(path for path in (cache, *cache.parents) if path.exists())
+    place, own = (next(path for path in (c, *c.parents) if path.exists()) for c in (cache, cache_dir()))
+    if place.stat().st_dev == own.stat().st_dev:
+        left += to_convert
     free = shutil.disk_usage(place).free
     if left > free:
         raise UsageError(f"{name}: needs {_size(left)} in {cache}, and {_size(free)} are free")

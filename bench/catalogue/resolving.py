@@ -50,7 +50,7 @@ def resolve(
     Args:
         id_or_path: of `owner/name` where there is such a folder, the folder is meant; `owner/name@revision` names a
             commit, tag or branch.
-        paths: id -> folder, from `--model-path`; such a folder is used in place of any other source.
+        paths: id -> folder or hub id, from `--model-path`; that is used in place of any other source.
 
     Raises:
         DataError: the checkpoint, or a file that it is made from, is damaged or not what it should be.
@@ -74,8 +74,9 @@ def config_of(id_or_path: str, paths: Mapping[str, Path], offline: bool) -> Path
     Raises:
         UsageError: no such folder, and not to be had from the hub.
     """
-    folder = paths.get(id_or_path, Path(id_or_path)).expanduser()
-    source = None if id_or_path in paths or folder.is_dir() else HubId.of(id_or_path)
+    place = paths.get(id_or_path, Path(id_or_path))
+    folder = place.expanduser()
+    source = None if folder.is_dir() else HubId.of(str(place))
     return folder / "config.json" if source is None else config_from_hub(source, offline)
 
 
@@ -98,8 +99,8 @@ def _place(
     folder = (Path(text) if given is None else given).expanduser()
     if folder.is_dir():
         return (None if given is None else text), folder, None
-    hub_id = HubId.of(text)
-    if given is None and hub_id is not None:
+    hub_id = HubId.of(text if given is None else str(given))
+    if hub_id is not None:
         return _of_hub(text, hub_id, offline, on_progress)
     if given is None and not any(mark in text for mark in "/\\."):
         raise unknown("model", text, CATALOGUE)

@@ -31,7 +31,7 @@ class Source:
 
 
 def source_of(name: str, paths: Mapping[str, Path], *, offline: bool) -> Source:
-    """The source of a catalogue id, a folder (from `paths`, or `name` itself) or a hub id.
+    """The source of a catalogue id, or of the folder or hub id that `paths` gives for `name` or `name` is.
 
     Raises:
         UsageError: not a known model or folder, of no known family, or not to be had from the hub.
@@ -39,8 +39,9 @@ def source_of(name: str, paths: Mapping[str, Path], *, offline: bool) -> Source:
     """
     if name in CATALOGUE and name not in paths:
         return Source(CATALOGUE[name].config, _layout_of(CATALOGUE[name]))
-    folder = paths.get(name, Path(name)).expanduser()
-    hub_id = None if name in paths or folder.is_dir() else HubId.of(name)
+    place = paths.get(name, Path(name))
+    folder = place.expanduser()
+    hub_id = None if folder.is_dir() else HubId.of(str(place))
     if hub_id is None and not folder.is_dir():
         if name not in paths and not any(mark in name for mark in "/\\."):
             raise unknown("model", name, CATALOGUE)

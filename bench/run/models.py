@@ -84,13 +84,14 @@ def _config_of_absent(name: str, paths: Mapping[str, Path], offline: bool) -> Ma
     Raises:
         UsageError: that of a hub id is not to be had.
     """
-    entry = CATALOGUE.get(name)
-    if name in paths or (entry is None and Path(name).expanduser().is_dir()):
+    entry = CATALOGUE.get(name) if name not in paths else None
+    place = paths.get(name, Path(name))
+    if entry is None and place.expanduser().is_dir():
         return None
     if entry is not None:
         absent = (offline or isinstance(entry.source, HubModel)) and not is_here(entry)
         return entry.config if absent else None
-    source = HubId.of(name)
+    source = HubId.of(str(place))
     if source is None or snapshot(source) is not None:
         return None
     return read_json(config_of(name, paths, offline))

@@ -91,7 +91,7 @@ def make_plan(
     """Resolve `suite` into jobs, and fetch what is missing.
 
     Args:
-        model_paths: model id -> folder, used in place of the catalogue's source.
+        model_paths: model id -> folder or hub id, used in place of the catalogue's source.
         plugins: folders that the workers must look for methods in, too.
         only: filters by `FILTERS`; cells that do not fit are left out.
         command: what the user typed, for the records.
