@@ -168,7 +168,7 @@ def test_nothing_foreign_is_ever_executed(path: Path) -> None:
             assert not called.startswith(tuple(f"{module}." for module in UNPICKLES)), called
             if called == "torch.load":
                 assert name(path) == READS_PICKLES
-                assert "weights_only" in {keyword.arg for keyword in node.keywords}
+                assert ("weights_only", "True") in {(k.arg, ast.unparse(k.value)) for k in node.keywords}
             assert called.split(".")[-1] != "exec_module" or name(path) == "bench/registry.py"
             for keyword in node.keywords:
                 assert keyword.arg not in ("allow_pickle", "shell"), keyword.arg

@@ -56,7 +56,8 @@ Only = Annotated[
     ),
 ]
 ModelPath = Annotated[
-    list[str] | None, typer.Option("--model-path", metavar="ID=DIR", help="Where the weights of a model lie: a folder, or a hub id.")
+    list[str] | None,
+    typer.Option("--model-path", metavar="ID=DIR", help="Where the weights of a model lie: a folder, or a hub id."),
 ]
 Weights = Annotated[
     str | None,

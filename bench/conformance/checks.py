@@ -182,7 +182,8 @@ def metering(trial: Trial) -> str:
     if (meter.calibration_tokens > 0) != ("calibration" in needs):
         raise Failed(f"it read {meter.calibration_tokens} calibration tokens; its traits need {sorted(needs)}")
     if meter.optimiser_steps != sight.steps:
-        raise Failed(f"{sight.steps} optimiser steps were made, and {meter.optimiser_steps} reported by ctx.count_step()")
+        counted = meter.optimiser_steps
+        raise Failed(f"{sight.steps} optimiser steps were made, and {counted} reported by ctx.count_step()")
     if (sight.steps > 0) != ("training" in needs) or (meter.trainable_parameters > 0) != ("training" in needs):
         trained = f"{sight.steps} steps on {meter.trainable_parameters} parameters"
         raise Failed(f"it made {trained}; its traits need {sorted(needs)}")

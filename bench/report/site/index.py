@@ -169,7 +169,8 @@ def rank_tip(standing: Standing | None) -> str:
         return "not ranked: no quality was measured"
     if not standing.is_ranked:
         return "the reference" if standing.reason == "reference" else f"not ranked: {standing.reason}"
-    ties = f"; cannot be distinguished from {len(standing.ties)} other{'s' * (len(standing.ties) > 1)}" if standing.ties else ""
+    others = len(standing.ties)
+    ties = f"; cannot be distinguished from {others} other{'s' * (others > 1)}" if others else ""
     return f"rank {standing.text} of {standing.of} by {standing.metric}, among {standing.group}{ties}"
 
 
