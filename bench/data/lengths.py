@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,11 @@ from bench.data.store import file_sha256, remembered
 from bench.data.texts import documents
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
     from bench.suite import TextSource
 
+Count = Callable[[str], int]
+"""The tokens of a text, without special ones."""
+TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 SPECIAL = 2
 """How many tokens a tokenizer may add to a text; no other token stands for less than a byte of it."""
 CHARACTERS = 12
@@ -28,7 +29,7 @@ def shortfall(source: TextSource, config: Mapping[str, Any], folder: Path) -> st
 
     `config` says how many windows of how many tokens (`calibration_samples`, `seq_len`), `folder` holds the tokenizer.
     None where they are there, where the method does not say what it needs, or where that cannot be told for certain:
-    without a tokenizer.json, only bytes are counted.
+    without a tokenizer, only bytes are counted.
 
     Raises:
         DataError: the file of the source is missing or damaged, or has no such column.
@@ -36,11 +37,10 @@ def shortfall(source: TextSource, config: Mapping[str, Any], folder: Path) -> st
     n, seq_len = config.get("calibration_samples"), config.get("seq_len")
     if not isinstance(n, int) or not isinstance(seq_len, int):
         return None
-    file = folder / "tokenizer.json"
-    tokenizer = file if file.is_file() else None
+    file = next((folder / name for name in TOKENIZERS if (folder / name).is_file()), None)
     asked = [source.model_dump(mode="json"), Pack.default().fingerprint(source.data), n, seq_len]
-    known = json.dumps([*asked, file_sha256(file) if tokenizer else None])
-    has, total = map(int, remembered(f"windows|{known}", lambda: _counted(source, n, seq_len, tokenizer)).split("/"))
+    known = json.dumps([*asked, file_sha256(file) if file else None])
+    has, total = map(int, remembered(f"windows|{known}", lambda: _counted(source, n, seq_len, file)).split("/"))
     if source.sampler == "joined":
         return f"{n} windows of {seq_len} tokens are asked for, and it has {has} tokens" if has <= seq_len else None
     if has < n:
@@ -50,27 +50,36 @@ def shortfall(source: TextSource, config: Mapping[str, Any], folder: Path) -> st
 
 def _counted(source: TextSource, n: int, seq_len: int, file: Path | None) -> str:
     """Documents that are long enough (no more than `n`) and all of them; of a joined text its tokens and `seq_len`."""
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(file)) if file is not None else None
-    texts = documents(source)
+    count, texts = _count_of(file), documents(source)
     if source.sampler == "joined":
-        return f"{_tokens(JOINT.join(texts), seq_len + 1, tokenizer)}/{seq_len}"
+        return f"{_tokens(JOINT.join(texts), seq_len + 1, count)}/{seq_len}"
     has = 0
     able = [text for text in texts if len(text.encode()) + SPECIAL >= seq_len]
     for text in sorted(able, key=len, reverse=True):
         if has == n:
             break
-        has += _tokens(text, seq_len, tokenizer) >= seq_len
+        has += _tokens(text, seq_len, count) >= seq_len
     return f"{has}/{len(texts)}"
 
 
-def _tokens(text: str, enough: int, tokenizer: Tokenizer | None) -> int:
+def _count_of(file: Path | None) -> Count | None:
+    if file is None:
+        return None
+    if file.name == "tokenizer.json":
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(file))
+        return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
+    from sentencepiece import SentencePieceProcessor
+
+    processor = SentencePieceProcessor(model_file=str(file))
+    return lambda text: len(processor.encode(text))
+
+
+def _tokens(text: str, enough: int, count: Count | None) -> int:
     """How many tokens `text` has at most; of a long text a count that is `enough` will do."""
-    if tokenizer is None:
+    if count is None:
         return len(text.encode()) + SPECIAL
     part = text[: CHARACTERS * enough]
-    count = len(tokenizer.encode(part, add_special_tokens=False)) + SPECIAL
-    if count >= enough or len(part) == len(text):
-        return count
-    return len(tokenizer.encode(text, add_special_tokens=False)) + SPECIAL
+    found = count(part) + SPECIAL
+    return found if found >= enough or len(part) == len(text) else count(text) + SPECIAL

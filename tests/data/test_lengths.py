@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 
+from bench.catalogue import CATALOGUE
 from bench.data import lengths
 from bench.data.calibration import sampler_of
 from bench.data.lengths import shortfall
 from bench.errors import UsageError
+from bench.model.load import load_folder
+from bench.model.stand_in import Layout, small_config, write_stand_in
 from bench.suite import TextSource
 from tests.packs import make_pack
 from tests.tiny import make_tokenizer
@@ -59,6 +62,19 @@ def test_without_a_tokenizer_only_what_is_certain_is_refused(folder: Path) -> No
     longest = max(len(text) for text in WORDS)
     assert shortfall(source, config(1, longest), folder) is None
     assert shortfall(source, config(1, longest + lengths.SPECIAL + 1), folder) is not None
+
+
+def test_of_a_tokenizer_model_alone_tokens_are_counted_too(folder: Path) -> None:
+    """As of Vicuna, which has no tokenizer.json."""
+    vicuna = folder.with_name("vicuna")
+    write_stand_in(vicuna, small_config(CATALOGUE["vicuna-7b"].config), Layout(tokenizer="sentencepiece", fast=False))
+    tokenizer, source = load_folder(vicuna)[1], TextSource(data="toy/train")
+    assert tokenizer is not None
+    longest = max(len(tokenizer(text)["input_ids"]) for text in WORDS)
+    assert shortfall(source, config(1, longest), vicuna) is None
+    too_long = longest + lengths.SPECIAL + 1
+    assert too_long < max(len(text) for text in WORDS), "its bytes would be enough"
+    assert shortfall(source, config(1, too_long), vicuna) is not None
 
 
 def test_it_is_counted_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

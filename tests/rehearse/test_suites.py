@@ -19,8 +19,9 @@ TASKS = ["size", "wikitext2@128", "piqa", "generate@hf/b1/p64/n128"]
 
 
 def thin(suite: Suite) -> Suite:
-    first = {item.name: item for item in reversed(suite.methods)}
-    methods = [item.model_copy(update={"tasks": []}) for item in suite.methods if item is first[item.name]]
+    first = {(item.name, str(item.recovery)): item for item in reversed(suite.methods)}
+    kept = [item for item in suite.methods if item is first[item.name, str(item.recovery)]]
+    methods = [item.model_copy(update={"tasks": []}) for item in kept]
     return suite.model_copy(update={"methods": methods, "targets": suite.targets[:1], "tasks": TASKS})
 
 
