@@ -11,6 +11,7 @@ from bench.data.calibration import JOINT
 from bench.data.pack import Pack
 from bench.data.store import file_sha256, remembered
 from bench.data.texts import documents
+from bench.errors import DataError
 
 if TYPE_CHECKING:
     from bench.suite import TextSource
@@ -32,7 +33,7 @@ def shortfall(source: TextSource, config: Mapping[str, Any], folder: Path) -> st
     without a tokenizer, only bytes are counted.
 
     Raises:
-        DataError: the file of the source is missing or damaged, or has no such column.
+        DataError: the file of the source is missing or damaged, or has no such column; the tokenizer's is damaged.
     """
     n, seq_len = config.get("calibration_samples"), config.get("seq_len")
     if not isinstance(n, int) or not isinstance(seq_len, int):
@@ -63,8 +64,14 @@ def _counted(source: TextSource, n: int, seq_len: int, file: Path | None) -> str
 
 
 def _count_of(file: Path | None) -> Count | None:
-    if file is None:
-        return None
+    """Counts the tokens that a tokenizer's file gives; raises `DataError` where it is damaged."""
+    try:
+        return None if file is None else _reader_of(file)
+    except Exception as error:  # a file of somebody else can be wrong in any way
+        raise DataError(f"{file}: not a tokenizer's file ({type(error).__name__})") from error
+
+
+def _reader_of(file: Path) -> Count:
     if file.name == "tokenizer.json":
         from tokenizers import Tokenizer
 

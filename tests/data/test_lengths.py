@@ -9,7 +9,7 @@ from bench.catalogue import CATALOGUE
 from bench.data import lengths
 from bench.data.calibration import sampler_of
 from bench.data.lengths import shortfall
-from bench.errors import UsageError
+from bench.errors import DataError, UsageError
 from bench.model.load import load_folder
 from bench.model.stand_in import Layout, small_config, write_stand_in
 from bench.suite import TextSource
@@ -75,6 +75,14 @@ def test_of_a_tokenizer_model_alone_tokens_are_counted_too(folder: Path) -> None
     too_long = longest + lengths.SPECIAL + 1
     assert too_long < max(len(text) for text in WORDS), "its bytes would be enough"
     assert shortfall(source, config(1, too_long), vicuna) is not None
+
+
+@pytest.mark.parametrize("name", lengths.TOKENIZERS)
+def test_a_damaged_tokenizer_is_one_sentence(folder: Path, name: str) -> None:
+    (folder / "tokenizer.json").unlink()
+    (folder / name).write_bytes(b"neither")
+    with pytest.raises(DataError, match=rf"{name}: not a tokenizer's file \(\w+\)$"):
+        shortfall(TextSource(data="toy/train"), config(1, 16), folder)
 
 
 def test_it_is_counted_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
