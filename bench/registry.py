@@ -29,8 +29,9 @@ from bench.lm_eval_tasks import near, stock_task
 from bench.method import Method, MethodConfig, Preset, Traits
 from bench.paths import METHODS
 from bench.record.kinds import kind_of
-from bench.task import TASK_ID, AccuracyTask, Task, TaskGroup, TaskSpec, spec_of
+from bench.task import TASK_ID, AccuracyTask, Task, TaskGroup, spec_of
 from bench.task_files import shared_tasks, task_files
+from bench.task_kind import TaskSpec
 from bench.yamlfile import read_yaml, validated
 
 BUILT_IN = "built in"

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bench.errors import UsageError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -31,12 +33,12 @@ Plugins = Annotated[
 ]
 
 
-def _share(folders: list[Path] | None) -> list[Path] | None:
-    if folders:
+def _share(given: list[Path] | None) -> list[Path] | None:
+    if given:
         from bench.task_files import share_tasks
 
-        share_tasks(folders)
-    return folders
+        share_tasks(given)
+    return given
 
 
 TaskFiles = Annotated[
@@ -112,3 +114,17 @@ def make_console(stderr: bool = False) -> Console:
 
     console = Console(stderr=stderr)
     return console if console.is_terminal or "COLUMNS" in os.environ else Console(stderr=stderr, width=PIPE_WIDTH)
+
+
+def folders(model_path: list[str] | None) -> dict[str, Path]:
+    return {key: Path(value) for key, value in pairs(model_path, "--model-path").items()}
+
+
+def pairs(items: list[str] | None, option: str) -> dict[str, str]:
+    pairs = {}
+    for item in items or []:
+        key, equals, value = item.partition("=")
+        if not (key and equals and value):
+            raise UsageError(f"{option} {item}: must be KEY=VALUE")
+        pairs[key] = value
+    return pairs

@@ -22,13 +22,15 @@ from bench.cli.common import (
     TrustCode,
     Weights,
     app,
+    folders,
     is_offline,
     make_console,
+    pairs,
     say,
     show,
 )
 from bench.cli.reports import show_outcome
-from bench.errors import Cancelled, UsageError, unknown
+from bench.errors import Cancelled, unknown
 
 if TYPE_CHECKING:
     from bench.run.cells import Job
@@ -285,17 +287,3 @@ def planned(
         trust_remote_code=trust_remote_code,
         listing=listing,
     )
-
-
-def folders(model_path: list[str] | None) -> dict[str, Path]:
-    return {key: Path(value) for key, value in pairs(model_path, "--model-path").items()}
-
-
-def pairs(items: list[str] | None, option: str) -> dict[str, str]:
-    pairs = {}
-    for item in items or []:
-        key, equals, value = item.partition("=")
-        if not (key and equals and value):
-            raise UsageError(f"{option} {item}: must be KEY=VALUE")
-        pairs[key] = value
-    return pairs

@@ -13,7 +13,8 @@ from bench.record.keys import artifact_key, measure_key
 from bench.record.kinds import UNKNOWN, Kind, form_of, kind_of, split
 from bench.record.provenance import accelerator_name, fingerprint_of, machine_fingerprint
 from bench.record.schema import ArtifactRecord, MeasureRecord, Metric, Windows
-from bench.record.store import AnyRecord, Store
+from bench.record.store import Store
+from bench.record.text import AnyRecord
 
 TOLERANCE = 1e-9
 

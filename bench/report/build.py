@@ -16,7 +16,7 @@ from bench.errors import ProtocolMismatch
 from bench.record.kinds import form_of, kind_of, name_of, place_of, split
 from bench.record.rows import RowName
 from bench.record.schema import BaseRecord, MeasureRecord, Metric
-from bench.record.store import AnyRecord
+from bench.record.text import AnyRecord
 from bench.report.board import WORSE, Board, Column, Row
 from bench.report.cards import cards_of
 from bench.report.cell import cell_of

@@ -9,7 +9,8 @@ from pathlib import Path
 from bench.errors import UsageError
 from bench.record.rows import RowName, find, text_name
 from bench.record.schema import ArtifactRecord, MeasureRecord
-from bench.record.store import AnyRecord, Store
+from bench.record.store import Store
+from bench.record.text import AnyRecord
 from bench.report.frame import Run, current
 
 

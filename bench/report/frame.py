@@ -14,7 +14,7 @@ import pandas as pd
 
 from bench.record.rows import RowName
 from bench.record.schema import ArtifactRecord, BaseRecord, Cost, Direction, MeasureRecord, Metric
-from bench.record.store import AnyRecord
+from bench.record.text import AnyRecord
 
 LONG = [
     "model",

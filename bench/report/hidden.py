@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bench.record.rows import RowName
 from bench.record.schema import MeasureRecord
-from bench.record.store import AnyRecord
+from bench.record.text import AnyRecord
 from bench.report.frame import Run, current, stale_of
 
 

@@ -29,8 +29,8 @@ from bench.task import (
     GenerationTask,
     PerplexityTask,
     SizeTask,
-    TaskSpec,
 )
+from bench.task_kind import TaskSpec
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 TOKENS_OF_A_BYTE = 0.7

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bench.record.store import AnyRecord
+from bench.record.text import AnyRecord
 from bench.registry import load_registry
 from bench.report.build import build
 from bench.report.frame import current

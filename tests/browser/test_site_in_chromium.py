@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bench.record.store import AnyRecord
+from bench.record.text import AnyRecord
 from tests.browser.conftest import Open
 from tests.report.boards import SCRIPT, cells, five_hundred, hostile
 

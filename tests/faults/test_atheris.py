@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.record.store import render
+from bench.record.text import render
 from tests.data.helpers import make_wheel
 from tests.faults.conftest import Tally
 from tests.record.records import accuracy, artifact, perplexity

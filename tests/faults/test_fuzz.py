@@ -21,7 +21,8 @@ from bench.model.checkpoint import load_checkpoint, save_checkpoint
 from bench.model.load import load_folder
 from bench.model.surgery import kept_of, prune
 from bench.record.schema import Metric
-from bench.record.store import Store, render, safe_name
+from bench.record.store import Store, safe_name
+from bench.record.text import render
 from bench.registry import tasks_named
 from bench.shape import BlockKept, Kept
 from bench.suite import load_suite

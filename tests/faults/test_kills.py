@@ -13,7 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
-from bench.record.store import AnyRecord, Store, render
+from bench.record.store import Store
+from bench.record.text import AnyRecord, render
 from bench.registry import task_groups
 from bench.report import report
 from tests.faults.conftest import Tally

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from bench.data.files import replacing
 from bench.errors import LeanboardError, RecordError, UsageError
 from bench.record.schema import MeasureRecord, Metric
-from bench.record.store import ABSENT, AnyRecord, Store, differences, render, safe_name
+from bench.record.store import ABSENT, Store, differences, safe_name
+from bench.record.text import AnyRecord, render
 from tests.record.records import accuracy, artifact, failed, measure, perplexity, speed
 
 quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from bench.record.schema import RECORD, ArtifactRecord, MeasureRecord
-from bench.record.store import AnyRecord, Store
+from bench.record.store import Store
+from bench.record.text import AnyRecord
 from bench.report.published import Counterpart, Protocol, Published, PublishedRow
 from bench.task import TaskGroup
 from tests.record.records import (

@@ -8,7 +8,8 @@ import pytest
 from bench.errors import UsageError
 from bench.record.rows import RowName, command, find, labels, text_name
 from bench.record.schema import ArtifactRecord
-from bench.record.store import AnyRecord, Store, render
+from bench.record.store import Store
+from bench.record.text import AnyRecord, render
 from bench.report.build import build
 from bench.report.compare import compare_rows
 from bench.report.find import Rows

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bench.record.store import AnyRecord
+from bench.record.text import AnyRecord
 from bench.report.board import Board, Tick
 from bench.report.build import build
 from bench.report.published import Counterpart, Protocol, Published, PublishedRow

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from bench.errors import UsageError
-from bench.record.store import AnyRecord
+from bench.record.text import AnyRecord
 from bench.report.compare import Change, Compared, compare_rows, compare_trees, table
 from bench.report.find import Rows
 from tests.record.records import artifact, scored, windowed

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bench.record.schema import Evidence, Metric
-from bench.record.store import AnyRecord
+from bench.record.text import AnyRecord
 from bench.registry import task_groups
 from bench.report.board import Board
 from bench.report.build import build

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from bench.record.schema import Cost
-from bench.record.store import AnyRecord
+from bench.record.text import AnyRecord
 from bench.report.build import build
 from tests.record.records import accuracy, artifact, perplexity
 from tests.report.boards import PAIR

@@ -4,10 +4,9 @@ from typing import Any
 import pytest
 from matplotlib.text import Text
 
-from bench.record.store import AnyRecord
+from bench.record.text import AnyRecord
 from bench.report.build import build
 from bench.report.plots import KINDS, plots
-from bench.report.plots.heat import changes_of, heat_map
 from bench.report.plots.labels import is_inside, lines_of, marker_box
 from bench.report.plots.looks import COLOURS, CONTROLS, KNOWN, MARKERS, Series, look, looks
 from bench.report.plots.points import Point
@@ -16,7 +15,7 @@ from bench.report.plots.scatter import REACH, STEP, _drawn, axes_of, points_of
 from bench.report.plots.style import style
 from tests.record.records import accuracy, artifact, perplexity, speed
 from tests.report.boards import PAIR, cells, smollm
-from tests.report.figures import scatter
+from tests.report.figures import assert_texts_apart, scatter
 
 SCATTER = ("size", "speed", "memory", "cost")
 
@@ -46,32 +45,6 @@ def ablation() -> list[AnyRecord]:
                 "saap", 20.0 + i, preset=preset, recovery=recovery, target=f"params={removed}", removed=removed
             )
     return records
-
-
-def texts_of(figure: Any) -> list[Any]:
-    [axes] = figure.axes
-    legend = [text for legend in figure.legends for text in legend.get_texts()]
-    ticks = [t for t in (*axes.get_xticklabels(), *axes.get_yticklabels()) if t.get_text()]
-    inside = [t for t in ticks if is_inside_axes(t, axes)]
-    return [*axes.texts, *legend, *inside, axes.title, axes._left_title, axes.xaxis.label, axes.yaxis.label]
-
-
-def is_inside_axes(tick: Any, axes: Any) -> bool:
-    """Tick labels outside the limits are not drawn."""
-    x, y = tick.get_position()
-    (x0, x1), (y0, y1) = sorted(axes.get_xlim()), sorted(axes.get_ylim())
-    return x0 <= x <= x1 if tick in axes.get_xticklabels() else y0 <= y <= y1
-
-
-def assert_texts_apart(figure: Any) -> None:
-    with style():
-        figure.draw_without_rendering()
-        renderer = figure.canvas.get_renderer()
-        boxes = [(t.get_text(), Text.get_window_extent(t, renderer)) for t in texts_of(figure) if t.get_text()]
-    for text, box in boxes:
-        assert is_inside(box, figure.bbox), f"{text} is cut"
-    for (one, a), (two, b) in itertools.combinations(boxes, 2):
-        assert not a.overlaps(b), f"{one} and {two} overlap"
 
 
 BOARDS = {
@@ -231,42 +204,6 @@ def test_what_is_kept_of_the_dense_quality_size_by_size() -> None:
         assert retention_curve(build([r for r in crowd(3, 2) if r.method != "dense"], [PAIR]), "tiny") is None
     assert_texts_apart(figure)
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["compresso", "llm_pruner", "saap"]
-
-
-def test_the_protocols_above_a_heat_map_stay_in_their_columns() -> None:
-    records: list[Any] = []
-    tasks = ("hellaswag", "winogrande", "arc_challenge", "openbookqa")
-    for method, value, removed in (("dense", 0.6, 0.0), ("random", 0.4, 0.2)):
-        made = artifact(method, target="none" if method == "dense" else f"params={removed}", removed=removed)
-        records += [
-            made,
-            *(
-                accuracy(made, f"{task}@{protocol}/limit500", value, ("acc_norm",), n=500)
-                for task in tasks
-                for protocol in ("0shot", "0shot+notice")
-            ),
-        ]
-    with style():
-        assert_texts_apart(heat_map(build(records, []), "tiny"))
-
-
-def test_the_heat_map_shows_the_change_of_each_task() -> None:
-    records = [
-        *cells("dense", 12.0, accuracies=(0.7, 0.6)),
-        *cells("saap", 20.0, accuracies=(0.6, 0.65)),
-        *cells("random", 90.0, accuracies=(0.5, 0.3))[:-1],
-    ]
-    board = build([*records, *cells("magnitude", 99.0)[:-2]], [PAIR])
-    rows, columns, changes = changes_of(board, "tiny")
-    assert [row.identity.method for row in rows] == ["saap"]
-    assert [column.name for column in columns] == ["piqa.acc", "hellaswag.acc_norm"]
-    assert changes == [pytest.approx([-10.0, 5.0])]
-    with style():
-        figure = heat_map(board, "tiny")
-        assert heat_map(build(records[:6], [PAIR]), "tiny") is None
-    assert_texts_apart(figure)
-    assert {t.get_text() for t in figure.axes[0].texts} == {"−10.0", "+5.0"}
-    assert "smoke" in figure.axes[0].get_xlabel()
 
 
 def test_known_methods_all_look_different_and_unknown_ones_keep_their_look() -> None:

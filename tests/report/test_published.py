@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bench.errors import UsageError
-from bench.record.store import AnyRecord
+from bench.record.text import AnyRecord
 from bench.report.board import Comparison
 from bench.report.build import build
 from bench.report.markdown import markdown

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from bench.record.schema import Cost
-from bench.record.store import AnyRecord
+from bench.record.text import AnyRecord
 from bench.report.board import Board
 from bench.report.build import build
 from bench.report.published import Published

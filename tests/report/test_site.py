@@ -8,7 +8,7 @@ from urllib.parse import unquote, urljoin, urlparse
 
 import pytest
 
-from bench.record.store import AnyRecord
+from bench.record.text import AnyRecord
 from bench.registry import load_registry, task_groups
 from bench.report.build import build
 from bench.report.frame import current

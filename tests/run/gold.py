@@ -16,7 +16,8 @@ from bench.measure.subject import Subject
 from bench.record.kinds import Form, Gap, Kind
 from bench.record.schema import Evidence, Metric, Windows
 from bench.run.status import running
-from bench.task import Task, TaskSpec
+from bench.task import Task
+from bench.task_kind import TaskSpec
 from bench.views import status_lines
 
 BITS_PER_BYTE = Kind(

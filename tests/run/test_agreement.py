@@ -10,7 +10,8 @@ from bench.errors import UsageError
 from bench.paths import artifact_path
 from bench.record.check import check_records
 from bench.record.schema import ArtifactRecord, MeasureRecord
-from bench.record.store import AnyRecord, Store
+from bench.record.store import Store
+from bench.record.text import AnyRecord
 from bench.run import agreement
 from bench.run.cells import Job
 from bench.run.worker import Worker

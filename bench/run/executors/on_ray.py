@@ -24,7 +24,8 @@ from bench.errors import LeanboardError
 from bench.record.locks import cell_lock
 from bench.record.provenance import accelerator_name
 from bench.record.schema import RECORD, Status
-from bench.record.store import Store, render
+from bench.record.store import Store
+from bench.record.text import render
 from bench.run.cells import Job
 from bench.run.executors.attendant import Limits, write_end
 from bench.run.executors.local import run_local

@@ -1,0 +1,67 @@
+"""What every kind of task says of itself; the kinds are in `bench.task`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class BaseTask(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    name: str = Field(pattern=r"^[a-z0-9_]+$")
+    version: int = 1
+    description: str
+
+    def data(self) -> list[str]:
+        """The files of the data pack that the task reads, as `<dataset>/<split>`."""
+        return []
+
+
+class TaskSpec(BaseTask, ABC):
+    """A kind of task: the fields of its YAML file, and all that Leanboard must know about it.
+
+    `module` measures it: its function `measure` takes what `bench.measure.measure` does. `engine` names that code and
+    its version; it is part of the key of a measurement, so raise it whenever a number may change. `seconds` is a guess
+    of how long it takes; only the proportions matter. Memory: `imports` are bytes of what it imports, without torch and
+    transformers, `models` the models in memory at once, `processes` those that it starts, `working` bytes of all else
+    that it does.
+    """
+
+    module: ClassVar[str]
+    engine: ClassVar[str]
+    seconds: ClassVar[float]
+    has_limit: ClassVar[bool] = False
+    """Whether a limit may be set: only its first items are measured."""
+    needs_weights: ClassVar[bool] = True
+    """Whether it means nothing for a model with random weights."""
+    flags: ClassVar[tuple[str, ...]] = ()
+    """Flags of `bench.protocol` that its protocol may have."""
+    is_timed: ClassVar[bool] = False
+    """Whether it depends on the machine, and must run alone there."""
+    imports: ClassVar[int] = 0
+    models: ClassVar[int] = 1
+    processes: ClassVar[int] = 0
+    working: ClassVar[int] = 0
+
+    kind: str
+
+    @abstractmethod
+    def protocol(self, given: str | None) -> str:
+        """The protocol that `given` stands for, the usual one where it is None. Raises UsageError where none is."""
+
+    def protocols_of(self, given: str | None) -> list[str]:
+        """The same, but several where `given` names a set of them."""
+        return [self.protocol(given)]
+
+    def usual(self) -> Sequence[str | None]:
+        """Usual protocols; the first is the default."""
+        return (None,)
+
+    @classmethod
+    def why_not_here(cls, protocol: str) -> str | None:
+        """Why it cannot be measured in this environment; None where it can."""
+        return None
