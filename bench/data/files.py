@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from bench.errors import DataError, LeanboardError, UsageError
 
@@ -40,6 +41,39 @@ def locked(path: Path) -> Iterator[None]:
         if error.errno not in UNWRITABLE:
             raise
         raise UsageError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+@contextmanager
+def used(path: Path) -> Iterator[None]:
+    """Hold `path` against `claimed`, in as many processes as want to."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mine = FileLock(path.parent / f".{path.name}.use-{uuid4().hex[:8]}.lock")
+    with FileLock(path.parent / f".{path.name}.uses.lock"):
+        mine.acquire()
+    try:
+        yield
+    finally:
+        mine.release()
+        Path(mine.lock_file).unlink(missing_ok=True)
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Whether nobody uses `path`; in the block nobody begins to (`used`)."""
+    with FileLock(path.parent / f".{path.name}.uses.lock"):
+        uses = list(path.parent.glob(f".{glob.escape(path.name)}.use-*.lock"))
+        yield all(_is_left(use) for use in uses)
+
+
+def _is_left(use: Path) -> bool:
+    """Whether the process that held this lock has ended; its file is removed."""
+    try:
+        with FileLock(use, timeout=0):
+            pass
+    except Timeout:
+        return False
+    use.unlink(missing_ok=True)
+    return True
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
-from bench.data.files import WORK, locked
+from bench.data.files import WORK, claimed, locked
 from bench.errors import UsageError, unknown
 from bench.paths import artifact_path, cache_dir
 from bench.record.store import Store
@@ -119,8 +119,9 @@ def _batches(jobs: Sequence[Job], disk: Mapping[str, int], room: float) -> Itera
 
 
 def _remove(key: str) -> None:
+    """Remove a checkpoint, unless a worker of another run is at it."""
     path = artifact_path(key)
-    with locked(path):
-        if path.is_dir():
+    with locked(path), claimed(path) as mine:
+        if mine and path.is_dir():
             gone = path.rename(path.with_name(f".{path.name}.removed{WORK}"))  # at once: no half of it is ever found
             shutil.rmtree(gone, ignore_errors=True)

@@ -124,7 +124,7 @@ def make_plan(
             if _fits(artifact, only):
                 mine = {task.id: task for task in [*tasks, *plan_entry.own_tasks]}.values()
                 every = [(task, _measure_cell(artifact, task, accelerator)) for task in mine]
-                plan.whole[artifact.key] = [cell.key for _, cell in every]
+                plan.whole.setdefault(artifact.key, []).extend(cell.key for _, cell in every)
                 cells = [cell for task, cell in every if _asked(task, only)]
                 sources = sources_of(plan_entry.entry, ref.path)
                 plan.jobs.append(Job(artifact=artifact, cells=cells, sources=sources, **of_model, **common))

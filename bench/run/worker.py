@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.checkpoint_files import check_checkpoint, weights_sha256
-from bench.data.files import locked
+from bench.data.files import locked, used
 from bench.errors import DataError
 from bench.measure.memory import importing
 from bench.method import Progress
@@ -70,6 +70,10 @@ class Worker:
 
     def run(self) -> None:
         self._start_up()
+        with used(artifact_path(self.job.artifact.key)):
+            self._cells()
+
+    def _cells(self) -> None:
         failure = self._artifact()
         if failure is not None:
             for cell in self.job.cells:

@@ -5,18 +5,24 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from bench.cli.common import app
+from bench.data.files import claimed, used
 from bench.errors import UsageError
 from bench.paths import artifact_path
+from bench.record.schema import Failure
 from bench.record.store import Store
 from bench.registry import load_registry
+from bench.run.cells import Job
+from bench.run.executors import run_jobs
 from bench.run.executors.attendant import record_end
 from bench.run.keep import Keeping
 from bench.run.plan import Plan, make_plan
+from bench.run.worker import Worker
 from bench.suite import load_suite
 from tests.suites import environment, make_suite
 
@@ -95,6 +101,38 @@ def test_what_was_interrupted_or_failed_keeps_its_checkpoint_as_asked(folder: Pa
     assert dense.artifact.key in {record.key for record in Store(folder / "results").read_all()[0]}
 
 
+@pytest.mark.slow
+def test_what_another_run_uses_stays(folder: Path) -> None:
+    plan = planned(folder)
+    run("--only", "method=dense")
+    path = artifact_path(plan.jobs[0].artifact.key)
+    remove = Keeping.of("none", None, "local").remover(plan)
+    with used(path), used(path):
+        remove(plan.jobs[0])
+        assert path.is_dir()
+    killed = path.with_name(f".{path.name}.use-1.lock")  # the lock of a process that was killed is free
+    killed.touch()
+    remove(plan.jobs[0])
+    assert not path.exists()
+    assert not killed.exists()
+
+
+def test_a_worker_is_at_its_checkpoint_from_its_first_cell_to_its_last(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [job, _], free = planned(folder).jobs, list[bool]()
+
+    def look(worker: Worker) -> Failure:
+        with claimed(artifact_path(job.artifact.key)) as mine:
+            free.append(mine)
+        return Failure(stage="load", code="x", message="x")
+
+    monkeypatch.setattr(Worker, "_artifact", look)
+    Worker(job, lambda event: None).run()
+    with claimed(artifact_path(job.artifact.key)) as mine:
+        assert [*free, mine] == [False, True]
+
+
 def test_jobs_go_in_parts_that_fit_onto_the_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = planned(folder)
     first, second = (plan.estimates[job.artifact.key].disk for job in plan.jobs)
@@ -134,9 +172,27 @@ def test_other_words_are_one_sentence(folder: Path, words: list[str], sentence: 
         run(*words)
 
 
+def test_with_several_workers_a_job_ends_with_its_speed_cells(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that failed before have records already, so that the checkpoint would go before they are tried again."""
+    make_suite(folder, methods=["dense", "random"], tasks=["size", "generate@hf/b1/p4/n4"])
+    dense, random = planned(folder).jobs
+    random = random.model_copy(update={"cells": random.cells[:1]})
+    calls: list[list[str]] = []
+
+    def run_local(jobs: list[Job], *_: Any, on_end: Callable[[Job], None], **__: Any) -> None:
+        calls.append([])
+        for job in jobs:
+            on_end(job)
+
+    monkeypatch.setattr("bench.run.executors.local.run_local", run_local)
+    monkeypatch.setattr(Store, "finished", lambda store, key: True)
+    run_jobs([dense, random], 2, lambda event: None, on_end=lambda job: calls[-1].append(job.artifact.method))
+    assert calls == [["random"], ["dense"]]
+
+
 @pytest.mark.slow
 def test_with_several_workers_speed_cells_come_later_and_find_their_checkpoint(folder: Path) -> None:
-    """`on_end` is called after each phase; the checkpoint goes only after the last."""
+    """The checkpoint goes only once the last cell is recorded."""
     from bench.run.executors import inline
 
     plan, seen = planned(folder), list[str]()

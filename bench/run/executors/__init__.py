@@ -36,7 +36,7 @@ def run_jobs(
     Args:
         workers: at a time, with `local`; Ray's nodes take as many as they have room for.
         memory: estimated bytes of each job, by key of its checkpoint; jobs that do not fit wait.
-        on_end: called with each job whose worker has ended (not with `ray`), twice where its speed cells come later.
+        on_end: called with each job whose last worker has ended (not with `ray`).
     """
     needs = memory or {}
     if executor == "inline":
@@ -50,12 +50,18 @@ def run_jobs(
         run_local(jobs, 1, on_event, limits=limits, memory=needs, on_end=on_end)
         return
     without_speed = [_with_kinds(job, speed=False) for job in jobs]
+    goes_on = {job.artifact.key for job in jobs if _with_kinds(job, speed=True).cells}
+
+    def on_whole_end(job: Job) -> None:
+        if job.artifact.key not in goes_on:
+            on_end(job)
+
     if executor == "ray":
         from bench.run.executors.on_ray import run_on_ray
 
         run_on_ray(without_speed, on_event, limits=limits, memory=needs)
     else:
-        run_local(without_speed, workers, on_event, limits=limits, memory=needs, on_end=on_end)
+        run_local(without_speed, workers, on_event, limits=limits, memory=needs, on_end=on_whole_end)
     ready = []
     for job in (_with_kinds(job, speed=True) for job in jobs):
         if Store(job.results).finished(job.artifact.key):
