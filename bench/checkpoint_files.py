@@ -30,7 +30,10 @@ SAFETENSORS, BIN = "safetensors", "bin"
 STEMS = {SAFETENSORS: "model", BIN: "pytorch_model"}
 NOT_ITS_WEIGHTS = ("consolidated", "adapter_model")
 OTHER_FORMATS = (".gguf", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".bin")
+FLOATS = ("F16", "BF16", "F32", "F64")
+"""Types of safetensors that are weights as they are: F8 and F4 need scales."""
 GIT_LFS = b"version "
+LFS_POINTER = "a pointer of Git LFS and not the file itself; fetch it with: git lfs pull"
 CODE_REFUSED = "the model would run code of its own, which is refused without --trust-remote-code"
 
 
@@ -112,7 +115,7 @@ def check_safetensors(path: Path) -> None:
         start = file.read(8)
         length = int.from_bytes(start, "little")
         if start == GIT_LFS:
-            raise DataError(f"{path}: a pointer of Git LFS and not the file itself; fetch it with: git lfs pull")
+            raise DataError(f"{path}: {LFS_POINTER}")
         try:
             header = json.loads(file.read(length)) if 8 + length <= size else {}
             tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
@@ -124,7 +127,7 @@ def check_safetensors(path: Path) -> None:
     if size != expected:
         raise DataError(f"{path}: truncated or changed: {size} bytes where its header says {expected}")
     for name, kind in types.items():
-        if not kind.startswith(("F", "BF")):
+        if kind not in FLOATS:
             raise DataError(f"{path}: {name} is of type {kind}: quantised weights are not read")
 
 

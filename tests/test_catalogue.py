@@ -2,12 +2,14 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from bench import catalogue
 from bench.catalogue import CATALOGUE, HubModel, is_here, resolve
+from bench.checkpoint_files import check_safetensors
 from bench.errors import DataError, UsageError
 from bench.paths import cache_dir
 from bench.shape import Shape
@@ -137,6 +139,14 @@ def test_truncated_safetensors_are_refused(folder: Path, keep: int) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:keep])
     assert "model.safetensors: truncated" in refusal(folder, DataError)
+
+
+@pytest.mark.parametrize(("kind", "is_read"), [("F64", True), ("F8_E4M3", False), ("F4", False), ("I8", False)])
+def test_floats_that_need_scales_are_refused(kind: str, is_read: bool, tmp_path: Path) -> None:
+    header = json.dumps({"a": {"dtype": kind, "shape": [1], "data_offsets": [0, 8]}}).encode()
+    (tmp_path / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    with nullcontext() if is_read else pytest.raises(DataError, match=f"a is of type {kind}: quantised weights"):
+        check_safetensors(tmp_path / "a.safetensors")
 
 
 def test_a_missing_shard_is_named(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Models of the hub, downloaded really from a hub of the tests' own."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -8,9 +9,11 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from bench.api import evaluate
-from bench.catalogue import CATALOGUE, ModelRef, is_here, resolve
+from bench.catalogue import CATALOGUE, HubId, ModelRef, is_here, resolve
+from bench.catalogue.hub import _reason
 from bench.errors import UsageError
 from bench.record.store import Store
 from bench.rehearse.sources import source_of
@@ -113,6 +116,17 @@ def test_refusals_say_what_to_do(hub: Hub, served: Path) -> None:
     offline = refusal(offline=True)
     assert "no weights on this machine and offline" in offline
     assert f"--model-path {REPO}=DIR" in offline
+
+
+@pytest.mark.parametrize("name", ["lab/tiny-", "lab./tiny", "lab/t\u00efny", f"lab/{'b' * 97}"])
+def test_what_no_hub_can_have_is_no_id(name: str) -> None:
+    with pytest.raises(UsageError, match=f"^model {re.escape(name)}: the folder .* does not exist$"):
+        resolve(name, offline=True)
+
+
+def test_a_connection_that_breaks_is_no_missing_file() -> None:
+    why = _reason(HubId(REPO), LocalEntryNotFoundError("An error happened on the way"))
+    assert why == f"the transfer of {REPO} broke off (An error happened on the way); run it again, whole files are kept"
 
 
 def test_a_token_opens_a_gated_repository(hub: Hub, served: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,9 @@ from bench.errors import DataError, LeanboardError, UsageError
 from bench.paths import cache_dir
 
 Say = Callable[[str], None]
-HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w.][\w./+-]*))?")
+NAME = r"[a-zA-Z0-9](?:[\w.-]{0,94}\w)?"
+"""As the hub's library takes it: 96 characters at most, and no mark at either end."""
+HUB_ID = re.compile(rf"({NAME}/{NAME})(?:@([\w.][\w./+-]*))?", re.ASCII)
 WHAT_TO_DO = (
     "give a folder with config.json, weights (*.safetensors or pytorch_model*.bin) and the tokenizer's files: "
     "--model-path {id}=DIR"
@@ -210,7 +212,7 @@ def _reason(source: HubId, error: Exception) -> str:
         return f"the model hub does not accept the token in HF_TOKEN for {source.repo}"
     if status == 403:
         return f"the model hub refuses access to {source.repo}: ask for it at {page}, then set HF_TOKEN"
-    if isinstance(error, errors.EntryNotFoundError):
+    if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
         return f"{source.repo} has no config.json"
     if status is not None:
         return f"{source.repo} cannot be downloaded (the model hub answers {status}); try again later"

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from bench.checkpoint_files import BIN, SAFETENSORS, STEMS, weight_names
+from bench.checkpoint_files import BIN, GIT_LFS, LFS_POINTER, SAFETENSORS, STEMS, weight_names
 from bench.errors import DataError, LeanboardError
 
 
@@ -40,12 +40,15 @@ def convert(folder: Path, new: Path) -> None:
 
 def _tensors(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a file by name, mapped from the disk where its form allows."""
+    with path.open("rb") as file:
+        if file.read(len(GIT_LFS)) == GIT_LFS:
+            raise DataError(f"{path}: {LFS_POINTER}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # a file of somebody else can be wrong in any way
         if type(error).__name__ == "UnpicklingError":
             found = re.search(r"GLOBAL ([\w.]+)", str(error))
-            what = f"{found[1]}, which is no tensor" if found else "more than tensors"
+            what = f"{found[1]}, which is no tensor" if found else "more than tensors, or is damaged"
             raise DataError(f"{path}: this pickle asks for {what}; it could run code and is refused") from error
         raise DataError(f"{path}: truncated or not a file of PyTorch's ({type(error).__name__})") from error
     if not isinstance(content, dict):

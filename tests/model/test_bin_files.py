@@ -150,6 +150,21 @@ def test_anything_but_tensors_is_refused(tmp_path: Path, content: Any, sentence:
     assert str(caught.value) == f"{tmp_path / 'pytorch_model.bin'}: {sentence}"
 
 
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a pointer of Git LFS and not the file itself"),
+        (b"<!doctype html><html></html>", "this pickle asks for more than tensors, or is damaged"),
+    ],
+)
+def test_a_file_that_is_none_of_pytorchs_is_not_called_dangerous_alone(
+    tmp_path: Path, content: bytes, sentence: str
+) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(content)
+    with pytest.raises(DataError, match=rf"pytorch_model\.bin: {sentence}"):
+        convert(tmp_path, tmp_path)
+
+
 def test_code_is_not_run(tmp_path: Path) -> None:
     torch.save({"a": Code(tmp_path / "ran")}, tmp_path / "pytorch_model.bin")
     with pytest.raises(DataError, match=r"pytorch_model\.bin: this pickle asks for .*; it could run code and is refus"):
