@@ -145,7 +145,7 @@ def _ref(model: str | Path | PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     if isinstance(model, str | Path):
         if tokenizer is not None:
             raise UsageError("tokenizer: goes with a loaded model alone; every other has its own")
-        return resolve(str(model), offline=offline())
+        return resolve(model if isinstance(model, str) else str(model.expanduser().absolute()), offline=offline())
     from bench.model.loaded import save_loaded
 
     return resolve(str(save_loaded(model, tokenizer)), offline=offline())

@@ -30,6 +30,12 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEANBOARD_CACHE", str(tmp_path / "cache"))
 
 
+def test_a_path_is_a_folder_whatever_its_name(tiny_gqa: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = compress(tiny_gqa, "dense", out="llama-7b")
+    assert {m.id: m.value for m in evaluate(made, ["size"])} == {m.id: m.value for m in evaluate(tiny_gqa, ["size"])}
+
+
 @pytest.fixture
 def model(tiny_gqa: Path) -> PreTrainedModel:
     return load_folder(tiny_gqa, "bfloat16")[0]
