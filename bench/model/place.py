@@ -7,6 +7,7 @@ to the first device for its passes (offload), which is slow, but fits.
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -94,6 +95,15 @@ def connect(model: PreTrainedModel) -> None:
         layer.register_forward_pre_hook(_Moved(there), with_kwargs=True)
         _own_factors(layer, there)
     final_norm_of(model).register_forward_pre_hook(_Moved(first), with_kwargs=True)
+
+
+def spread_of(model: PreTrainedModel) -> str | None:
+    """How many blocks lie where, in words; None for a model that lies on one device."""
+    places = Counter(str(_device_of(layer)) for layer in layers_of(model))
+    if set(places) == {str(embedding_of(model).weight.device)}:
+        return None
+    parts = [f"{n} on {device}" if device != CPU else f"{n} in the CPU's memory" for device, n in places.items()]
+    return f"its blocks are spread: {', '.join(parts)}"
 
 
 def _device_of(layer: nn.Module) -> torch.device:

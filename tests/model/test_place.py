@@ -126,10 +126,13 @@ def test_accuracy_is_that_of_one_device(folder: Path, placement: Placement) -> N
 def test_generation_is_that_of_one_device(folder: Path, placement: Placement) -> None:
     def generated(model: PreTrainedModel) -> Any:
         backend: Any = Transformers(model)
-        return Local(backend).generate(Workload(2, 12, 5)).ids
+        return Local(backend).generate(Workload(2, 12, 5)).ids, backend.spread
 
-    plain, spread = on_both(folder, placement, generated)
+    (plain, nowhere), (spread, how) = on_both(folder, placement, generated)
     assert spread == plain
+    assert nowhere is None
+    counts = ["2 in the CPU's memory", f"2 on {DEVICE}"]
+    assert how in {f"its blocks are spread: {', '.join(order)}" for order in (counts, counts[::-1])}
 
 
 @pytest.mark.slow

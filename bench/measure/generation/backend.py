@@ -55,6 +55,7 @@ class Backend(Protocol):
     Attributes:
         vocab: size of the vocabulary.
         weight_bytes: parameters and buffers as they lie in memory.
+        spread: how the weights lie on several devices, in words; None where they lie on one.
         passes: forward passes of the model so far, counted where they run and not where they are asked for.
         cache_reserved: the cache's memory is taken when the checkpoint is loaded, and not as the cache grows.
         meter: the memory of this process.
@@ -62,6 +63,7 @@ class Backend(Protocol):
 
     vocab: int
     weight_bytes: int
+    spread: str | None
     passes: int
     cache_reserved: bool
     meter: MemoryMeter

@@ -12,6 +12,7 @@ from bench.measure.generation.backend import Checkpoint, Ids
 from bench.measure.memory import meter_of
 from bench.measure.size import resident_bytes
 from bench.model.checkpoint import load_checkpoint
+from bench.model.place import spread_of
 
 
 def load(checkpoint: Checkpoint) -> Transformers:
@@ -28,6 +29,7 @@ class Transformers:
         self.model = model
         self.vocab: int = model.config.vocab_size
         self.weight_bytes = resident_bytes(model)
+        self.spread = spread_of(model)
         self.passes = 0
         self.meter = meter_of(str(model.device))
         self._cache: Cache | None = None

@@ -83,6 +83,7 @@ def play(
         MemoryError: a process ran out of memory.
     """
     memory: dict[str, Footprint] = {}
+    spread: dict[str, str | None] = {}
     under_test = list(candidates)[-1]
     checkpoints = {name: c.checkpoint(replace(work, batch=most or work.batch)) for name, c in candidates.items()}
     seat = None if _all_fit(candidates, checkpoints) else Seat(lambda: kind(backend))
@@ -97,7 +98,7 @@ def play(
             first = process.generate(replace(work, new=1))
             if name == under_test:
                 cold = first.stamps[-1] - process.started
-            memory[name] = process.memory(work)
+            memory[name], spread[name] = process.memory(work), process.ask("spread")
         clients = {name: processes[name] for name in candidates}
         before = watch.read(_pids(clients))
         found, notes = saturate(clients, work, most or work.batch, rounds, on_progress)
@@ -105,6 +106,7 @@ def play(
         tried = _try_out(clients[under_test], candidates[under_test], work, notes)
     if seat is not None:
         notes.append(f"in turns: memory holds one of the models at a time, so they were loaded {seat.loads} times")
+    notes += [f"{name} model: {how}, which takes time" for name, how in spread.items() if how]
     notes += _what_is_missing(memory[under_test], candidates[under_test], found[work.batch][under_test])
     disturbed = seen.disturbance(tried, psutil.cpu_count() or 1)
     if disturbed:

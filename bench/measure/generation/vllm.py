@@ -71,6 +71,7 @@ class Vllm:
     """An engine of vLLM as a backend."""
 
     cache_reserved = True
+    spread: str | None = None
 
     def __init__(self, engine: Any, shape: Shape, size: int, device: str) -> None:
         self._engine = engine

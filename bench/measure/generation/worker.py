@@ -67,6 +67,7 @@ class Stage:
             "memory": self.memory,
             "probe": self.probe,
             "processes": self.processes,
+            "spread": self.spread,
         }
         arguments = {name: value for name, value in command.items() if name != "do"}
         return todo[command["do"]](**arguments)
@@ -91,6 +92,9 @@ class Stage:
     def processes(self) -> list[int]:
         """Ids of the processes on the GPU; none without one."""
         return self._gpu.processes() if self._gpu else []
+
+    def spread(self) -> str | None:
+        return self.client.backend.spread
 
     @property
     def client(self) -> Local:

@@ -60,6 +60,7 @@ class Fake:
 
     vocab = 50
     weight_bytes = WEIGHTS
+    spread: str | None = None
     cache_reserved = False
     slow_at: int | None = None
 

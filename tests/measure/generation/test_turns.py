@@ -113,6 +113,13 @@ def test_a_real_measurement_in_turns(tiny_mha: Path, tiny_gqa: Path, monkeypatch
     assert {name: memory.weights for name, memory in found.memory.items()} == pytest.approx(weights, rel=1e-3)
 
 
+def test_a_model_that_is_spread_over_devices_is_noted(tiny_mha: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.measure.generation.worker.Stage.spread", lambda stage: "its blocks are spread: 1 on x")
+    one = {"measured": session.Candidate(tiny_mha, "float32", "cpu")}
+    notes = session.play("hf", one, WORK, 2, kind=InProcessClient).notes
+    assert "measured model: its blocks are spread: 1 on x, which takes time" in notes
+
+
 def test_where_both_fit_no_turn_is_taken(tiny_mha: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     both = {name: session.Candidate(tiny_mha, "float32", "cpu") for name in ("dense", "measured")}
     loaded = {name: candidate.checkpoint(WORK) for name, candidate in both.items()}
