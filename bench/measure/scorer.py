@@ -22,7 +22,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from bench.errors import LeanboardError
+from bench.errors import LeanboardError, UsageError
 from bench.measure.answers import Answer, Answers
 from bench.measure.encoding import token_ids
 from bench.measure.measurement import Progress
@@ -67,8 +67,11 @@ class PackedLM(HFLM):  # type: ignore[misc]
         return self
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **options: Any) -> list[int]:
-        """lm-eval's own encoding, but for a BOS that the protocol decides."""
-        if self._protocol.bos is None or add_special_tokens is not None:
+        """lm-eval's own encoding, but for a BOS that the protocol decides.
+
+        lm-eval's looks for a BOS or EOS at the start of the text, and fails where the tokenizer has neither.
+        """
+        if add_special_tokens is not None or (self._protocol.bos is None and self.prefix_token_id is not None):
             ids: list[int] = super().tok_encode(string, add_special_tokens, **options)
             return ids
         return token_ids(self.tokenizer, string, self._protocol.bos)
@@ -89,7 +92,10 @@ class PackedLM(HFLM):  # type: ignore[misc]
 
         Raises:
             LeanboardError: a continuation has no tokens or too many, or a log-probability is not finite.
+            UsageError: a prompt is empty, and the tokenizer has nothing to put in its place.
         """
+        if self.prefix_token_id is None and any(not request.args[0] for request in requests):
+            raise UsageError("an empty prompt is replaced by BOS or EOS, and the tokenizer has neither")
         self._done, self._total = 0, len(requests)
         answers: list[Answer] = super().loglikelihood(requests, disable_tqdm=True)
         bad = sum(not math.isfinite(logp) for logp, _ in answers)

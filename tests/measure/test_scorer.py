@@ -11,7 +11,7 @@ from tokenizers import normalizers
 from transformers import AutoTokenizer
 
 from bench.data.pack import Pack
-from bench.errors import LeanboardError
+from bench.errors import LeanboardError, UsageError
 from bench.measure import accuracy, scorer
 from bench.measure.scorer import PackedLM
 from bench.model.surgery import prune
@@ -197,6 +197,15 @@ def test_what_cannot_be_scored_is_one_sentence() -> None:
     model.model.norm.weight.data[3] = float("nan")
     with pytest.raises(LeanboardError, match="not finite for 1 of 1 continuations"):
         PackedLM(model, make_tokenizer()).loglikelihood(ask(("A", "B")))
+
+
+def test_a_tokenizer_without_bos_and_eos_scores_all_but_empty_prompts() -> None:
+    plain = make_tokenizer()
+    plain.bos_token = plain.eos_token = None
+    lm, pairs = PackedLM(make_model(), plain), ask(("What is kept?", " the heads"), ("A fox", " jumps over"))
+    assert lm.loglikelihood(pairs) == packed(make_model(), pairs), "this one puts no BOS before a text by itself"
+    with pytest.raises(UsageError, match="an empty prompt is replaced by BOS or EOS, and the tokenizer has neither"):
+        lm.loglikelihood(ask(("A fox", " jumps"), ("", "the dog")))
 
 
 def test_the_model_is_left_as_it_was(tiny_gqa: Path) -> None:
