@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from bench.run.cells import Job
+    from bench.run.estimate import Estimate
     from bench.run.plan import Plan
 
 Rows = list[dict[str, Any]]
@@ -159,7 +160,7 @@ def plan_rows(plan: Plan) -> Rows:
                 "disk (GB)": round(takes.disk / 1e9, 2),
                 "hours": round(spent, 2),
                 "hours by": " and ".join(sorted(by)),
-                "note": f"{len(out)} cells do not fit: {plan.misfits[out[0]]}" if out else _spread(job, takes.memory),
+                "note": f"{len(out)} cells do not fit: {plan.misfits[out[0]]}" if out else _spread(job, takes),
             }
         )
     total = dict.fromkeys(rows[0], "") | {
@@ -173,10 +174,8 @@ def plan_rows(plan: Plan) -> Rows:
     return [*rows, total]
 
 
-def _spread(job: Job, memory: int) -> str:
-    from bench.run.estimate import room_of
-
-    return "spread over GPUs and the CPU's memory, slower" if memory > room_of(job.artifact.device) else ""
+def _spread(job: Job, takes: Estimate) -> str:
+    return "spread over GPUs and the CPU's memory, slower" if takes.is_spread(job.artifact.device) else ""
 
 
 def _named(job: Job) -> dict[str, Any]:

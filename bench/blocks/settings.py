@@ -20,6 +20,8 @@ KEPT_SHARE, KEPT_LEAST = 0.08, 176 * 2**20
 """What sums over backward passes may take: this share of the model's bytes, or so many bytes where that is more."""
 ROWS_BACKWARD, ROWS_FORWARD = 16, 8
 """Calibration windows of one pass forwards and backwards, and of one pass forwards alone."""
+WORKING = 2_500_000_000
+"""Bytes of a GPU that a model leaves for activations, logits and caches: where they are lacking, it is spread."""
 
 
 class SelectionConfig(MethodConfig):

@@ -18,13 +18,12 @@ from torch import nn
 from torch.utils._pytree import tree_map
 from transformers import PreTrainedModel
 
+from bench.blocks.settings import WORKING
 from bench.family import Family
 from bench.model.layers import embedding_of, family_of, final_norm_of, layers_of
 from bench.shape import Shape
 
 CPU = "cpu"
-WORKING = 2_500_000_000
-"""Bytes of a GPU that are left for activations, logits and caches."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from bench.blocks.settings import KEPT_LEAST, KEPT_SHARE, ROWS_BACKWARD, ROWS_FORWARD
+from bench.blocks.settings import KEPT_LEAST, KEPT_SHARE, ROWS_BACKWARD, ROWS_FORWARD, WORKING
 from bench.data.files import read_json
 from bench.method import Target, Traits
 from bench.record.provenance import accelerator_memory, fingerprint_of, machine_fingerprint
@@ -53,7 +53,7 @@ INDEX = 6
 
 @dataclass(frozen=True)
 class Estimate:
-    """The estimate of one job: bytes of memory at the peak, bytes of the checkpoint on disk.
+    """The estimate of one job: bytes of memory at the peak, of the checkpoint on disk, and of the dense weights.
 
     By key of a cell: `needs` are bytes of memory; `seconds` is the time it took before, None where it was never run on
     this machine; `counted` is that time by count, None where it cannot be counted.
@@ -64,6 +64,11 @@ class Estimate:
     seconds: Mapping[str, float | None]
     needs: Mapping[str, int] = field(default_factory=dict)
     counted: Mapping[str, float | None] = field(default_factory=dict)
+    weights: int = 0
+
+    def is_spread(self, device: str) -> bool:
+        """Whether one GPU does not hold the weights, so that they lie on all and on the CPU (`bench.model.place`)."""
+        return device == "cuda" and self.weights > room_of(device) - WORKING
 
     def time_of(self, key: str) -> tuple[float | None, str]:
         """Seconds of the cell of `key`, and what they are from: `record`, `count` or nothing."""
@@ -117,6 +122,7 @@ def estimate(job: Job, shape: Shape, traits: Traits, seconds: Mapping[str, float
         seconds={key: seconds.get(name) for key, name in known.items()},
         needs={key: round(need) for key, need in needs.items()},
         counted=counted,
+        weights=BYTES[cell.dtype] * shape.params(),
     )
 
 

@@ -21,8 +21,9 @@ def misfits(jobs: Sequence[Job], estimates: Mapping[str, Estimate]) -> dict[str,
     """The cells that this machine cannot hold, with the reason, by key; with a checkpoint go all its measurements."""
     found: dict[str, str] = {}
     for job in jobs:
-        needs, key = estimates[job.artifact.key].needs, job.artifact.key
-        room, where = _whole_room(job.artifact.device)
+        key = job.artifact.key
+        takes, needs = estimates[key], estimates[key].needs
+        room, where = _whole_room(job.artifact.device, takes)
 
         def why(need: float, room: float = room, where: str = where) -> str:
             return f"needs about {need / GB:.1f} GB of memory, and {where} {room / GB:.1f}"
@@ -34,10 +35,10 @@ def misfits(jobs: Sequence[Job], estimates: Mapping[str, Estimate]) -> dict[str,
     return found
 
 
-def _whole_room(device: str) -> tuple[float, str]:
-    """Bytes of memory for one job, and whose: a model that one GPU does not hold is spread (`bench.model.place`)."""
-    if device != "cuda":
-        return room_of(device), "this machine has"
+def _whole_room(device: str, takes: Estimate) -> tuple[float, str]:
+    """Bytes of memory for one job, and whose: only a model that is spread has more than one GPU's."""
+    if not takes.is_spread(device):
+        return room_of(device), "a GPU has" if device == "cuda" else "this machine has"
     gpus = max(1, len(accelerator_ids()))
     room = gpus * room_of(device) + psutil.virtual_memory().total
     return room, f"{gpus} GPU{'s' * (gpus > 1)} and the CPU together have"

@@ -85,6 +85,20 @@ def test_what_does_not_fit_a_small_card_is_said_row_by_row(tmp_path: Path, monke
     assert total["hours"] == pytest.approx(sum(row["hours"] for row in rows), abs=0.5)
 
 
+def test_what_a_card_holds_is_not_spread_so_that_its_training_must_fit_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only weights go to other devices: 13.5 GB on a card of 16 leave too little for training, whatever the CPU has."""
+    from bench.views import plan_rows
+
+    with_card(monkeypatch, 16)
+    monkeypatch.setattr("bench.run.fit.accelerator_ids", lambda: ["0", "1"])
+    rows = {(row["method"], row["recovery"]): row for row in plan_rows(planned("llama7b", tmp_path))[:-1]}
+    assert "do not fit: needs about" in rows["lora", "none"]["note"]
+    assert rows["lora", "none"]["note"].endswith("and a GPU has 17.2")
+    assert rows["dense", "none"]["note"] == ""
+
+
 @pytest.mark.slow
 def test_a_row_that_does_not_fit_is_skipped_and_a_larger_machine_takes_it_up(
     folder: Path, monkeypatch: pytest.MonkeyPatch
