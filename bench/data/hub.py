@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from functools import lru_cache
 from threading import Thread
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 PROBE_SECONDS = 5.0
+NO_FRONT_PAGE = (401, 404, 405)
+"""What some mirrors say at their root; a proxy that shuts the hub off says 403 or 407."""
 
 
 def why_no_hub(offline: bool) -> str | None:
@@ -25,12 +28,14 @@ def hub_answers() -> bool:
     probe = Thread(target=_ask, args=(ENDPOINT, answers), daemon=True)
     probe.start()
     probe.join(PROBE_SECONDS)
-    return bool(answers) and answers[0] < 400
+    return bool(answers) and (answers[0] < 400 or answers[0] in NO_FRONT_PAGE)
 
 
 def _ask(url: str, answers: list[int]) -> None:
     try:
         with urlopen(Request(url, method="HEAD"), timeout=PROBE_SECONDS) as answer:
             answers.append(answer.status)
+    except HTTPError as error:
+        answers.append(error.code)
     except OSError:
         pass

@@ -1,5 +1,10 @@
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from email.message import Message
+from types import SimpleNamespace
+from urllib.error import HTTPError
+from urllib.request import Request
 
 import pytest
 
@@ -27,7 +32,13 @@ def test_a_hub_that_hangs_is_given_up_once(monkeypatch: pytest.MonkeyPatch) -> N
     hangs.set()
 
 
-@pytest.mark.parametrize(("status", "usable"), [(200, True), (403, False), (503, False)])
-def test_only_a_good_answer_counts(monkeypatch: pytest.MonkeyPatch, status: int, usable: bool) -> None:
-    monkeypatch.setattr(hub, "_ask", lambda url, answers: answers.append(status))
+@pytest.mark.parametrize(("status", "usable"), [(200, True), (401, True), (404, True), (403, False), (503, False)])
+def test_a_proxy_that_forbids_the_hub_is_no_hub(monkeypatch: pytest.MonkeyPatch, status: int, usable: bool) -> None:
+
+    def answer(request: Request, timeout: float) -> AbstractContextManager[SimpleNamespace]:
+        if status >= 400:
+            raise HTTPError("url", status, "", Message(), None)
+        return nullcontext(SimpleNamespace(status=status))
+
+    monkeypatch.setattr(hub, "urlopen", answer)
     assert (hub.why_no_hub(offline=False) is None) == usable
