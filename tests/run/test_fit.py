@@ -1,6 +1,7 @@
 """What does not fit is listed by a plan, skipped with a record by a run, and taken up where there is room."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -85,20 +86,6 @@ def test_what_does_not_fit_a_small_card_is_said_row_by_row(tmp_path: Path, monke
     assert total["hours"] == pytest.approx(sum(row["hours"] for row in rows), abs=0.5)
 
 
-def test_what_a_card_holds_is_not_spread_so_that_its_training_must_fit_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Only weights go to other devices: 13.5 GB on a card of 16 leave too little for training, whatever the CPU has."""
-    from bench.views import plan_rows
-
-    with_card(monkeypatch, 16)
-    monkeypatch.setattr("bench.run.fit.accelerator_ids", lambda: ["0", "1"])
-    rows = {(row["method"], row["recovery"]): row for row in plan_rows(planned("llama7b", tmp_path))[:-1]}
-    assert "do not fit: needs about" in rows["lora", "none"]["note"]
-    assert rows["lora", "none"]["note"].endswith("and a GPU has 17.2")
-    assert rows["dense", "none"]["note"] == ""
-
-
 @pytest.mark.slow
 def test_a_row_that_does_not_fit_is_skipped_and_a_larger_machine_takes_it_up(
     folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -150,3 +137,24 @@ def test_the_gpu_that_does_not_say_its_memory_refuses_nothing(folder: Path, monk
     assert {reason.partition(",")[2] for reason in reasons.values()} == {" and 1 GPU and the CPU together have 0.1"}
     monkeypatch.setattr(estimate, "accelerator_memory", lambda: None)
     assert misfits(on_gpu, plan.estimates) == {}
+
+
+def test_only_weights_are_spread_so_that_training_must_fit_where_they_do(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.run.fit import misfits
+
+    plan = planned("suite.yaml", folder / "results")
+    cell = plan.jobs[0].artifact
+    job: Any = plan.jobs[0].model_copy(update={"artifact": cell.model_copy(update={"device": "cuda"}), "cells": []})
+    monkeypatch.setattr(estimate, "accelerator_memory", lambda: 16 * 10**9)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=64 * 10**9))
+
+    def reason(weights: int, needed: int) -> str | None:
+        takes = replace(plan.estimates[cell.key], weights=weights * 10**8, needs={cell.key: needed * 10**9})
+        return misfits([job], {cell.key: takes}).get(cell.key)
+
+    assert reason(135, 15) is None
+    assert reason(135, 20) == "needs about 20.0 GB of memory, and a GPU has 16.0"
+    assert reason(136, 20) is None, "it is spread"
+    assert reason(136, 90) == "needs about 90.0 GB of memory, and 1 GPU and the CPU together have 80.0"
