@@ -34,6 +34,7 @@ FLOATS = ("F16", "BF16", "F32", "F64")
 """Types of safetensors that are weights as they are: F8 and F4 need scales."""
 GIT_LFS = b"version "
 LFS_POINTER = "a pointer of Git LFS and not the file itself; fetch it with: git lfs pull"
+MISSING = "this shard of the checkpoint is missing"
 CODE_REFUSED = "the model would run code of its own, which is refused without --trust-remote-code"
 
 
@@ -69,9 +70,23 @@ def check_weights(folder: Path) -> list[Path]:
         raise DataError(f"{folder}: {nothing_to_read(names)}")
     for path in paths:
         if not path.is_file():
-            raise DataError(f"{path}: this shard of the checkpoint is missing")
+            raise DataError(f"{path}: {MISSING}")
         check_safetensors(path)
     return paths
+
+
+def bins_alone(folder: Path) -> list[str]:
+    """The pytorch_model*.bin files of a checkpoint without safetensors, all of them there; [] where it has some.
+
+    Raises:
+        DataError: one is missing.
+    """
+    names = [path.name for path in folder.glob("*")]
+    bins = [] if weight_names(folder, names) else weight_names(folder, names, BIN)
+    for name in bins:
+        if not (folder / name).is_file():
+            raise DataError(f"{folder / name}: {MISSING}")
+    return bins
 
 
 def weight_names(folder: Path, names: Sequence[str], suffix: str = SAFETENSORS) -> list[str]:

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench.checkpoint_files import BIN, check_config, weight_names
+from bench.checkpoint_files import BIN, bins_alone, check_config
 from bench.data.files import locked, read_json, replacing
 from bench.data.store import file_sha256
 from bench.errors import DataError, UsageError
@@ -29,17 +29,13 @@ def as_safetensors(folder: Path, on_progress: Callable[[str], None]) -> Path:
         DataError: a shard is missing or damaged, or holds more than tensors.
         UsageError: the model is of no known family, or there is no space.
     """
-    names = [path.name for path in folder.glob("*")]
-    bins = [] if weight_names(folder, names) else weight_names(folder, names, BIN)
+    bins = bins_alone(folder)
     if not bins:
         return folder
-    for name in bins:
-        if not (folder / name).is_file():
-            raise DataError(f"{folder / name}: this shard of the checkpoint is missing")
     check_config(read_json(folder / "config.json"), folder / "config.json")
     on_progress(f"{folder}: fingerprint of {', '.join(bins)}")
     weights = _converted(folder, bins, on_progress)
-    small = [folder / name for name in sorted(names) if name.endswith(SMALL) and f".{BIN}." not in name]
+    small = sorted(path for path in folder.glob("*") if path.name.endswith(SMALL) and f".{BIN}." not in path.name)
     view = weights.with_name(f"{weights.name}-{_digest(small)[:8]}")
     with locked(view):
         if not view.is_dir():

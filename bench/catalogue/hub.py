@@ -15,6 +15,7 @@ from bench.catalogue.bin_files import GB, SMALL, check_space
 from bench.checkpoint_files import (
     BIN,
     TOKENIZER_FILES,
+    bins_alone,
     check_config,
     check_safetensors,
     check_weights,
@@ -171,12 +172,7 @@ def _is_damaged(path: Path) -> bool:
 
 def _check_whole(folder: Path) -> None:
     """Raise `DataError` where weights are missing or truncated; of .bin files, a missing one is seen."""
-    names = [path.name for path in folder.glob("*")]
-    bins = [] if weight_names(folder, names) else weight_names(folder, names, BIN)
-    for name in bins:
-        if not (folder / name).is_file():
-            raise DataError(f"{folder / name}: this shard of the checkpoint is missing")
-    if not bins:
+    if not bins_alone(folder):
         check_weights(folder)
 
 
