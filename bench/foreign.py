@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.checkpoint_files import bins_alone
 from bench.data.files import locked, read_json, replacing
 from bench.data.store import file_sha256
 from bench.errors import UsageError
@@ -34,6 +35,8 @@ def plain_copy(folder: Path, on_progress: Callable[[str], None]) -> tuple[Path, 
     family = of_type(str(config.get("model_type")))
     if "auto_map" not in config or family is None or config["model_type"] == family.lean_type:
         return folder, None
+    if bins_alone(folder):
+        raise UsageError(f"{folder}: code of its own is compared on *.safetensors alone, and it has pytorch_model*.bin")
     code = _digest({path.name: file_sha256(path) for path in sorted(folder.glob("*.py"))})
     files = [path for path in sorted(folder.iterdir()) if path.suffix in READ and path.is_file()]
     copy = cache_dir() / "models" / f"plain-{_digest([code, {p.name: file_sha256(p) for p in files}])[:16]}"

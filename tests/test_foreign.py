@@ -65,6 +65,14 @@ def test_without_the_users_word_its_code_is_refused_and_never_run(tmp_path: Path
     assert not (tmp_path / "log").exists()
 
 
+def test_code_next_to_bin_weights_is_refused_and_never_run(tmp_path: Path) -> None:
+    folder = foreign(tmp_path, 1.0)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(UsageError, match=r"is compared on \*\.safetensors alone, and it has pytorch_model\*\.bin"):
+        resolve(str(folder), offline=True, trust_remote_code=True)
+    assert not (tmp_path / "log").exists()
+
+
 def test_code_that_computes_what_llama_does_is_run_once_and_the_record_says_so(tmp_path: Path) -> None:
     folder = foreign(tmp_path, 1.0)
     suite = make_suite(tmp_path, models=[str(folder)], methods=["dense"], tasks=["size"])
