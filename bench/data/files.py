@@ -31,12 +31,18 @@ def locked(path: Path) -> Iterator[None]:
     Raises:
         UsageError: there or in the block, nothing can be written: no space, no permission.
     """
-    try:
+    with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.parent / f".{path.name}.lock"):
             for left in path.parent.glob(f".{glob.escape(path.name)}.*{WORK}"):
                 shutil.rmtree(left, ignore_errors=True)
             yield
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
@@ -45,11 +51,16 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def used(path: Path) -> Iterator[None]:
-    """Hold `path` against `claimed`, in as many processes as want to."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Hold `path` against `claimed`, in as many processes as want to.
+
+    Raises:
+        UsageError: nothing can be written there.
+    """
     mine = FileLock(path.parent / f".{path.name}.use-{uuid4().hex[:8]}.lock")
-    with FileLock(path.parent / f".{path.name}.uses.lock"):
-        mine.acquire()
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.parent / f".{path.name}.uses.lock"):
+            mine.acquire()
     try:
         yield
     finally:

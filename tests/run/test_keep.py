@@ -117,6 +117,12 @@ def test_what_another_run_uses_stays(folder: Path) -> None:
     assert not killed.exists()
 
 
+def test_a_cache_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "artifacts").touch()
+    with pytest.raises(UsageError, match=r"artifacts/key: cannot be written \("), used(tmp_path / "artifacts" / "key"):
+        pytest.fail("held")
+
+
 def test_a_worker_is_at_its_checkpoint_from_its_first_cell_to_its_last(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
