@@ -5,11 +5,12 @@ import pytest
 
 from bench.record.schema import Evidence, Metric
 from bench.record.text import AnyRecord
-from bench.registry import task_groups
+from bench.registry import task_groups, tasks_named
 from bench.report.board import Board
 from bench.report.build import build
 from bench.report.gates import DenseGate
 from bench.report.published import HERE, known_dense, load_published
+from bench.suite import load_suite
 from bench.task import TaskGroup
 from tests.record.records import artifact, measure, scored, windowed
 from tests.report.boards import KNOWN, PPL, answers, dense, known, row, text_losses
@@ -202,3 +203,12 @@ def test_the_values_of_one_protocol_under_the_id_of_another_rank_nothing(known: 
     assert found.gates["llama-7b"].state == state
     standings = [found.standing(row) for row in found.standings]
     assert not any(standing.is_ranked for standing in standings if standing is not None)
+
+
+@pytest.mark.parametrize("name", ["llama7b", "llama13b", "vicuna7b"])
+def test_a_suite_of_real_size_measures_a_known_score_of_its_dense_model(name: str) -> None:
+    suite = load_suite(name)
+    measured = {task.id for entry in suite.tasks if isinstance(entry, str) for task in tasks_named(entry)}
+    [model] = suite.models
+    known = {f"{s.protocol.task}@{s.protocol.protocol}" for s in known_dense(load_published(HERE), model)}
+    assert known & measured
