@@ -79,7 +79,7 @@ def _show(rehearsal: Rehearsal, console: Console) -> None:
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("row", "cell", "status", "seconds", "made-up data", "why it failed"):
-        is_whole = name in ("row", "cell", "status")
+        is_whole = name != "why it failed"
         table.add_column(name, overflow="fold", no_wrap=is_whole, justify="right" if name == "seconds" else "left")
     for cell in rehearsal.cells:
         made_up = ", ".join(cell.made_up)
