@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.catalogue import CATALOGUE, HubId, ModelRef, config_of
+from bench.catalogue import CatalogueEntry, ModelRef, config_of, named
 from bench.data.files import locked, read_json, replacing
-from bench.errors import LeanboardError, UsageError, unknown
+from bench.errors import LeanboardError, UsageError
 from bench.families import DEFAULT
 from bench.paths import cache_dir, offline
 from bench.process import run_module
@@ -91,16 +91,12 @@ def recipe_of(name: str, paths: Mapping[str, Path], dtype: str) -> Recipe:
         UsageError: not a known model or folder, not to be had from the hub, or a config of another family.
         DataError: config.json is damaged, or lacks a width.
     """
-    folder = paths.get(name) or Path(name)
-    if name in CATALOGUE and name not in paths:
-        config = dict(CATALOGUE[name].config)
-    elif name not in paths and not any(mark in name for mark in "/\\."):
-        raise unknown("model", name, CATALOGUE)
-    else:
-        config = _shape_in(config_of(name, paths, offline()))
-    known = name in CATALOGUE or name in paths or (HubId.of(name) is not None and not folder.is_dir())
-    recipe = Recipe(f"{name if known else folder.resolve().name}-random", config, dtype)
-    return recipe if known else Recipe(f"{recipe.id}-{recipe.fingerprint[7:13]}", config, dtype)
+    place = named(name, paths)
+    config = dict(place.config) if isinstance(place, CatalogueEntry) else _shape_in(config_of(place, offline()))
+    if isinstance(place, Path) and name not in paths:
+        recipe = Recipe(f"{place.resolve().name}-random", config, dtype)
+        return Recipe(f"{recipe.id}-{recipe.fingerprint[7:13]}", config, dtype)
+    return Recipe(f"{name}-random", config, dtype)
 
 
 def without_quality(suite: Suite) -> tuple[Suite, list[str]]:

@@ -2,6 +2,6 @@
 
 from bench.catalogue.entries import CATALOGUE, CatalogueEntry, HubModel
 from bench.catalogue.hub import HubId
-from bench.catalogue.resolving import ModelRef, config_of, is_here, resolve
+from bench.catalogue.resolving import ModelRef, config_of, is_here, named, resolve
 
-__all__ = ["CATALOGUE", "CatalogueEntry", "HubId", "HubModel", "ModelRef", "config_of", "is_here", "resolve"]
+__all__ = ["CATALOGUE", "CatalogueEntry", "HubId", "HubModel", "ModelRef", "config_of", "is_here", "named", "resolve"]

