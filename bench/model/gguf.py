@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 
 from bench.checkpoint_files import check_checkpoint
-from bench.errors import DataError, LeanboardError
+from bench.errors import DataError, LeanboardError, first_line
 
 PROBE = "The harness measures what is shipped, not what was meant to be shipped."
 TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -67,10 +67,6 @@ def _save(model: PreTrainedModel, folder: Path) -> None:
 def _logits(model: PreTrainedModel, ids: list[int]) -> torch.Tensor:
     with torch.inference_mode():
         return model.eval()(torch.tensor([ids])).logits
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 if __name__ == "__main__":

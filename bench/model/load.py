@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTr
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from bench.checkpoint_files import check_checkpoint
-from bench.errors import DataError, UsageError
+from bench.errors import DataError, UsageError, first_line
 from bench.family import Family, of_config
 from bench.model.classes import class_of
 from bench.model.place import Placement, connect, place, room_of
@@ -76,7 +76,7 @@ def load_folder(
     except DataError:
         raise
     except Exception as error:  # a config can be wrong in any way
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        reason = first_line(error)
         raise DataError(f"{folder}: the model cannot be loaded ({reason})") from error
     tokenizer = load_tokenizer(folder)
     _check_vocabulary(tokenizer, model.config.vocab_size, folder)
@@ -176,5 +176,5 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # its files can be wrong in any way
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        reason = first_line(error)
         raise DataError(f"{folder}: the tokenizer cannot be loaded ({reason})") from error

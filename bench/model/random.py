@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from bench.errors import first_line
 from bench.family import of_config
 from bench.model.classes import config_class, stock_class
 from bench.model.load import dtype_of
@@ -76,4 +77,4 @@ if __name__ == "__main__":
     try:
         write(**json.loads(sys.argv[1]), folder=Path(sys.argv[2]))
     except (OSError, ValueError, SafetensorError) as error:
-        sys.exit((str(error).strip().splitlines() or [type(error).__name__])[0])
+        sys.exit(first_line(error))

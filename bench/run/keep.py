@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
-from bench.data.files import WORK, claimed, locked
+from bench.data.files import WORK, claimed, locked, nearest
 from bench.errors import UsageError, unknown
 from bench.paths import artifact_path, cache_dir
 from bench.record.store import Store
@@ -82,9 +82,9 @@ class Keeping:
 
     def _room(self, plan: Plan) -> float:
         """Bytes for checkpoints: what is free in the cache once random weights are made, `limit` at most."""
-        folder = next(path for path in (cache_dir(), *cache_dir().parents) if path.exists())
         taken = sum(BYTES[recipe.dtype] * Shape.of(recipe.config).params() for recipe in plan.unmade())
-        return min(shutil.disk_usage(folder).free - taken, float("inf") if self.limit is None else self.limit)
+        free = shutil.disk_usage(nearest(cache_dir())).free - taken
+        return free if self.limit is None else min(free, self.limit)
 
     def _problem(self, disk: Mapping[str, int], room: float) -> str | None:
         largest = max(disk.values(), default=0)
