@@ -29,8 +29,9 @@ from bench.lm_eval_tasks import near, stock_task
 from bench.method import Method, MethodConfig, Preset, Traits
 from bench.paths import METHODS
 from bench.record.kinds import kind_of
-from bench.task import TASK_ID, AccuracyTask, Task, TaskGroup, spec_of
+from bench.task import TASK_ID, AccuracyTask, Task, spec_of
 from bench.task_files import shared_tasks, task_files
+from bench.task_group import MIXED, TaskGroup
 from bench.task_kind import TaskSpec
 from bench.yamlfile import read_yaml, validated
 
@@ -206,10 +207,16 @@ def tasks_named(text: str, limit: int | None = None, where: str = "") -> list[Ta
     if spec is None:
         raise unknown("task", name, {*known, *near(name)}, where)
     if isinstance(spec, TaskGroup):
-        protocol, group = f"@{match['protocol']}" if match["protocol"] else "", where or f"group {name}"
-        return [task for member in spec.members for task in tasks_named(member.split(".")[0] + protocol, items, group)]
+        return _tasks_of(spec, match["protocol"], items, where or f"group {name}")
     limited = items if spec.has_limit else None
     return [Task(spec, protocol, limited) for protocol in spec.protocols_of(match["protocol"])]
+
+
+def _tasks_of(group: TaskGroup, protocol: str | None, limit: int | None, where: str) -> list[Task]:
+    if group.is_mixed and protocol not in (None, MIXED):
+        raise UsageError(f"{where}: protocol '{protocol}': its tasks have their own protocols")
+    chosen = "" if protocol is None or group.is_mixed else f"@{protocol}"
+    return [task for member in group.members for task in tasks_named(member + chosen, limit, where)]
 
 
 def _plugins_at(root: Path) -> list[Path]:

@@ -18,7 +18,8 @@ from pydantic import Field, field_validator, model_validator
 from bench.errors import UsageError, unknown
 from bench.protocol import BOS, FLAGS, Protocol
 from bench.record.kinds import kind_of
-from bench.task_kind import BaseTask, TaskSpec
+from bench.task_group import TaskGroup
+from bench.task_kind import TaskSpec
 from bench.yamlfile import validated
 
 DataRef = Annotated[str, Field(pattern=r"^[a-z0-9_]+/[a-z0-9_]+$", description="<dataset>/<split> of the data pack")]
@@ -188,18 +189,6 @@ class ContinuationTask(TaskSpec):
         return given or "n24"
 
 
-class TaskGroup(BaseTask):
-    """A named set of tasks with a mean that exists only where every member does."""
-
-    kind: Literal["group"]
-    members: tuple[str, ...] = Field(description="<task>.<metric> of each member")
-
-    @field_validator("members")
-    @classmethod
-    def _are_shares(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(map(_share, value))
-
-
 KINDS: dict[str, type[TaskSpec]] = {
     "accuracy": AccuracyTask,
     "perplexity": PerplexityTask,
@@ -233,7 +222,7 @@ def kind_of_task(name: str) -> type[TaskSpec]:
 
 
 def _share(metric: str) -> str:
-    if not kind_of(metric if "." in metric else f"task.{metric}").is_share:
+    if not kind_of(f"task.{metric}").is_share:
         raise ValueError(f"'{metric}' is not a share of items that bench.record.kinds knows")
     return metric
 

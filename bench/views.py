@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.registry import MethodEntry, Registry, load_tasks
-from bench.task import TaskGroup
+from bench.task_group import TaskGroup
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -10,7 +10,8 @@ from bench.checkpoint_files import weights_sha256
 from bench.errors import UsageError
 from bench.paths import artifact_path
 from bench.record.keys import artifact_key, measure_key
-from bench.record.kinds import UNKNOWN, Kind, form_of, kind_of, split
+from bench.record.kind import Kind
+from bench.record.kinds import UNKNOWN, form_of, kind_of, split
 from bench.record.provenance import accelerator_name, fingerprint_of, machine_fingerprint
 from bench.record.schema import ArtifactRecord, MeasureRecord, Metric, Windows
 from bench.record.store import Store
@@ -107,7 +108,7 @@ def _metrics(record: MeasureRecord) -> Iterator[str]:
         elif kind.evidence == "items":
             yield from _items(metric, kind, record.evidence.items.get(name))
         elif kind.evidence == "windows":
-            yield from _windows(metric, kind, record.evidence.windows)
+            yield from _windows(metric, kind, record.evidence.sums.get(name, record.evidence.windows))
 
 
 def _items(metric: Metric, kind: Kind, bits: str | None) -> Iterator[str]:

@@ -7,85 +7,11 @@ kind. To add a kind, add a `Kind` to `KINDS`; nothing else is needed where its e
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
 
-if TYPE_CHECKING:
-    from bench.record.schema import Direction
+from bench.record.kind import Form, Gap, Kind
 
 SPEEDUP = "generate.speedup"
 """The speed-up over the dense model, without its protocol."""
-
-
-@dataclass(frozen=True)
-class Form:
-    """One metric: the unit and direction that it is recorded in, and its title, in which `{task}` is its task."""
-
-    unit: str
-    direction: Direction
-    title: str
-
-
-@dataclass(frozen=True)
-class Gap:
-    """How the difference of two rows is shown: `scale` times that of the means of their evidence, in `unit`."""
-
-    what: str
-    unit: str
-    scale: float = 1.0
-    decimals: int = 3
-
-    def text(self, difference: float) -> str:
-        """With its sign: '+0.031'."""
-        return f"{self.scale * difference:+.{self.decimals}f}"
-
-
-@dataclass(frozen=True, eq=False)
-class Kind:
-    """What metrics of one kind have in common.
-
-    `metrics` are its metrics, by `<task>.<metric>`, or `*.<metric>` for any task. `task` is the task that measures them
-    where their ids begin with something else.
-
-    `evidence` is what a record keeps of them, for paired tests and resampling: 'items', bits that are right or wrong,
-    or 'windows', sums over a number of targets each (tokens, bytes). The metric is `value` of the mean of that.
-    `has_neighbours`: a window is like the next, so blocks of windows are drawn.
-
-    `is_quality`: it counts in ranks and comparisons, where `gap` says how differences are shown. `over` is the kind
-    that a mean is made of. `first` names the metrics that come first; `no_first` is the sentence to print where others
-    of the kind are there but those are not.
-
-    `section` is the title on the page of a row, `noun` and `axis` are its names in plots, `protocol` is the name of its
-    protocol, `footnote` explains it.
-    """
-
-    name: str
-    section: str
-    metrics: Mapping[str, Form]
-    task: str = ""
-    evidence: Literal["items", "windows"] | None = None
-    value: Callable[[float], float] = float
-    has_neighbours: bool = False
-    is_quality: bool = False
-    gap: Gap = field(default_factory=lambda: Gap("value", ""))
-    over: Kind | None = None
-    first: tuple[str, ...] = ()
-    no_first: str = ""
-    noun: str = ""
-    axis: str = ""
-    protocol: str = "protocol"
-    footnote: str = ""
-
-    @property
-    def is_share(self) -> bool:
-        """Whether it is the share of right items of one task."""
-        return self.evidence == "items"
-
-    @property
-    def leads(self) -> bool:
-        """Whether it can order a board by itself; a single task's share cannot."""
-        return self.is_quality and not self.is_share and self.over is None
 
 
 def kind_of(metric: str) -> Kind:
@@ -167,6 +93,7 @@ PERPLEXITY = Kind(
     value=math.exp,
     has_neighbours=True,
     is_quality=True,
+    side="models text",
     gap=Gap("loss", "nats/token"),
     first=("wikitext2.ppl_token",),
     no_first="There is no WikiText-2 perplexity here: {} is another text, and its numbers are not to be compared with "
@@ -187,7 +114,9 @@ ACCURACY = Kind(
     },
     evidence="items",
     is_quality=True,
+    side="knows",
     gap=Gap("accuracy", "points", 100.0, 1),
+    mean="mean",
     noun="accuracy",
     axis="accuracy (%)",
     footnote="Accuracies are in % of the items, by the task's own metric; `0shot`: no examples in the prompt; "
@@ -201,6 +130,7 @@ MEAN = Kind(
         "*.signal_mean": Form("fraction", "higher", "{task} mean with signal (%)"),
     },
     is_quality=True,
+    side="knows",
     gap=Gap("mean", "points", 100.0, 1),
     over=ACCURACY,
     noun="mean accuracy",

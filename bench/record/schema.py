@@ -6,6 +6,7 @@ ingredients of its key, so that two records can be compared field by field.
 
 from __future__ import annotations
 
+import operator
 import re
 from typing import Annotated, Any, Literal
 
@@ -50,7 +51,7 @@ class Metric(Strict):
 
 
 class Windows(Strict):
-    """Perplexity evidence: the summed negative log-likelihood (nats) and the target count of each window."""
+    """A sum over each window (for perplexity its negative log-likelihood, nats), and what its mean is over (tokens)."""
 
     nll: list[Finite]
     targets: list[int]
@@ -66,6 +67,8 @@ class Evidence(Strict):
     """The data that the metrics were computed from, kept so that paired tests need only the repository.
 
     `items`: for each accuracy metric one character per item, 1 correct, 0 wrong, in the order of the data.
+    `chosen`: for some of them the number of the answer that was chosen, one character per item: 0-9, then a-z.
+    `sums`: sums by window or item of metrics that do not share `windows`, by name: nats and bytes of a gold answer.
     `samples`: timing samples in seconds, by name (`prefill`, `decode`, `cpu`, `step`, and of the dense model).
     `machine`: the state of the machine while speed was measured: the memory's `bandwidth` (bytes/s) and the `rate` of
     matrix products (multiply-accumulates/s) in a short trial, compute `threads`, the share of a core that each had in
@@ -77,7 +80,9 @@ class Evidence(Strict):
     """
 
     items: dict[str, Annotated[str, Field(pattern=r"^[01]*$")]] = {}
+    chosen: dict[str, Annotated[str, Field(pattern=r"^[0-9a-z]*$")]] = Field({}, exclude_if=operator.not_)
     windows: Windows | None = None
+    sums: dict[str, Windows] = Field({}, exclude_if=operator.not_)
     samples: dict[str, list[Finite]] = {}
     machine: dict[str, Finite] = {}
     disturbed: str | None = None

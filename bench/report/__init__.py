@@ -14,7 +14,7 @@ from bench.record.store import Store
 if TYPE_CHECKING:
     from bench.registry import MethodEntry
     from bench.report.board import Board
-    from bench.task import TaskGroup
+    from bench.task_group import TaskGroup
 
     Methods = Mapping[str, MethodEntry]
 

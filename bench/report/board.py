@@ -10,14 +10,15 @@ from typing import Literal
 
 import pandas as pd
 
-from bench.record.kinds import Kind, kind_of, name_of, split
+from bench.record.kind import Kind
+from bench.record.kinds import kind_of, name_of, split
 from bench.record.rows import RowName, labels
 from bench.report.cell import Cell
 from bench.report.gates import DenseGate, Signal
 from bench.report.paired import Pair
 from bench.report.published import Published
 from bench.report.rank import Standing
-from bench.task import TaskGroup
+from bench.task_group import TaskGroup
 
 WORSE = "worse than random (point estimate)"
 State = Literal["reproduced", "off", "not comparable", "not run"]
@@ -158,12 +159,7 @@ class Board:
     def no_signal(self, model: str) -> frozenset[str]:
         """The accuracies on which the dense model has no signal, and the groups' means that contain one."""
         tasks = {id_ for id_, signal in self.signals[model].items() if signal.has_signal is False}
-        means = {
-            f"{group.name}.mean@{split(id_)[2]}"
-            for id_ in tasks
-            for group in self.groups
-            if name_of(id_) in group.members
-        }
+        means = {group.mean(suffix) for id_ in tasks for group in self.groups if (suffix := group.suffix(id_))}
         return frozenset(tasks | means)
 
     def models(self) -> list[str]:

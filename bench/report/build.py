@@ -13,7 +13,7 @@ from math import sqrt
 from statistics import fmean
 
 from bench.errors import ProtocolMismatch
-from bench.record.kinds import form_of, kind_of, name_of, place_of, split
+from bench.record.kinds import form_of, kind_of, place_of, split
 from bench.record.rows import RowName
 from bench.record.schema import BaseRecord, MeasureRecord, Metric
 from bench.record.text import AnyRecord
@@ -28,7 +28,7 @@ from bench.report.paired import pairs
 from bench.report.published import Published, known_dense
 from bench.report.rank import Ranker, Standings
 from bench.report.reproduction import compare
-from bench.task import TaskGroup
+from bench.task_group import TaskGroup
 
 
 def build(
@@ -45,7 +45,7 @@ def build(
     signals = {model: signals_of(dense[model]) for model in models}
     gates = {model: dense_gate(dense[model], known_dense(published, model)) for model in models}
     known = _metrics_of_tasks(run for seeds in runs.values() for run in seeds.values())
-    order = {member: i for i, member in enumerate(member for group in groups for member in group.members)}
+    order = {member: i for i, member in enumerate(name for group in groups for name in group.by_name)}
     columns: dict[str, Column] = {}
     rows = [_row(identity, runs[identity], groups, signals, known, columns) for identity in sorted(runs)]
     headlines = {
@@ -200,24 +200,23 @@ def _group_means(
     """
     found, missing = [], {}
     for group in groups:
-        suffixes = sorted({split(id_)[2] for id_ in values if name_of(id_) in group.members})
-        for mean in means_of(suffixes, [group], signals):
+        for mean in means_of(values, [group], signals):
             absent = tuple(part for part in mean.parts if part not in values)
             if absent and mean.is_whole:
                 missing[mean.id] = absent
             elif not absent:
-                found.append(mean_of_metrics(mean.id, [values[part] for part in mean.parts]))
+                found.append(mean_of_metrics(mean.id, [values[part] for part in mean.parts], group.is_mixed))
     return found, missing
 
 
-def mean_of_metrics(id_: str, members: Sequence[Metric]) -> Metric:
-    """The unweighted mean of several tasks under one protocol.
+def mean_of_metrics(id_: str, members: Sequence[Metric], is_mixed: bool = False) -> Metric:
+    """The unweighted mean of several tasks under one protocol, or (`is_mixed`) each under its own.
 
     Raises:
         ProtocolMismatch: they were measured under several protocols.
     """
     protocols = sorted({split(metric.id)[2] for metric in members})
-    if len(protocols) > 1:
+    if len(protocols) > 1 and not is_mixed:
         raise ProtocolMismatch(f"{id_}: a mean over protocols {' and '.join(protocols)} would mix what is not alike")
     errors = [metric.stderr for metric in members if metric.stderr is not None]
     return Metric(

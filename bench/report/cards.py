@@ -62,9 +62,9 @@ def _same_for_all(seeds: Mapping[int, Run]) -> bool:
     """Whether all seeds measured the same, item by item and window by window."""
     found = {
         tuple(
-            (task, measure.evidence.model_dump_json(include={"items", "windows"}))
+            (task, measure.evidence.model_dump_json(include={"items", "windows", "sums"}))
             for task, measure in sorted(run.measures.items())
-            if measure.evidence.items or measure.evidence.windows
+            if measure.evidence.items or measure.evidence.windows or measure.evidence.sums
         )
         for run in seeds.values()
     }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.errors import UsageError
-from bench.record.kinds import form_of, kind_of, split
+from bench.record.kinds import form_of, kind_of
 from bench.record.rows import RowName
 from bench.record.store import differences
 from bench.report.evidence import evidence_of
@@ -17,7 +17,7 @@ from bench.report.frame import Run
 from bench.report.headline import means_of
 from bench.report.rank import Basis, Ranker
 from bench.report.stats import ALPHA, Difference, holm, pairwise
-from bench.task import TaskGroup
+from bench.task_group import TaskGroup
 
 Runs = Mapping[int, Run]
 
@@ -85,9 +85,8 @@ def _compared(a: str, b: str, ours: Runs, theirs: Runs, groups: Sequence[TaskGro
     values = [_values(seeds) for seeds in (ours, theirs)]
     shared = sorted(id_ for id_ in values[0].keys() & values[1].keys())
     bases = [Basis(id_, (id_,), form_of(id_).direction == "higher") for id_ in shared if kind_of(id_).is_quality]
-    suffixes = sorted({split(id_)[2] for id_ in shared if kind_of(id_).is_share})
-    means = [mean for mean in means_of(suffixes, groups, {}) if set(mean.parts) <= set(shared)]
-    bases += [Basis(mean.id, mean.parts, True) for mean in means]
+    means = [mean for mean in means_of(shared, groups, {}) if set(mean.parts) <= set(shared)]
+    bases += [Basis(mean.id, mean.parts, form_of(mean.id).direction == "higher") for mean in means]
     ranking = Ranker(runs, evidence_of(runs, sorted({part for basis in bases for part in basis.parts})), {})
     tests = [_tested(ranking, rows, basis, values) for basis in bases]
     corrected = iter(holm([test.p for test in tests if test.p is not None]))

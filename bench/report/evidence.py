@@ -47,7 +47,8 @@ def scores_of(runs: Mapping[int, Run], metric: str) -> ItemScores | None:
         record = run.measures.get(f"{task}@{suffix}")
         if record is None or record.status != "ok":
             continue
-        windows, bits = record.evidence.windows, record.evidence.items.get(name)
+        windows = record.evidence.sums.get(name, record.evidence.windows)
+        bits = record.evidence.items.get(name)
         if kept == "windows" and windows is not None:
             found[seed] = (record, np.asarray(windows.nll), np.asarray(windows.targets, dtype=float))
         elif kept == "items" and bits:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.record.kinds import name_of, split
 from bench.report.board import Column, Headline, Row
 from bench.report.gates import Signal
 from bench.report.rank import Basis
-from bench.task import TaskGroup
+from bench.task_group import TaskGroup
 
 SIGNAL_MEAN = "signal_mean"
 
@@ -26,17 +26,18 @@ class Mean:
     is_whole: bool
 
 
-def means_of(suffixes: Sequence[str], groups: Sequence[TaskGroup], signals: Mapping[str, Signal]) -> Iterator[Mean]:
-    """The means that a model's rows may have under these protocols.
+def means_of(metrics: Iterable[str], groups: Sequence[TaskGroup], signals: Mapping[str, Signal]) -> Iterator[Mean]:
+    """The means that rows with these metric ids may have.
 
     The mean over the tasks with signal names them in its id: another selection is another metric.
     """
+    ids = tuple(metrics)
     for group in groups:
-        for suffix in suffixes:
-            parts = tuple(f"{member}@{suffix}" for member in group.members)
-            yield Mean(f"{group.name}.mean@{suffix}", parts, True)
+        for suffix in sorted({suffix for id_ in ids if (suffix := group.suffix(id_))}):
+            parts = group.parts(suffix)
+            yield Mean(group.mean(suffix), parts, True)
             able = tuple(part for part in parts if part in signals and signals[part].has_signal)
-            if 1 < len(able) < len(parts):
+            if group.metric_kind.is_share and 1 < len(able) < len(parts):
                 names = "+".join(sorted(split(part)[0] for part in able))
                 yield Mean(f"{group.name}.{SIGNAL_MEAN}@{suffix}/{names}", able, False)
 
@@ -77,14 +78,14 @@ def without_signal(mean: str, groups: Sequence[TaskGroup], signals: Mapping[str,
     whose, name, suffix = split(mean)
     if name == SIGNAL_MEAN:
         return []
-    members = next(group.members for group in groups if group.name == whose)
-    ids = [f"{member}@{suffix}" for member in members]
-    return [id_ for id_ in ids if id_ not in signals or not signals[id_].has_signal]
+    group = next(group for group in groups if group.name == whose)
+    shares = group.parts(suffix) if group.metric_kind.is_share else ()
+    return [id_ for id_ in shares if id_ not in signals or not signals[id_].has_signal]
 
 
 def is_headline(metric: str, groups: Sequence[TaskGroup]) -> bool:
     """Whether an accuracy counts for its task: the one that a group chose, or any of a task in no group."""
-    members = {member for group in groups for member in group.members}
+    members = {member for group in groups for member in group.by_name}
     return name_of(metric) in members or split(metric)[0] not in {split(member)[0] for member in members}
 
 
@@ -92,8 +93,7 @@ def bases_of(
     columns: Sequence[Column], groups: Sequence[TaskGroup], signals: Mapping[str, Signal]
 ) -> Iterator[tuple[Basis, str]]:
     """The bases that could rank the rows of a model, each with the reason why it may not ('' where it may)."""
-    suffixes = sorted({column.protocol for column in columns if column.kind.is_share})
-    means = {mean.id: mean for mean in means_of(suffixes, groups, signals)}
+    means = {mean.id: mean for mean in means_of([column.id for column in columns], groups, signals)}
     for column in columns:
         basis = Basis(column.id, (column.id,), column.direction == "higher")
         if column.kind.leads:
@@ -101,7 +101,7 @@ def bases_of(
         elif column.id in means:
             lacking = without_signal(column.id, groups, signals)
             why = f"signal missing or not known on {', '.join(lacking)}" if lacking else ""
-            yield Basis(column.id, means[column.id].parts, True), why
+            yield Basis(column.id, means[column.id].parts, column.direction == "higher"), why
         elif column.kind.is_share and is_headline(column.id, groups):
             signal = signals.get(column.id)
             why = "signal not known: the dense model was not measured" if signal is None else signal.reason

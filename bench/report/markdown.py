@@ -59,7 +59,7 @@ def markdown(board: Board) -> str:
 
 def _section(board: Board, model: str) -> list[str]:
     columns = board.columns_of(model)
-    headline = {member for group in board.groups for member in group.members}
+    headline = {member for group in board.groups for member in group.by_name}
     accuracy = [c for c in columns if c.kind.is_share]
     variants = [c for c in accuracy if headline and c.name not in headline]
     means = [c for c in columns if c.kind.over and any(row.value(c.id) is not None for row in board.of(model))]

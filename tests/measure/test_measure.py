@@ -7,7 +7,8 @@ import yaml
 
 from bench.errors import UsageError
 from bench.measure.subject import Subject
-from bench.task import KINDS, AccuracyTask, TaskGroup, spec_of
+from bench.task import KINDS, AccuracyTask, spec_of
+from bench.task_group import TaskGroup
 from tests.tiny import make_model
 
 FILES = sorted((Path(__file__).parents[2] / "tasks").glob("*.yaml"))

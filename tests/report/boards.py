@@ -9,7 +9,7 @@ from bench.record.schema import RECORD, ArtifactRecord, MeasureRecord
 from bench.record.store import Store
 from bench.record.text import AnyRecord
 from bench.report.published import Counterpart, Protocol, Published, PublishedRow
-from bench.task import TaskGroup
+from bench.task_group import TaskGroup
 from tests.record.records import (
     accuracy,
     artifact,

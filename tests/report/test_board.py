@@ -11,7 +11,7 @@ from bench.report.board import WORSE, Board, Row
 from bench.report.build import build, mean_of_metrics
 from bench.report.cell import cell_of
 from bench.report.formats import cell_text
-from bench.task import TaskGroup
+from bench.task_group import TaskGroup
 from tests.record.records import accuracy, artifact, failed, failed_artifact, measure, perplexity, speed
 from tests.report.boards import PAIR, cells, smollm
 

@@ -11,7 +11,7 @@ from bench.report.build import build
 from bench.report.gates import DenseGate
 from bench.report.published import HERE, known_dense, load_published
 from bench.suite import load_suite
-from bench.task import TaskGroup
+from bench.task_group import TaskGroup
 from tests.record.records import artifact, measure, scored, windowed
 from tests.report.boards import KNOWN, PPL, answers, dense, known, row, text_losses
 

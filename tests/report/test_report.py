@@ -27,7 +27,7 @@ tables:
 RUN = """
 import sys, pathlib
 from bench.report import report
-from bench.task import TaskGroup
+from bench.task_group import TaskGroup
 group = TaskGroup(name="pair", kind="group", description="two tasks", members=("piqa.acc", "hellaswag.acc_norm"))
 report(pathlib.Path(sys.argv[1]), [group])
 heavy = {"torch", "transformers", "lm_eval", "datasets"} & set(sys.modules)

@@ -10,7 +10,7 @@ from bench.report.formats import broken, cell_text, escape, number
 from bench.report.frame import LONG
 from bench.report.markdown import markdown
 from bench.report.tables import board_csv, long_csv, print_table
-from bench.task import TaskGroup
+from bench.task_group import TaskGroup
 from tests.record.records import FAILURE, accuracy, artifact, failed, failed_artifact, perplexity, scored
 from tests.report.boards import KNOWN, PAIR, answers, cells, dense, row, smollm
 

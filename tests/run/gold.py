@@ -13,7 +13,7 @@ from bench.errors import UsageError
 from bench.measure.measurement import Measurement, Resources
 from bench.measure.perplexity import window_losses
 from bench.measure.subject import Subject
-from bench.record.kinds import Form, Gap, Kind
+from bench.record.kind import Form, Gap, Kind
 from bench.record.schema import Evidence, Metric, Windows
 from bench.run.status import running
 from bench.task import Task

@@ -53,7 +53,7 @@ def changes_of(board: Board, model: str) -> tuple[list[Row], list[Column], list[
     Where a task has several accuracies and a group counts one of them, that one is taken.
     """
     dense = next((row for row in board.of(model) if row.identity.method == "dense"), None)
-    counted = {member for group in board.groups for member in group.members}
+    counted = {member for group in board.groups for member in group.by_name}
     columns = [c for c in board.columns_of(model) if c.kind.is_share and dense and dense.value(c.id) is not None]
     columns = [c for c in columns if c.name in counted] or columns
     rows = [
