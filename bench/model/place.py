@@ -1,7 +1,8 @@
 """One model on several devices: each decoder block lies whole on one of them, all else on the first.
 
-Hidden states move from block to block. Where the devices are full, blocks stay in the CPU's memory, and each is copied
-to the first device for its passes (offload), which is slow, but fits.
+Hidden states move from block to block by accelerate's hooks. Where the devices are full, blocks stay in the CPU's
+memory, and each is copied to the first device for its passes (offload), which is slow, but fits. That copying is ours:
+accelerate leaves no weights in an offloaded block between its passes, and methods read and change them there.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from functools import partial
 from typing import Any
 
 import torch
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from torch import nn
-from torch.utils._pytree import tree_map
 from transformers import PreTrainedModel
 
 from bench.blocks.settings import WORKING
@@ -91,9 +92,9 @@ def connect(model: PreTrainedModel) -> None:
         if there.type == CPU and first.type != CPU:
             layer.forward = partial(_passing, layer, layer.forward, first)
             there = first
-        layer.register_forward_pre_hook(_Moved(there), with_kwargs=True)
+        add_hook_to_module(layer, AlignDevicesHook(there))
         _own_factors(layer, there)
-    final_norm_of(model).register_forward_pre_hook(_Moved(first), with_kwargs=True)
+    add_hook_to_module(final_norm_of(model), AlignDevicesHook(first))
 
 
 def spread_of(model: PreTrainedModel) -> str | None:
@@ -107,19 +108,6 @@ def spread_of(model: PreTrainedModel) -> str | None:
 
 def _device_of(layer: nn.Module) -> torch.device:
     return next(layer.parameters()).device
-
-
-class _Moved:
-    """A hook that moves what a module is given to its device."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
-        def move(leaf: Any) -> Any:
-            return leaf.to(self.device) if isinstance(leaf, torch.Tensor) else leaf
-
-        return tree_map(move, (args, kwargs))
 
 
 def _passing(layer: nn.Module, forward: Callable[..., Any], device: torch.device, *args: Any, **kwargs: Any) -> Any:
