@@ -16,6 +16,7 @@ FLAGS = {
     "nobos": "no BOS, though the tokenizer may add one by itself",
     "separate": "prompt and answer are tokenised separately, as by lm-eval until May 2023",
     "notice": "the notice that the model is pruned stands before each prompt",
+    "shuffled": "each gold answer follows the context of another item: what it costs where the question says nothing",
 }
 """Each flag and what it means, in the order in which a protocol has them. Without a BOS flag, the tokenizer decides."""
 BOS = ("bos", "nobos")

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from bench.errors import UsageError, unknown
-from bench.protocol import BOS, FLAGS, Protocol
+from bench.protocol import BOS, Protocol
 from bench.record.kinds import kind_of
 from bench.task_group import TaskGroup
 from bench.task_kind import TaskSpec
@@ -36,7 +36,7 @@ GENERATION = re.compile(
 )
 GENERATION_TEXT = f"{'|'.join(BACKENDS)}/b<batch>/p<prompt tokens>/n<new tokens>"
 """`b1-64` is a sweep: batches 1, 2, 4, … until the throughput stops growing, 64 at most."""
-NO_INGREDIENTS = {"description", "protocols", "grids", "windows", "headline", "chance"}
+NO_INGREDIENTS = {"description", "protocols", "grids", "windows", "headline", "chance", "texts"}
 """Fields of a task that describe it, list usual protocols or judge its numbers, but change no number."""
 
 
@@ -47,7 +47,7 @@ class AccuracyTask(TaskSpec):
     engine = f"accuracy/2 lm-eval/0.4 packed/cpu{CPU_TOKENS}/gpu{GPU_TOKENS}"
     seconds = 7.0
     has_limit = True
-    flags = tuple(FLAGS)
+    flags = ("bos", "nobos", "separate", "notice")
     imports = 120_000_000  # lm-eval, measured
 
     kind: Literal["accuracy"]
@@ -71,6 +71,36 @@ class AccuracyTask(TaskSpec):
             flags = ", ".join(f"+{flag}" for flag in self.flags)
             raise UsageError(f"task {self.name}: protocol '{given}' is not 0shot, with or without {flags}")
         return str(protocol)
+
+
+class GoldTask(TaskSpec):
+    """Gold answers scored after contexts that were rendered elsewhere, a file for each protocol.
+
+    A file has the columns `item`, `context`, `choices` (the gold answer alone), `gold` and perhaps `part`. `+shuffled`
+    gives each answer the context of another item of its part.
+    """
+
+    module = "bench.measure.bits"
+    engine = f"bits/1 lm-eval/0.4 packed/cpu{CPU_TOKENS}/gpu{GPU_TOKENS}"
+    seconds = 7.0
+    has_limit = True
+    flags = (*BOS, "shuffled")
+    imports = 120_000_000  # lm-eval
+
+    kind: Literal["gold"]
+    texts: dict[str, DataRef] = Field(min_length=1, description="protocol without flags -> file of the pack")
+
+    def data(self) -> list[str]:
+        return list(self.texts.values())
+
+    def protocol(self, given: str | None) -> str:
+        protocol = Protocol.parse(given or next(iter(self.texts)), self.flags, f"task {self.name}")
+        if protocol.asked not in self.texts:
+            raise UsageError(f"task {self.name}: protocol '{given}' is not {' or '.join(self.texts)}")
+        return str(protocol)
+
+    def usual(self) -> Sequence[str]:
+        return list(self.texts)
 
 
 class PerplexityTask(TaskSpec):
@@ -191,6 +221,7 @@ class ContinuationTask(TaskSpec):
 
 KINDS: dict[str, type[TaskSpec]] = {
     "accuracy": AccuracyTask,
+    "gold": GoldTask,
     "perplexity": PerplexityTask,
     "generation": GenerationTask,
     "size": SizeTask,

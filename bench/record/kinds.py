@@ -138,6 +138,33 @@ MEAN = Kind(
     footnote="A *mean* is unweighted over all tasks of its group, and exists only where every one was measured under "
     "that protocol.",
 )
+BPB = Kind(
+    "bpb",
+    "Bits per byte of gold answers",
+    {"*.bpb": Form("bits/byte", "lower", "{task} (bits/byte)")},
+    evidence="windows",
+    value=lambda nats: nats / math.log(2),
+    is_quality=True,
+    side="can say",
+    gap=Gap("loss", "bits/byte", 1 / math.log(2)),
+    mean="bpb_mean",
+    noun="bits per byte of gold answers",
+    axis="bits per byte of gold answers",
+    footnote="*bits/byte*: what it costs the model to say the gold answers, given their contexts: summed negative "
+    "log-likelihood in bits / their UTF-8 bytes. Lower is better. `5shot`: examples in the context.",
+)
+BPB_MEAN = Kind(
+    "bpb mean",
+    "Bits per byte, mean over tasks",
+    {"*.bpb_mean": Form("bits/byte", "lower", "{task} mean (bits/byte)")},
+    is_quality=True,
+    side="can say",
+    gap=Gap("mean", "bits/byte", 1 / math.log(2)),
+    over=BPB,
+    noun="mean bits per byte of gold answers",
+    axis="mean bits per byte of gold answers",
+    footnote="A *mean* in bits per byte is unweighted over the tasks of its group; `mixed`: each has its own protocol.",
+)
 GENERATION = Kind(
     "generation",
     "Generation",
@@ -183,7 +210,21 @@ COST = Kind(
     footnote="*compressing* is the wall time of compression and recovery, without loading and saving; its peak memory "
     "is what it took beyond the loaded model.",
 )
-KINDS: list[Kind] = [REMOVED, PARAMS, BYTES, MACS, PERPLEXITY, ACCURACY, MEAN, GENERATION, CONTINUATION, UNKNOWN, COST]
+KINDS: list[Kind] = [
+    REMOVED,
+    PARAMS,
+    BYTES,
+    MACS,
+    PERPLEXITY,
+    ACCURACY,
+    MEAN,
+    BPB,
+    BPB_MEAN,
+    GENERATION,
+    CONTINUATION,
+    UNKNOWN,
+    COST,
+]
 """In the order of their columns and footnotes; a mean comes before what it is made of."""
 
 

@@ -27,6 +27,7 @@ from bench.task import (
     AccuracyTask,
     ContinuationTask,
     GenerationTask,
+    GoldTask,
     PerplexityTask,
     SizeTask,
 )
@@ -179,6 +180,13 @@ def _(spec: AccuracyTask, protocol: str, limit: int | None, budget: int) -> Pass
     rows, tokens = _text(next(reversed(spec.splits.values())))
     items = min(limit or rows, rows)
     mean = tokens / max(rows, 1) + (NOTICE if "notice" in protocol else 0)
+    return Passes(items * mean, round(mean), items * mean / budget)
+
+
+@_passes.register
+def _(spec: GoldTask, protocol: str, limit: int | None, budget: int) -> Passes:
+    rows, tokens = _text(spec.texts[protocol.split("+")[0]])
+    items, mean = min(limit or rows, rows), tokens / max(rows, 1)
     return Passes(items * mean, round(mean), items * mean / budget)
 
 

@@ -7,8 +7,10 @@ import yaml
 
 from bench.errors import UsageError
 from bench.measure.subject import Subject
+from bench.record.kinds import split
 from bench.task import KINDS, AccuracyTask, spec_of
 from bench.task_group import TaskGroup
+from bench.task_kind import TaskSpec
 from tests.tiny import make_model
 
 FILES = sorted((Path(__file__).parents[2] / "tasks").glob("*.yaml"))
@@ -21,11 +23,13 @@ def test_every_task_file_is_valid_and_named_after_itself(file: Path) -> None:
     if isinstance(spec, TaskGroup):
         by_name = {f.stem: spec_of(yaml.safe_load(f.read_text()), "tasks") for f in FILES}
         for member in spec.members:
-            name, metric = member.split(".")
+            name, metric, protocol = split(member)
             task = by_name[name]
-            assert isinstance(task, AccuracyTask)
-            assert task.headline == metric
-            assert metric in task.metrics
+            assert isinstance(task, TaskSpec)
+            task.protocol(protocol or None)
+            if isinstance(task, AccuracyTask):
+                assert task.headline == metric
+                assert metric in task.metrics
     else:
         spec.protocol(None)
         assert KINDS[spec.kind] is type(spec)

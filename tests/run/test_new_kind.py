@@ -20,23 +20,23 @@ from bench.record import kinds
 from bench.record.store import Store
 from bench.registry import load_tasks
 from bench.run.estimate import INTERPRETER
-from tests.run import gold
+from tests.run import letters
 from tests.suites import environment, make_suite
 
-METRIC = "answers.bpb@0shot"
+METRIC = "answers.bpl@0shot"
 
 
 def declare(monkeypatch: pytest.MonkeyPatch) -> None:
     """The new kind of task, and a task of that kind."""
-    monkeypatch.setitem(task.KINDS, "gold", gold.GoldTask)
-    content = yaml.safe_load("{name: answers, kind: gold, description: Answers., answers: 60}")
+    monkeypatch.setitem(task.KINDS, "letters", letters.LettersTask)
+    content = yaml.safe_load("{name: answers, kind: letters, description: Answers., answers: 60}")
     monkeypatch.setitem(load_tasks(), "answers", task.spec_of(content, "answers.yaml"))
 
 
 @contextmanager
 def in_house(root: Path) -> Iterator[None]:
     """As a user in `root`, while there are the new kinds of task and of metric."""
-    kinds.KINDS.insert(kinds.KINDS.index(kinds.ACCURACY), gold.BITS_PER_BYTE)
+    kinds.KINDS.insert(kinds.KINDS.index(kinds.ACCURACY), letters.BITS_PER_LETTER)
     try:
         with pytest.MonkeyPatch.context() as monkeypatch:
             declare(monkeypatch)
@@ -45,7 +45,7 @@ def in_house(root: Path) -> Iterator[None]:
             monkeypatch.chdir(root)
             yield
     finally:
-        kinds.KINDS.remove(gold.BITS_PER_BYTE)
+        kinds.KINDS.remove(letters.BITS_PER_LETTER)
 
 
 @pytest.fixture(scope="module")
@@ -82,24 +82,24 @@ def test_it_goes_through_the_whole_house(board: Path) -> None:
     publish(board)
     run("report")
     results = board / "results"
-    assert any("answers@0shot" in line for line in gold.seen), gold.seen
+    assert any("answers@0shot" in line for line in letters.seen), letters.seen
     heads = (results / "leaderboard.csv").read_text().splitlines()[0].split(",")
     assert {METRIC, f"{METRIC} stderr", f"{METRIC} rank"} <= set(heads)
     text = (results / "leaderboard.md").read_text()
     assert f"In the order of `{METRIC}`" in text
-    assert "answers bits per byte ↓" in text
-    assert "answers loss (bits/byte) ↓" in text
-    assert gold.BITS_PER_BYTE.footnote in text
+    assert "answers bits per letter ↓" in text
+    assert "answers loss (bits/letter) ↓" in text
+    assert letters.BITS_PER_LETTER.footnote in text
     assert "Dense gate **passed**: 1 of 1" in text
     plots = {path.name.rpartition(".")[0].partition(".")[2] for path in (results / "plots").glob("*.svg")}
     assert plots >= {"quality-vs-size", "quality-vs-cost", "retention"}
-    assert "answers bits per byte ↓" in next((results / "tables").glob("*.md")).read_text()
+    assert "answers bits per letter ↓" in next((results / "tables").glob("*.md")).read_text()
     assert len(list((results / "tables").glob("*.tex"))) == 1
     pages = [path.read_text() for path in (results / "site" / "rows").glob("*.html")]
     assert len(pages) == 5
-    assert all('scope="rowgroup" colspan="7">Bits per byte</th>' in page for page in pages)
+    assert all('scope="rowgroup" colspan="7">Bits per letter</th>' in page for page in pages)
     index = (results / "site" / "index.html").read_text()
-    assert f'data-id="{METRIC}" data-kind="bits per byte" data-unit="bits/byte" data-axis="y"' in index
+    assert f'data-id="{METRIC}" data-kind="bits per letter" data-unit="bits/letter" data-axis="y"' in index
     assert run("report", "--check").stdout.strip() == "every file is what the records give"
     assert "records are whole" in run("check").stdout
     assert "records are shown" in run("gc").stdout
@@ -114,11 +114,11 @@ def publish(board: Path) -> None:
         "model": "tiny",
         "ours": {"model": made.model, "method": "dense"},
         "known": True,
-        "values": {"bpb": round(made.metrics[0].value, 6)},
+        "values": {"bpl": round(made.metrics[0].value, 6)},
     }
     content = {
         "about": "a test",
-        "metrics": {"bpb": {"task": "answers", "metric": "bpb", "protocol": "0shot"}},
+        "metrics": {"bpl": {"task": "answers", "metric": "bpl", "protocol": "0shot"}},
         "tables": [{"source": "a page", "rows": [row]}],
     }
     (board / "results" / "published").mkdir()
@@ -131,7 +131,7 @@ def test_two_rows_are_compared_by_it(board: Path) -> None:
     [test] = [test for test in shown if test["metric"] == METRIC]
     assert test["n"] == 60
     assert test["difference"]["low"] < test["difference"]["value"] < test["difference"]["high"]
-    assert "bits/byte" in run("compare", "random params=0.2", "random params=0.3").stdout
+    assert "bits/letter" in run("compare", "random params=0.2", "random params=0.3").stdout
 
 
 @pytest.mark.slow
@@ -152,7 +152,7 @@ def test_a_metric_that_no_kind_has_is_refused_where_it_is_measured(
     declare(monkeypatch)
     [answers] = [task.Task(cast(Any, spec), "0shot") for spec in load_tasks().values() if spec.name == "answers"]
     with pytest.raises(
-        LeanboardError, match=r"answers.bpb@0shot is measured in 'bits/byte' \(lower\), and bench.record"
+        LeanboardError, match=r"answers.bpl@0shot is measured in 'bits/letter' \(lower\), and bench.record"
     ):
         measure(answers, Subject(tiny_mha), None)
 
@@ -160,8 +160,8 @@ def test_a_metric_that_no_kind_has_is_refused_where_it_is_measured(
 def test_a_kind_of_task_that_is_not_known_is_one_sentence() -> None:
     with pytest.raises(UsageError, match=r"x\.yaml: unknown kind 'acuracy'; did you mean accuracy"):
         task.spec_of({"name": "x", "kind": "acuracy", "description": ""}, "x.yaml")
-    with pytest.raises(UsageError, match="unknown kind of task 'gold'; known are"):
-        task.kind_of_task("gold")
+    with pytest.raises(UsageError, match="unknown kind of task 'letters'; known are"):
+        task.kind_of_task("letters")
     content = {"name": "x", "kind": "group", "description": "", "members": ["wikitext2.ppl_token"]}
-    with pytest.raises(UsageError, match=r"members: 'wikitext2\.ppl_token' is not a share of items"):
+    with pytest.raises(UsageError, match=r"members: 'wikitext2\.ppl_token' is not a metric that has a mean over tasks"):
         task.spec_of(content, "x.yaml")

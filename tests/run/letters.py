@@ -1,4 +1,4 @@
-"""A made-up kind of task and of metric: bits per byte of fixed answers, by a model that has no say in their bytes."""
+"""A made-up kind of task and of metric: bits per letter of fixed answers, whose letters nobody reads."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from bench.task import Task
 from bench.task_kind import TaskSpec
 from bench.views import status_lines
 
-BITS_PER_BYTE = Kind(
-    "bits per byte",
-    "Bits per byte",
-    {"*.bpb": Form("bits/byte", "lower", "{task} bits per byte")},
+BITS_PER_LETTER = Kind(
+    "bits per letter",
+    "Bits per letter",
+    {"*.bpl": Form("bits/letter", "lower", "{task} bits per letter")},
     evidence="windows",
     value=lambda mean: mean / math.log(2),
     is_quality=True,
-    gap=Gap("loss", "bits/byte", 1 / math.log(2)),
-    noun="bits per byte",
-    axis="bits per byte",
-    footnote="*bits per byte*: the loss of the answers over their bytes.",
+    gap=Gap("loss", "bits/letter", 1 / math.log(2)),
+    noun="bits per letter",
+    axis="bits per letter",
+    footnote="*bits per letter*: the loss of the answers over their letters.",
 )
 seen: list[str] = []
 """What `leanboard status` said while the task was at work."""
 
 
-class GoldTask(TaskSpec):
-    """Answers as token ids, each with the bytes that it stands for."""
+class LettersTask(TaskSpec):
+    """Answers as token ids, each with the letters that it stands for."""
 
-    module = "tests.run.gold"
-    engine = "gold/1"
+    module = "tests.run.letters"
+    engine = "letters/1"
     seconds = 3.0
     has_limit = True
     results: ClassVar[Path] = Path("results")
 
-    kind: Literal["gold"]
+    kind: Literal["letters"]
     answers: int
 
     def protocol(self, given: str | None) -> str:
@@ -54,8 +54,8 @@ class GoldTask(TaskSpec):
         return "0shot"
 
 
-def measure(task: Task, spec: GoldTask, subject: Subject, resources: Resources) -> Measurement:
-    """Bits per byte; the answers are not alike, so that the standard error is that of a mean over them."""
+def measure(task: Task, spec: LettersTask, subject: Subject, resources: Resources) -> Measurement:
+    """Bits per letter; the answers are not alike, so that the standard error is that of a mean over them."""
     draw = torch.Generator().manual_seed(0)
     ids = torch.randint(0, 60, (task.limit or spec.answers, 8), generator=draw)
     seen[:] = status_lines(running(spec.results))
@@ -64,8 +64,8 @@ def measure(task: Task, spec: GoldTask, subject: Subject, resources: Resources) 
     resources.on_progress(len(losses), len(losses))
     value = sum(losses) / sum(counts) / math.log(2)
     error = stdev(a / b for a, b in zip(losses, counts, strict=True)) / math.log(2) / math.sqrt(len(losses))
-    form = BITS_PER_BYTE.metrics["*.bpb"]
+    form = BITS_PER_LETTER.metrics["*.bpl"]
     metric = Metric(
-        id=task.metric_id("bpb"), value=value, unit=form.unit, direction=form.direction, n=sum(counts), stderr=error
+        id=task.metric_id("bpl"), value=value, unit=form.unit, direction=form.direction, n=sum(counts), stderr=error
     )
     return Measurement([metric], Evidence(windows=Windows(nll=losses, targets=counts)))

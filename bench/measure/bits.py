@@ -1,0 +1,92 @@
+"""Bits per byte of gold answers: what it costs a model to say what is right, given the question.
+
+Source: the `bpb` of OLMo's evaluations, summed negative log-likelihood of the continuation over its UTF-8 bytes, here
+over all items together: models with other tokenizers can be compared. Contexts come rendered, with their examples; a
+text that is longer than the model takes loses its beginning, as in lm-eval.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from lm_eval.api.instance import Instance
+
+from bench.data.pack import Pack
+from bench.errors import DataError
+from bench.measure.measurement import Measurement, Resources
+from bench.measure.subject import Subject
+from bench.protocol import Protocol
+from bench.record.schema import Evidence, Metric, Windows
+from bench.task import GoldTask, Task
+
+PART = "part"
+COLUMNS = ("item", "context", "choices", "gold")
+
+
+def measure(task: Task, spec: GoldTask, subject: Subject, resources: Resources) -> Measurement:
+    """Bits per byte (`bpb`) of the first `task.limit` answers, or all; nats and bytes of each are kept.
+
+    Answers that an earlier run left in `resources.answers` are not computed again.
+
+    Raises:
+        UsageError: the tokenizer has no BOS for `+bos`.
+        DataError: the file of the pack is missing, damaged or not of gold answers.
+        LeanboardError: a log-probability is not finite, or an answer is longer than the model takes.
+    """
+    protocol = Protocol.parse(task.protocol)
+    pairs = read(resources.pack, spec.texts[protocol.asked], is_shuffled="shuffled" in protocol.flags)[: task.limit]
+    lm = subject.scorer.following(resources.on_progress, resources.answers, protocol)
+    answers = lm.loglikelihood([Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(pairs)])
+    nats = [-logp for logp, _ in answers]
+    sizes = [len(answer.encode()) for _, answer in pairs]
+    cut = sum(len(lm.tok_encode(context + answer)) > lm.max_length + 1 for context, answer in pairs)
+    notes = [f"the context of {cut} of {len(pairs)} items was cut at its beginning to fit the model"] * (cut > 0)
+    sums = {"bpb": Windows(nll=nats, targets=sizes)}
+    return Measurement([_metric(task.metric_id("bpb"), nats, sizes)], Evidence(sums=sums, notes=[*lm.notes, *notes]))
+
+
+def read(pack: Pack, ref: str, *, is_shuffled: bool = False) -> list[tuple[str, str]]:
+    """The contexts and gold answers of a file, in order; shuffled, each answer has another item's context.
+
+    Raises:
+        DataError: a row is not a context with one answer, or there is no other item.
+    """
+    has_parts = PART in pack.columns(ref)
+    rows = pack.rows(ref, [*COLUMNS, PART] if has_parts else COLUMNS)
+    if not rows:
+        raise DataError(f"{pack.path(ref)}: has no rows")
+    for row in rows:
+        if not (isinstance(row["context"], str) and _is_answer(row["choices"])):
+            raise DataError(f"{pack.path(ref)}: item '{row['item']}' is not a context with one gold answer")
+    others = _others([row.get(PART) for row in rows]) if is_shuffled else list(range(len(rows)))
+    if is_shuffled and any(i == other for i, other in enumerate(others)):
+        raise DataError(f"{pack.path(ref)}: +shuffled needs two items or more (of each part)")
+    return [(rows[other]["context"], row["choices"][0]) for row, other in zip(rows, others, strict=True)]
+
+
+def _is_answer(choices: Any) -> bool:
+    return isinstance(choices, list) and len(choices) == 1 and isinstance(choices[0], str) and bool(choices[0])
+
+
+def _others(parts: Sequence[Any]) -> list[int]:
+    """For each item another one of its part, half the part away: neighbours may be about the same text."""
+    members: dict[Any, list[int]] = defaultdict(list)
+    for i, part in enumerate(parts):
+        members[part].append(i)
+    others = {
+        i: alike[(place + len(alike) // 2) % len(alike)] for alike in members.values() for place, i in enumerate(alike)
+    }
+    return [others[i] for i in range(len(parts))]
+
+
+def _metric(metric_id: str, nats: Sequence[float], sizes: Sequence[int]) -> Metric:
+    """Bits over bytes; the standard error is that of a ratio of sums over items, by the delta method."""
+    n, ratio = len(nats), sum(nats) / sum(sizes)
+    squares = sum((x - ratio * size) ** 2 for x, size in zip(nats, sizes, strict=True))
+    stderr = math.sqrt(squares * n / (n - 1)) / sum(sizes) / math.log(2) if n > 1 else None
+    return Metric(
+        id=metric_id, value=ratio / math.log(2), unit="bits/byte", direction="lower", n=sum(sizes), stderr=stderr
+    )

@@ -1,0 +1,150 @@
+"""Bits per byte of gold answers, against a direct computation with transformers and against lm-eval."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lm_eval.models.huggingface import HFLM
+
+from bench.data.pack import Pack
+from bench.errors import DataError, UsageError
+from bench.measure import answers, bits, measure
+from bench.measure.answers import Answers
+from bench.measure.measurement import Measurement
+from bench.measure.scorer import PackedLM
+from bench.measure.subject import Subject
+from bench.paths import cache_dir
+from bench.record.kinds import kind_of
+from bench.task import GoldTask, Task
+from tests.measure.test_scorer import ask
+from tests.packs import ADJECTIVES, make_pack
+
+SMOLLM = cache_dir() / "models" / "smollm2-135m"
+SPEC = GoldTask(name="quiz", kind="gold", description="", texts={"5shot": "quiz/5shot", "0shot": "quiz/0shot"})
+EXAMPLES = "Question: what is kept? Answer: what matters.\n\n"
+
+
+def row(i: int, context: str, gold: str, **more: str) -> dict[str, Any]:
+    return {"item": f"q{i}", "context": context, "choices": [gold], "gold": 0, **more}
+
+
+ROWS = [
+    row(i, f"{EXAMPLES}Question: what is {word} and number {i}?\nAnswer:", f" the {word} döner №{i}" + " x" * (i % 3))
+    for i, word in enumerate(ADJECTIVES)
+]
+PARTS = [row(i, f"{i}:", f" {word}", part="ab"[i % 2]) for i, word in enumerate(ADJECTIVES)]
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
+    return Pack([make_pack(tmp_path_factory.mktemp("pack"), {"quiz/5shot": ROWS, "quiz/0shot": PARTS})])
+
+
+def nats_by_hand(subject: Subject, context: str, answer: str) -> float:
+    """Stock transformers on one text; the tiny tokenizer's pieces end at spaces, so that the context's ids begin it."""
+    before = len(subject.tokenizer(context)["input_ids"])
+    ids = torch.tensor(subject.tokenizer(context + answer)["input_ids"])
+    with torch.no_grad():
+        table = subject.model(ids[None]).logits[0].double().log_softmax(dim=-1)
+    return -sum(float(table[i - 1, ids[i]]) for i in range(before, len(ids)))
+
+
+def sums(result: Measurement) -> tuple[list[float], list[int]]:
+    found = result.evidence.sums["bpb"]
+    return found.nll, found.targets
+
+
+def test_value_is_bits_over_bytes_of_a_direct_computation(tiny_gqa: Path, pack: Pack) -> None:
+    subject = Subject(tiny_gqa)
+    result = measure(Task(SPEC, "5shot", 7), subject, pack)
+    expected = [nats_by_hand(subject, row["context"], row["choices"][0]) for row in ROWS[:7]]
+    sizes = [len(row["choices"][0].encode("utf-8")) for row in ROWS[:7]]
+    [metric] = result.metrics
+    assert metric.id == "quiz.bpb@5shot/limit7"
+    assert metric.value == pytest.approx(sum(expected) / math.log(2) / sum(sizes), rel=1e-5)
+    assert metric.n == sum(sizes)
+    nats, targets = sums(result)
+    assert nats == pytest.approx(expected, rel=1e-5)
+    assert targets == sizes
+    assert kind_of(metric.id).value(sum(nats) / sum(targets)) == pytest.approx(metric.value, rel=1e-12)
+
+
+def test_standard_error_is_about_that_of_leaving_out_one_item_each(tiny_gqa: Path, pack: Pack) -> None:
+    result = measure(Task(SPEC, "5shot"), Subject(tiny_gqa), pack)
+    nats, sizes = sums(result)
+    n = len(nats)
+    without = [(sum(nats) - nats[i]) / (sum(sizes) - sizes[i]) / math.log(2) for i in range(n)]
+    mean = sum(without) / n
+    jackknife = math.sqrt((n - 1) / n * sum((value - mean) ** 2 for value in without))
+    assert result.metrics[0].stderr == pytest.approx(jackknife, rel=0.1)
+
+
+def test_shuffled_gives_each_answer_the_context_of_another_item_of_its_part(pack: Pack, tiny_gqa: Path) -> None:
+    plain, shuffled = (bits.read(pack, "quiz/0shot", is_shuffled=flag) for flag in (False, True))
+    assert [answer for _, answer in shuffled] == [answer for _, answer in plain]
+    moved = [int(context[:-1]) for context, _ in shuffled]
+    assert sorted(moved) == list(range(12))
+    assert all(i != other and i % 2 == other % 2 for i, other in enumerate(moved))
+    result = measure(Task(SPEC, "5shot+shuffled", 2), Subject(tiny_gqa), pack)
+    subject = Subject(tiny_gqa)
+    expected = [nats_by_hand(subject, ROWS[i + 6]["context"], ROWS[i]["choices"][0]) for i in (0, 1)]
+    assert sums(result)[0] == pytest.approx(expected, rel=1e-5)
+    assert result.metrics[0].id == "quiz.bpb@5shot+shuffled/limit2"
+
+
+def test_contexts_that_the_model_does_not_take_are_cut_and_counted(tmp_path: Path, tiny_gqa: Path) -> None:
+    rows = [row(0, "short:", " yes"), row(1, "word " * 600, " yes")]
+    subject = Subject(tiny_gqa)
+    result = measure(Task(SPEC, "5shot"), subject, Pack([make_pack(tmp_path, {"quiz/5shot": rows})]))
+    assert result.evidence.notes == ["the context of 1 of 2 items was cut at its beginning to fit the model"]
+    stock = HFLM(pretrained=subject.model, tokenizer=subject.tokenizer, batch_size=1)
+    theirs = stock.loglikelihood(ask(*((row["context"], " yes") for row in rows)), disable_tqdm=True)
+    assert sums(result)[0] == pytest.approx([-logp for logp, _ in theirs], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([row(0, "a", " b") | {"choices": [" b", " c"]}], "item 'q0' is not a context with one gold answer"),
+        ([row(0, "a", "")], "item 'q0' is not a context with one gold answer"),
+        ([row(0, "a", " b"), row(1, "a", " b", part="x")], r"\+shuffled needs two items or more"),
+    ],
+)
+def test_other_rows_are_one_sentence(rows: list[dict[str, Any]], message: str, tmp_path: Path, tiny_gqa: Path) -> None:
+    rows = [{"part": "y", **each} for each in rows]
+    with pytest.raises(DataError, match=rf"quiz/5shot\.parquet: {message}"):
+        measure(Task(SPEC, "5shot+shuffled"), Subject(tiny_gqa), Pack([make_pack(tmp_path, {"quiz/5shot": rows})]))
+
+
+def test_finished_answers_are_not_computed_again(
+    tmp_path: Path, pack: Pack, tiny_gqa: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "SAVE_SECONDS", 0.0)
+    kept = Answers(tmp_path / "answers", "0123456789abcdef")
+    first = measure(Task(SPEC, "5shot"), Subject(tiny_gqa), pack, answers=kept)
+    monkeypatch.setattr(PackedLM, "_scores", None)
+    assert measure(Task(SPEC, "5shot"), Subject(tiny_gqa), pack, answers=kept) == first
+
+
+def test_protocols_are_the_files_with_flags() -> None:
+    assert [SPEC.protocol(given) for given in (None, "0shot", "5shot+shuffled+nobos")] == [
+        "5shot",
+        "0shot",
+        "5shot+nobos+shuffled",
+    ]
+    with pytest.raises(UsageError, match="task quiz: protocol '3shot' is not 5shot or 0shot"):
+        SPEC.protocol("3shot")
+    with pytest.raises(UsageError, match="unknown flag 'notice'"):
+        SPEC.protocol("5shot+notice")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SMOLLM.is_dir(), reason="smollm2-135m is not in the cache")
+def test_gold_answers_of_a_real_model_are_scored_as_lm_eval_scores_them(pack: Pack) -> None:
+    subject = Subject(SMOLLM)
+    nats, _ = sums(measure(Task(SPEC, "5shot", 5), subject, pack))
+    stock = HFLM(pretrained=subject.model, tokenizer=subject.tokenizer, batch_size=1)
+    theirs = stock.loglikelihood(ask(*bits.read(pack, "quiz/5shot")[:5]), disable_tqdm=True)
+    assert nats == pytest.approx([-logp for logp, _ in theirs], abs=1e-3)
