@@ -50,6 +50,8 @@ class Kind:
     `has_neighbours`: a window is like the next, so blocks of windows are drawn.
 
     `is_quality`: it counts in ranks and comparisons, on its `side` of quality; `gap` says how differences are shown.
+    `needs_signal`: it ranks only where the dense model is shown to do better than a baseline. `least` is the number of
+    items a task, or windows, from which it ranks; what needs more than two and has fewer is called a smoke test.
     `over` is the kind that a mean is made of; `mean` is the name of the metric of the mean over tasks of this kind.
     `first` names the metrics that come first; `no_first` is the sentence to print where others of the kind are there
     but those are not.
@@ -67,6 +69,8 @@ class Kind:
     has_neighbours: bool = False
     is_quality: bool = False
     side: Side | None = None
+    needs_signal: bool = False
+    least: int = 2
     gap: Gap = field(default_factory=lambda: Gap("value", ""))
     over: Kind | None = None
     mean: str = ""

@@ -10,7 +10,7 @@ from typing import Literal
 
 import pandas as pd
 
-from bench.record.kind import Kind
+from bench.record.kind import Kind, Side
 from bench.record.kinds import kind_of, name_of, split
 from bench.record.rows import RowName, labels
 from bench.report.cell import Cell
@@ -77,13 +77,15 @@ class Headline:
     """The metrics that count on the board of a model.
 
     `metric` orders its rows and is the first to rank them (None where no quality was measured); `reason` says why.
-    `others` are the other metric ids that count; `left_out` the accuracies on which the dense model has no signal.
+    `others` are the other metric ids that count; `left_out` the tasks on which the dense model has no signal. `sides`
+    names the one metric that stands for each side of quality that was measured.
     """
 
     metric: str | None
     others: tuple[str, ...]
     left_out: tuple[Signal, ...]
     reason: str
+    sides: Mapping[Side, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,10 @@ class Board:
     def standing(self, row: RowName) -> Standing | None:
         """The standing of a row by its model's headline metric."""
         return self.standings.get(row, {}).get(self.headlines[row.model].metric or "")
+
+    def on_side(self, row: RowName, side: Side) -> Standing | None:
+        """The standing of a row on a side of quality."""
+        return self.standings.get(row, {}).get(self.headlines[row.model].sides.get(side, ""))
 
     def no_signal(self, model: str) -> frozenset[str]:
         """The accuracies on which the dense model has no signal, and the groups' means that contain one."""

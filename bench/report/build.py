@@ -5,7 +5,6 @@ Two metric ids never share a column, a mean exists only where all its members do
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -13,17 +12,18 @@ from math import sqrt
 from statistics import fmean
 
 from bench.errors import ProtocolMismatch
-from bench.record.kinds import form_of, kind_of, place_of, split
+from bench.record.kinds import form_of, kind_of, split
 from bench.record.rows import RowName
 from bench.record.schema import BaseRecord, MeasureRecord, Metric
 from bench.record.text import AnyRecord
 from bench.report.board import WORSE, Board, Column, Row
 from bench.report.cards import cards_of
-from bench.report.cell import cell_of
+from bench.report.cell import Cell, cell_of
 from bench.report.evidence import evidence_of
 from bench.report.frame import Run, current, long_frame, metrics_of, status_text, text_notes
-from bench.report.gates import SMOKE, Signal, dense_gate, signals_of
+from bench.report.gates import Signal, dense_gate, signals_of
 from bench.report.headline import bases_of, headline_of, means_of
+from bench.report.order import column_place, is_worse_than_random, row_place
 from bench.report.paired import pairs
 from bench.report.published import Published, known_dense
 from bench.report.rank import Ranker, Standings
@@ -55,18 +55,15 @@ def build(
     quality = {model: headline.metric for model, headline in headlines.items()}
     rows = [
         replace(row, notes=(*row.notes, WORSE))
-        if _is_worse_than_random(row, rows, columns.get(quality[row.identity.model] or ""))
+        if is_worse_than_random(row, rows, columns.get(quality[row.identity.model] or ""))
         else row
         for row in rows
     ]
     board = Board(
-        rows=tuple(sorted(rows, key=lambda row: _place(row, quality, columns))),
-        columns=tuple(sorted(columns.values(), key=lambda column: _column_place(column, order))),
+        rows=tuple(sorted(rows, key=lambda row: row_place(row, quality, columns))),
+        columns=tuple(sorted(columns.values(), key=lambda column: column_place(column, order))),
         smoke=frozenset(
-            id_
-            for row in rows
-            for id_, cell in row.cells.items()
-            if id_ in columns and (kind_of(id_).over or kind_of(id_)).is_share and 0 < cell.n < SMOKE
+            id_ for row in rows for id_, cell in row.cells.items() if id_ in columns and _is_smoke(id_, cell)
         ),
         groups=tuple(groups),
         notes=tuple(notes + text_notes(records)),
@@ -229,37 +226,7 @@ def mean_of_metrics(id_: str, members: Sequence[Metric], is_mixed: bool = False)
     )
 
 
-def _place(row: Row, quality: Mapping[str, str | None], columns: Mapping[str, Column]) -> tuple[object, ...]:
-    """Sort key of rows: by model, dense first, then target by target the best quality; rows without a value last."""
-    column = quality[row.identity.model]
-    value = row.value(column)
-    goodness = 0.0 if value is None or column is None else _badness(value, columns[column])
-    size = re.fullmatch(r"([a-z_]+)=(\d+(?:\.\d+)?)", row.identity.target)
-    target = (row.identity.target != "none", size[1] if size else "", float(size[2]) if size else 0.0)
-    return (row.identity.model, row.identity.method != "dense", *target, value is None, goodness, row.identity)
-
-
-def _badness(value: float, column: Column) -> float:
-    return -value if column.direction == "higher" else value
-
-
-def _is_worse_than_random(row: Row, rows: Sequence[Row], column: Column | None) -> bool:
-    """Whether `random` at the same target is better; with the same recovery if it was run with that."""
-    key = row.identity
-    value = row.value(column.id) if column else None
-    if column is None or value is None or key.method in ("random", "dense") or key.target == "none":
-        return False
-    rivals = [
-        (rival.identity.recovery == key.recovery, _badness(number, column))
-        for rival in rows
-        if (rival.identity.model, rival.identity.method, rival.identity.target) == (key.model, "random", key.target)
-        and (number := rival.value(column.id)) is not None
-    ]
-    same = [badness for has_same_recovery, badness in rivals if has_same_recovery] or [badness for _, badness in rivals]
-    return bool(same) and _badness(value, column) > min(same)
-
-
-def _column_place(column: Column, order: Mapping[str, int]) -> tuple[object, ...]:
-    numbers = [part.zfill(12) if part.isdecimal() else part for part in re.split(r"(\d+)", column.id)]
-    is_first = column.name in column.kind.first
-    return (*place_of(column.kind), not is_first, order.get(column.name, len(order)), numbers)
+def _is_smoke(metric: str, cell: Cell) -> bool:
+    """Whether a cell that counts items has fewer than its kind needs."""
+    kind = kind_of(metric).over or kind_of(metric)
+    return kind.least > 2 and 0 < cell.n < kind.least

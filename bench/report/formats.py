@@ -89,6 +89,13 @@ def title_of(column: Column, smoke: bool = False, no_signal: bool = False) -> tu
     return name + ARROWS[column.direction], column.protocol + " smoke" * smoke + " no signal" * no_signal
 
 
+def smoke_notes(board: Board, columns: Iterable[Column]) -> list[str]:
+    """How few items make a smoke test, for the kinds of those `columns` that are one."""
+    kinds = dict.fromkeys(column.kind.over or column.kind for column in columns if column.id in board.smoke)
+    several = len(kinds) > 1
+    return [f"smoke{f' ({kind.noun})' * several}: fewer than {kind.least} items a task" for kind in kinds]
+
+
 def mean_of(board: Board, model: str) -> Column | None:
     """The mean that counts for `model`: the headline, else one over tasks with signal, else any that some row has."""
     headline, rows = board.headlines[model], board.of(model)

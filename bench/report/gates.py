@@ -15,8 +15,6 @@ from bench.report.stats import ALPHA, above_chance
 from bench.task import TASK_ID
 
 GateState = Literal["passed", "failed", "not known"]
-SMOKE = 100
-"""Accuracy over fewer items a task than this is a smoke test."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def _signal(metric: str, bits: str, chance: float | None) -> Signal:
     value = right / n if n else None
     if chance is None:
         return Signal(metric, None, value, n, None, None, "its task does not say what chance is")
-    if n < SMOKE:
+    if n < kind_of(metric).least:
         return Signal(metric, None, value, n, chance, None, f"smoke: {n} items say nothing of signal")
     p = above_chance(right, n, chance)
     text = f"dense {100 * right / n:.1f} % of {n} items, chance {100 * chance:.1f} %, p = {p:.2g}"

@@ -8,13 +8,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.record.kinds import name_of, split
+from bench.record.kind import SIDES, Side
+from bench.record.kinds import KINDS, kind_of, name_of, split
 from bench.report.board import Column, Headline, Row
 from bench.report.gates import Signal
 from bench.report.rank import Basis
 from bench.task_group import TaskGroup
 
-SIGNAL_MEAN = "signal_mean"
+OF_SIGNAL = "signal_"
+"""Begins the name of a mean over the tasks with signal."""
 
 
 @dataclass(frozen=True)
@@ -37,56 +39,106 @@ def means_of(metrics: Iterable[str], groups: Sequence[TaskGroup], signals: Mappi
             parts = group.parts(suffix)
             yield Mean(group.mean(suffix), parts, True)
             able = tuple(part for part in parts if part in signals and signals[part].has_signal)
-            if group.metric_kind.is_share and 1 < len(able) < len(parts):
-                names = "+".join(sorted(split(part)[0] for part in able))
-                yield Mean(f"{group.name}.{SIGNAL_MEAN}@{suffix}/{names}", able, False)
+            names = "+".join(sorted(split(part)[0] for part in able))
+            mean = f"{group.name}.{OF_SIGNAL}{group.metric_kind.mean}@{suffix}/{names}"
+            if kind_of(mean).over and 1 < len(able) < len(parts):
+                yield Mean(mean, able, False)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The metric that stands for a side; `is_able`: the dense model has signal there, or none is needed."""
+
+    metric: str
+    reason: str
+    is_able: bool
+
+
+COMPLETE = "complete, with signal on every task"
+ABLE = "the tasks on which the dense model has signal"
+LEADS = "no mean is complete with signal on every task"
+ONLY = "the only measure of quality here"
+ORDER: tuple[Side, ...] = ("models text", "knows", "can say", "stays itself")
+"""Which side orders the rows, where no mean of what the model knows is complete."""
 
 
 def headline_of(
     rows: Sequence[Row], columns: Mapping[str, Column], groups: Sequence[TaskGroup], signals: Mapping[str, Signal]
 ) -> Headline:
-    """The headline of the rows of one model.
+    """The headline of the rows of one model, and that of each side of quality.
 
-    A group's mean where it is complete and the dense model has signal on every task; else the perplexity (or another
-    kind that `leads`) that most rows have, and next to it the tasks with signal and their mean. A metric that only one
-    of several rows has is left out, as it compares nothing.
+    Of the sides, what the model knows orders the rows where a mean is complete with signal on every task; else how it
+    models text; else the tasks with signal of what it knows; else what it can say; else how far it stays itself. A
+    metric that only one of several rows has is left out, as it compares nothing.
     """
     counted = _counts(rows)
-    means = [column for column in columns.values() if column.kind.over and counted[column.id]]
-    whole = [column for column in means if not without_signal(column.id, groups, signals)]
-    leading = [column for column in columns.values() if column.kind.leads and counted[column.id]]
-    group_means = [column for column in whole if split(column.id)[1] != SIGNAL_MEAN]
-    for choice, reason in (
-        (group_means, "complete, with signal on every task"),
-        (leading, "no mean is complete with signal on every task"),
-        (whole, "the tasks on which the dense model has signal"),
-        (means, "the only measure of quality here"),
+    here = [column for column in columns.values() if counted[column.id]]
+    sides = {side: found for side in SIDES if (found := _choice(side, here, counted, groups, signals))}
+    metrics = {side: choice.metric for side, choice in sides.items()}
+    ordering = [(_place(side, choice), choice) for side, choice in sides.items() if not kind_of(choice.metric).is_share]
+    if not ordering:
+        return Headline(None, (), (), "no quality was measured", metrics)
+    _, chosen = min(ordering)
+    counts = {id_: signal for id_, signal in sorted(signals.items()) if is_headline(id_, groups)}
+    compared = [c for c in here if (c.kind.leads or c.kind.over) and not without_signal(c.id, groups, signals)]
+    others = sorted({c.id for c in compared if counted[c.id] >= min(2, len(rows))} - {chosen.metric})
+    others += [id_ for id_, signal in counts.items() if signal.has_signal and counted[id_] and id_ not in others]
+    return Headline(
+        chosen.metric,
+        tuple(others),
+        tuple(signal for signal in counts.values() if signal.has_signal is False),
+        chosen.reason,
+        metrics,
+    )
+
+
+def _choice(
+    side: Side,
+    here: Sequence[Column],
+    counted: Mapping[str, int],
+    groups: Sequence[TaskGroup],
+    signals: Mapping[str, Signal],
+) -> Choice | None:
+    """The headline of a side among the columns that have values; None where nothing of it was measured."""
+    mine = [c for c in here if c.kind.is_quality and c.kind.side == side]
+    able = [c for c in mine if not without_signal(c.id, groups, signals)]
+    means, able_means = ([c for c in columns if c.kind.over] for columns in (mine, able))
+    shares = [c for c in mine if c.kind.is_share and is_headline(c.id, groups)]
+    for choice, reason, is_able in (
+        ([c for c in able_means if not split(c.id)[1].startswith(OF_SIGNAL)], COMPLETE, True),
+        ([c for c in able if c.kind.leads], LEADS, True),
+        (able_means, ABLE, True),
+        ([c for c in shares if c in able], ABLE, True),
+        (means, ONLY, False),
+        ([c for c in mine if c.kind.leads] or shares, ONLY, False),
     ):
         if choice:
-            metric = min(choice, key=lambda column: (-counted[column.id], *preference(column))).id
-            counts = {id_: signal for id_, signal in sorted(signals.items()) if is_headline(id_, groups)}
-            able = [id_ for id_, signal in counts.items() if signal.has_signal and counted[id_]]
-            compared = {c.id for c in [*leading, *whole] if counted[c.id] >= min(2, len(rows))}
-            others = sorted(compared - {metric})
-            unable = tuple(signal for signal in counts.values() if signal.has_signal is False)
-            return Headline(metric, (*others, *able), unable, reason)
-    return Headline(None, (), (), "no quality was measured")
+            return Choice(min(choice, key=lambda c: (-counted[c.id], *preference(c))).id, reason, is_able)
+    return None
 
 
-def without_signal(mean: str, groups: Sequence[TaskGroup], signals: Mapping[str, Signal]) -> list[str]:
-    """The tasks of a mean on which signal is missing or not known."""
-    whose, name, suffix = split(mean)
-    if name == SIGNAL_MEAN:
+def _place(side: Side, choice: Choice) -> tuple[bool, int]:
+    """Sort key of the sides: which of them orders the rows."""
+    is_whole = side == "knows" and choice.reason == COMPLETE
+    return not choice.is_able, 0 if is_whole else 1 + ORDER.index(side)
+
+
+def without_signal(metric: str, groups: Sequence[TaskGroup], signals: Mapping[str, Signal]) -> list[str]:
+    """The tasks of a metric on which signal is missing or not known; none where its kind needs none."""
+    whose, name, suffix = split(metric)
+    kind = kind_of(metric).over or kind_of(metric)
+    if name.startswith(OF_SIGNAL) or not kind.needs_signal:
         return []
-    group = next(group for group in groups if group.name == whose)
-    shares = group.parts(suffix) if group.metric_kind.is_share else ()
-    return [id_ for id_ in shares if id_ not in signals or not signals[id_].has_signal]
+    group = next((group for group in groups if group.name == whose), None)
+    parts = group.parts(suffix) if group is not None and kind_of(metric).over else (metric,)
+    return [id_ for id_ in parts if id_ not in signals or not signals[id_].has_signal]
 
 
 def is_headline(metric: str, groups: Sequence[TaskGroup]) -> bool:
-    """Whether an accuracy counts for its task: the one that a group chose, or any of a task in no group."""
+    """Whether a share counts for its task: the one that a group chose, or any of a kind and task in no group."""
     members = {member for group in groups for member in group.by_name}
-    return name_of(metric) in members or split(metric)[0] not in {split(member)[0] for member in members}
+    alike = {split(member)[0] for member in members if kind_of(member) is kind_of(metric)}
+    return name_of(metric) in members or split(metric)[0] not in alike
 
 
 def bases_of(
@@ -96,23 +148,29 @@ def bases_of(
     means = {mean.id: mean for mean in means_of([column.id for column in columns], groups, signals)}
     for column in columns:
         basis = Basis(column.id, (column.id,), column.direction == "higher")
-        if column.kind.leads:
-            yield basis, ""
-        elif column.id in means:
+        if column.id in means:
             lacking = without_signal(column.id, groups, signals)
             why = f"signal missing or not known on {', '.join(lacking)}" if lacking else ""
             yield Basis(column.id, means[column.id].parts, column.direction == "higher"), why
-        elif column.kind.is_share and is_headline(column.id, groups):
-            signal = signals.get(column.id)
-            why = "signal not known: the dense model was not measured" if signal is None else signal.reason
-            yield basis, "" if signal is not None and signal.has_signal else why
+        elif column.kind.leads or (column.kind.is_share and is_headline(column.id, groups)):
+            yield basis, _why_no_signal(column, signals)
 
 
-def preference(column: Column) -> tuple[bool, float, int, str]:
-    """Sort key among equals: the kind's first metric, then the most windows (no limit is most), then the longest."""
+def _why_no_signal(column: Column, signals: Mapping[str, Signal]) -> str:
+    """Why the dense model shows no signal by the metric of one task; '' where it does, or its kind needs none."""
+    signal = signals.get(column.id)
+    if not column.kind.needs_signal or (signal is not None and signal.has_signal):
+        return ""
+    return "signal not known: the dense model was not measured" if signal is None else signal.reason
+
+
+def preference(column: Column) -> tuple[int, bool, float, int, str]:
+    """Sort key among equals: the kind that comes first, its first metric, the most windows (no limit is most), then
+    the longest."""
     window = re.match(r"\d+", column.protocol)
     limit = re.search(r"/limit(\d+)", column.protocol)
     return (
+        KINDS.index(column.kind),
         column.name not in column.kind.first,
         -float(limit[1]) if limit else -math.inf,
         -int(window[0] if window else 0),

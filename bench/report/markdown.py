@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 from bench.protocol import FLAGS, flags_of
 from bench.record.kinds import COST, KINDS
 from bench.report.board import WORSE, Board, Column, Row
-from bench.report.formats import ARROWS, NOTHING, cell_text, difference, escape, grid, title_of
-from bench.report.gates import SMOKE
+from bench.report.formats import ARROWS, NOTHING, cell_text, difference, escape, grid, smoke_notes, title_of
 from bench.report.matrix import KEYS, matrix_of
 from bench.report.paired import Pair
 from bench.report.verdicts import cards, evidence, is_ranked, opening, published, ranks
@@ -193,8 +192,8 @@ def _footnotes(board: Board) -> list[str]:
             "*no signal*: the dense model is not significantly above chance there (exact binomial test at 5 %), or not "
             "on some task of that mean; neither is ranked, nor part of the headline."
         )
-    if board.smoke:
-        notes.append(f"*smoke*: fewer than {SMOKE} items a task; shows that all works, not how good a model is.")
+    smoke = smoke_notes(board, board.columns)
+    notes += [f"*{note.replace(':', '*:', 1)}; shows that all works, not how good a model is." for note in smoke]
     return [*notes, *_counts(board), *(escape(note) for note in board.notes)]
 
 

@@ -14,7 +14,7 @@ from bench.record.rows import RowName
 from bench.record.schema import ArtifactRecord
 from bench.report.evidence import ItemScores, common, draw
 from bench.report.frame import Run
-from bench.report.gates import SMOKE, DenseGate
+from bench.report.gates import DenseGate
 from bench.report.stats import ALPHA, Array, Drawn, Interval, estimate, holm, mcnemar_all, pairwise
 
 REFERENCE = "reference"
@@ -224,6 +224,6 @@ class Ranker:
         if not common(scores):
             return "no seed has all of it"
         few = min(part.values.shape[1] for part in scores)
-        if kind_of(basis.parts[0]).is_share and few < SMOKE:
-            return f"smoke: {few} items a task"
-        return "" if few > 1 else "one window is not enough"
+        if few < 2:
+            return "one window is not enough"
+        return f"smoke: {few} items a task" if few < kind_of(basis.parts[0]).least else ""

@@ -11,7 +11,7 @@ from bench.record.kinds import SPEEDUP
 from bench.record.rows import RowName
 from bench.report.board import Board, Column, Row
 from bench.report.cell import Cell
-from bench.report.formats import NOTHING, cell_text, mean_of, number, title_of
+from bench.report.formats import NOTHING, cell_text, mean_of, number, smoke_notes, title_of
 from bench.report.rank import Standing
 from bench.report.verdicts import is_ranked
 
@@ -243,7 +243,6 @@ def _caption(board: Board, model: str) -> str:
     lines = [f"{how}; ± standard error, (–) 95 % interval, ↓ lower is better, ↑ higher is better"]
     lines += [f"dense gate {board.gates[model].state}"] * (board.gates[model].state != "passed")
     columns = board.columns_of(model)
-    if any(column.id in board.smoke for column in columns):
-        lines.append("smoke: fewer than 100 items a task, shows that all works and not how good a model is")
+    lines += [f"{note}, shows that all works and not how good a model is" for note in smoke_notes(board, columns)]
     lines += [f"{', '.join(rows)}: {' '.join(remark.split())}" for remark, rows in board.remarks(model).items()]
     return "\n".join(lines)

@@ -7,7 +7,6 @@ from typing import Any
 from bench.record.kinds import split
 from bench.report.board import Board, Column, Row
 from bench.report.formats import broken
-from bench.report.gates import SMOKE
 from bench.report.plots.style import INK, QUIET, canvas, plain, settled
 
 LOSS, NONE, GAIN = "#b35806", "#f7f7f7", "#542788"
@@ -42,7 +41,8 @@ def heat_map(board: Board, model: str) -> Any | None:
     axes.spines[:].set_visible(False)
     axes.set_title(f"{plain(model)}: change by task", loc="left", fontweight="bold", pad=10)
     shared = f"; {protocols.pop()}" if len(protocols) == 1 else ""
-    smoke = f"; smoke: fewer than {SMOKE} items" if any(column.id in board.smoke for column in columns) else ""
+    is_smoke = any(column.id in board.smoke for column in columns)
+    smoke = f"; smoke: fewer than {columns[0].kind.least} items" * is_smoke
     axes.set_xlabel(f"percentage points against the dense model{shared}{smoke}", color=QUIET)
     return settled(figure)
 
@@ -54,7 +54,8 @@ def changes_of(board: Board, model: str) -> tuple[list[Row], list[Column], list[
     """
     dense = next((row for row in board.of(model) if row.identity.method == "dense"), None)
     counted = {member for group in board.groups for member in group.by_name}
-    columns = [c for c in board.columns_of(model) if c.kind.is_share and dense and dense.value(c.id) is not None]
+    shares = [c for c in board.columns_of(model) if c.kind.is_share and c.kind.side == "knows"]
+    columns = [c for c in shares if dense and dense.value(c.id) is not None]
     columns = [c for c in columns if c.name in counted] or columns
     rows = [
         row

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bench.protocol import FLAGS, flags_of
 from bench.record.rows import RowName
 from bench.report.board import WORSE, Board, Column, Row
-from bench.report.formats import title_of
+from bench.report.formats import smoke_notes, title_of
 from bench.report.matrix import KEYS, matrix_of
 from bench.report.plots.looks import Looks, series_of
 from bench.report.rank import Standing
@@ -109,7 +109,7 @@ def _head(board: Board, model: str, column: Column) -> Head:
     view = "k" if counts or column.name in KEY else "a" if column.kind.is_quality else "m"
     signal = board.signals[model].get(column.id)
     better = {"lower": "lower is better", "higher": "higher is better"}.get(column.direction, "")
-    smoke = "smoke: fewer than 100 items a task" if column.id in board.smoke else ""
+    smoke = "; ".join(smoke_notes(board, [column]))
     flags = [f"+{flag}: {FLAGS[flag]}" for flag in flags_of(column.protocol)]
     tip = [column.id, *flags, better, signal.reason if signal is not None else "", smoke]
     axis = "y" if column.kind.is_quality else "x" if column.name in AXES else ""
