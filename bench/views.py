@@ -219,6 +219,7 @@ def all_data() -> list[str]:
 
 def data_list() -> Rows:
     """Every text by name: those of the local packs, and those that a source has."""
+    from bench.data.licences import licence_of
     from bench.data.pack import Pack
     from bench.data.sources import SOURCES
 
@@ -229,6 +230,7 @@ def data_list() -> Rows:
             "here": "yes" if ref in here else "not fetched",
             "rows": here[ref].entry.rows if ref in here else "",
             "columns": ", ".join(here[ref].entry.columns if ref in here else SOURCES[ref].columns),
+            "licence": licence_of(ref),
         }
         for ref in sorted({*SOURCES, *here})
     ]

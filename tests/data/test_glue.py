@@ -82,6 +82,10 @@ def test_only_glue_has_a_template() -> None:
     assert template_of("alpaca_cleaned/train") is None
 
 
+def no_wheel(*args: object, **kwargs: object) -> Path:
+    raise UsageError("no such wheel")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_both_splits_come_from_the_hub(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
@@ -89,6 +93,7 @@ def test_both_splits_come_from_the_hub(name: str, tmp_path: Path, monkeypatch: p
     asked = []
     monkeypatch.setenv("LEANBOARD_CACHE", str(tmp_path))
     monkeypatch.delenv("LEANBOARD_DATA", raising=False)
+    monkeypatch.setattr(sources, "fetch_wheel", no_wheel)
     monkeypatch.setattr(sources, "why_no_hub", lambda offline: None)
     monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: asked.append((args, kwargs)) or ROWS)
     splits = [f"{name}/{split}" for split in ("train", "validation")]

