@@ -1,4 +1,4 @@
-"""The answers of finished forward passes on disk, so that an interrupted task resumes."""
+"""The answers of finished batches on disk, so that an interrupted task resumes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 Answer = tuple[float, bool]
 """Log-probability of a continuation in nats, and whether it is the greedy one."""
+Text = tuple[str]
+"""What a model wrote."""
 
 SAVE_SECONDS = 5.0
 """At least this long between two lines of the file: what a crash can cost."""
@@ -27,30 +30,32 @@ class Answers:
         self.file, self.key = file, key
         self.earlier_seconds = 0.0
         self._questions = hashlib.sha256()
-        self._open: dict[int, Answer] = {}
+        self._open: dict[int, Answer | Text] = {}
         self._saved = time.monotonic()
 
-    def load(self, questions: Iterable[tuple[list[int], list[int]]]) -> dict[int, Answer]:
-        """The kept answers to these questions (token ids read, token ids scored), by number.
+    def load(self, questions: Iterable[tuple[list[int], list[Any]]]) -> dict[int, Any]:
+        """The kept answers to these questions, by number: each is an `Answer` or a `Text`.
+
+        A question are the token ids that are read, and those that are scored or where a text ends.
 
         Sets `earlier_seconds` to the wall time that they took.
         """
         self._questions, self._open = hashlib.sha256(self.key.encode()), {}
         for question in questions:
             self._questions.update(json.dumps(question).encode())
-        answers: dict[int, Answer] = {}
+        answers: dict[int, Answer | Text] = {}
         for line in self.file.read_bytes().split(b"\n") if self.file.is_file() else []:
             seal, _, body = line.partition(b" ")
             if seal == self._seal(body):
                 seconds, kept = json.loads(body)
                 self.earlier_seconds += seconds
-                answers |= {number: (logp, greedy) for number, logp, greedy in kept}
+                answers |= {number: tuple(answer) for number, *answer in kept}
         self._saved = time.monotonic()
         return answers
 
-    def keep(self, answers: dict[int, Answer]) -> None:
-        """Add answers that are finite; they reach the file once the last line is some seconds old."""
-        self._open |= {number: answer for number, answer in answers.items() if math.isfinite(answer[0])}
+    def keep(self, answers: Mapping[int, Answer | Text]) -> None:
+        """Add texts, and numbers that are finite; they reach the file once the last line is some seconds old."""
+        self._open |= {n: a for n, a in answers.items() if isinstance(a[0], str) or math.isfinite(a[0])}
         seconds = time.monotonic() - self._saved
         if seconds < SAVE_SECONDS:
             return
