@@ -167,6 +167,23 @@ BPB_MEAN = Kind(
     axis="mean bits per byte of gold answers",
     footnote="A *mean* in bits per byte is unweighted over the tasks of its group; `mixed`: each has its own protocol.",
 )
+EXACT_MATCH = Kind(
+    "exact match",
+    "Answers",
+    {
+        "*.exact_match": Form("fraction", "higher", "{task} right (%)"),
+        "*.exact_match_flexible_extract": Form("fraction", "higher", "{task} right, by its last number (%)"),
+        "*.prompt_level_strict_acc": Form("fraction", "higher", "{task} followed (%)"),
+    },
+    evidence="items",
+    is_quality=True,
+    side="can say",
+    gap=Gap("right answers", "points", 100.0, 1),
+    noun="right answers",
+    axis="right answers (%)",
+    footnote="*right*: the share of the questions to which the model's own greedy answer, cut at the task's texts to "
+    "stop at, is the right one as lm-eval compares them. Guessing gives nothing.",
+)
 GENERATION = Kind(
     "generation",
     "Generation",
@@ -222,6 +239,7 @@ KINDS: list[Kind] = [
     MEAN,
     BPB,
     BPB_MEAN,
+    EXACT_MATCH,
     GENERATION,
     CONTINUATION,
     UNKNOWN,

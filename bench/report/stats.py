@@ -165,7 +165,13 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def above_chance(right: int, n: int, chance: float) -> float:
-    """Exact one-sided p-value of at least `right` of `n` items by guesses that are right with probability `chance`."""
+    """Exact one-sided p-value of at least `right` of `n` items by guesses that are right with probability `chance`.
+
+    Where guessing gives nothing (`chance` 0), it is McNemar's against a row that has none right: six right answers at
+    least, as a row that loses fewer cannot be told from one that loses none.
+    """
+    if chance == 0:
+        return rounded(min(1.0, 2 * 0.5**right))
     return rounded(float(bdtrc(right - 1, n, chance))) if right > 0 else 1.0
 
 

@@ -1,6 +1,7 @@
 """Greedy answers are those of lm-eval's own backend with one prompt at a time, whatever stands beside a prompt."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ PROMPTS = [f"Question: what is {' and '.join(ADJECTIVES[i : i + 1 + i % 5])}?\nA
 
 @pytest.fixture(scope="module", params=["llama", "qwen2", "mistral"])
 def model(request: pytest.FixtureRequest) -> PreTrainedModel:
-    fields = {"sliding_window": 12} if request.param == "mistral" else {}
+    fields: dict[str, Any] = {"sliding_window": 12} if request.param == "mistral" else {}
     return lively(make_model(family=request.param, kv_heads=2, **fields))
 
 

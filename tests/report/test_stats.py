@@ -199,7 +199,9 @@ def test_signal_is_an_exact_binomial_test() -> None:
     assert above_chance(10, 10, 0.5) == pytest.approx(2**-10)
     assert above_chance(0, 10, 0.25) == 1.0
     assert above_chance(42, 100, 0.6217) > 0.99
-    assert above_chance(1, 100, 0.0) == 0.0
+    for right in (5, 6):
+        assert above_chance(right, 100, 0.0) == pytest.approx(mcnemar("1" * right, "0" * right))
+    assert above_chance(5, 100, 0.0) > 0.05 > above_chance(6, 100, 0.0)
 
 
 def drifting(draws: np.random.Generator, rounds: int) -> list[float]:
