@@ -113,6 +113,7 @@ def evaluate(
     device: str = "auto",
     dtype: str = "float32",
     tokenizer: PreTrainedTokenizerBase | None = None,
+    dense: str | Path | None = None,
 ) -> list[Metric]:
     """Measure tasks on a checkpoint.
 
@@ -121,9 +122,11 @@ def evaluate(
         task_ids: task ids, metric ids or group names: `piqa`, `wikitext2@128`, `commonsense7`.
         limit: only the first `limit` items (windows, for perplexity) of each task; it becomes part of the metric ids.
         device, dtype, tokenizer: as for `compress`.
+        dense: the model that the checkpoint was made from, by name or folder, for tasks that compare the two
+            (`divergence@wikitext2/128`).
 
     Raises:
-        UsageError: an unknown task, or a model, data file or device that is not available.
+        UsageError: an unknown task, or a model, data file or device that is not available; a task needs `dense`.
     """
     from bench.measure import measure
     from bench.measure.subject import Subject
@@ -132,10 +135,14 @@ def evaluate(
         raise UsageError(f"limit: must be at least 1, not {limit}")
     load_registry()  # the families of plug-ins
     tasks = {task.id: task for name in task_ids for task in tasks_named(name, limit)}.values()
+    for task in tasks:
+        if task.spec.needs_dense and dense is None:
+            raise UsageError(f"dense: task {task.id} needs the model that the checkpoint was made from")
     fetch(sorted({ref for task in tasks for ref in task.spec.data()}), offline=offline())
     device, dtype = _device(device), _dtype(dtype)
     ref = _ref(path_or_model.path if isinstance(path_or_model, Artifact) else path_or_model, tokenizer)
-    subject = Subject(ref.path, dense=None, dtype=dtype, device=device)
+    origin = None if dense is None else _ref(dense, None).path
+    subject = Subject(ref.path, dense=origin, dtype=dtype, device=device)
     pack = Pack.default()
     return [metric for task in tasks for metric in measure(task, subject, pack, lambda done, total: None).metrics]
 

@@ -57,7 +57,7 @@ class Protocol:
 
 def flags_of(protocol: str) -> list[str]:
     """The known flags in the protocol of a metric or task id, which may end in a limit; in their order."""
-    found = protocol.partition("/")[0].split("+")[1:]
+    found = protocol.partition("/limit")[0].split("+")[1:]
     return [flag for flag in FLAGS if flag in found]
 
 

@@ -209,7 +209,8 @@ def tasks_named(text: str, limit: int | None = None, where: str = "") -> list[Ta
     if isinstance(spec, TaskGroup):
         return _tasks_of(spec, match["protocol"], items, where or f"group {name}")
     limited = items if spec.has_limit else None
-    return [Task(spec, protocol, limited) for protocol in spec.protocols_of(match["protocol"])]
+    protocols = spec.protocols_of(match["protocol"])
+    return [Task(spec.with_tasks(protocol, known), protocol, limited) for protocol in protocols]
 
 
 def _tasks_of(group: TaskGroup, protocol: str | None, limit: int | None, where: str) -> list[Task]:

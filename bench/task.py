@@ -18,6 +18,7 @@ from pydantic import Field, field_validator, model_validator
 from bench.errors import UsageError, unknown
 from bench.protocol import BOS, Protocol
 from bench.record.kinds import kind_of
+from bench.task_divergence import DivergenceTask
 from bench.task_group import TaskGroup
 from bench.task_kind import TaskSpec
 from bench.yamlfile import validated
@@ -226,6 +227,7 @@ KINDS: dict[str, type[TaskSpec]] = {
     "generation": GenerationTask,
     "size": SizeTask,
     "continuation": ContinuationTask,
+    "divergence": DivergenceTask,
 }
 """To add a kind of task, add a class here, the module that it names, and a YAML. If its metrics are of a new kind too,
 add an entry to `bench.record.kinds`."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -44,6 +44,10 @@ class TaskSpec(BaseTask, ABC):
     """Whether it depends on the machine, and must run alone there."""
     imports: ClassVar[int] = 0
     models: ClassVar[int] = 1
+    in_turn: ClassVar[bool] = False
+    """Whether its models are loaded one after the other, and a vector for each token and the head kept of the first."""
+    needs_dense: ClassVar[bool] = False
+    """Whether it needs the dense model that a checkpoint was made from."""
     processes: ClassVar[int] = 0
     working: ClassVar[int] = 0
 
@@ -56,6 +60,10 @@ class TaskSpec(BaseTask, ABC):
     def protocols_of(self, given: str | None) -> list[str]:
         """The same, but several where `given` names a set of them."""
         return [self.protocol(given)]
+
+    def with_tasks(self, protocol: str, tasks: Mapping[str, BaseTask]) -> Self:
+        """Itself, with what `protocol` takes of the other tasks by name. Raises UsageError where one is missing."""
+        return self
 
     def usual(self) -> Sequence[str | None]:
         """Usual protocols; the first is the default."""

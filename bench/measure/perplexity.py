@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel
 
+from bench.data.pack import Pack
 from bench.errors import LeanboardError, UsageError
 from bench.measure.encoding import token_ids
 from bench.measure.measurement import Measurement, Resources
@@ -21,6 +22,7 @@ from bench.model.layers import head_of
 from bench.protocol import Protocol
 from bench.record.schema import Evidence, Metric, Windows
 from bench.task import PerplexityTask, Task
+from bench.task_divergence import Text
 
 TOKENS_PER_FORWARD = 2048
 POSITIONS_PER_SLICE = 256
@@ -36,24 +38,37 @@ def measure(task: Task, spec: PerplexityTask, subject: Subject, resources: Resou
         UsageError: the text has fewer tokens than one window, or the tokenizer has no BOS for `+bos`.
         LeanboardError: the model's loss is not finite.
     """
-    protocol = Protocol.parse(task.protocol)
-    length = int(protocol.asked)
-    text = spec.join.join(resources.pack.column(spec.text, spec.column))
-    ids = torch.tensor(token_ids(subject.tokenizer, text, protocol.bos), dtype=torch.long)
-    try:
-        rows = windows(ids, length)[: task.limit]
-    except ValueError as error:
-        raise UsageError(f"task {task.id}: {spec.text}: {error}") from error
-    batch = max(1, TOKENS_PER_FORWARD // length)
+    rows = rows_of(task, spec, task.protocol, subject, resources.pack)
     losses: list[float] = []
-    for chunk in rows.split(batch):
+    for chunk in batches_of(rows):
         losses += window_losses(subject.model, chunk)
         resources.on_progress(len(losses), len(rows))
     if not all(math.isfinite(loss) for loss in losses):
         raise LeanboardError(f"task {task.id}: the model's loss is not finite in {_not_finite(losses)} windows")
-    targets = length - 1
+    targets = rows.shape[1] - 1
     metric = _perplexity(task.metric_id("ppl_token"), losses, targets)
     return Measurement([metric], Evidence(windows=Windows(nll=losses, targets=[targets] * len(losses))))
+
+
+def rows_of(task: Task, source: PerplexityTask | Text, protocol: str, subject: Subject, pack: Pack) -> torch.Tensor:
+    """The windows that `task` reads of the text of `source`, int64 [windows, length]; `protocol`: `128`, `128+nobos`.
+
+    Raises:
+        UsageError: the text has fewer tokens than one window, or the tokenizer has no BOS for `+bos`.
+    """
+    parsed = Protocol.parse(protocol)
+    text = source.join.join(pack.column(source.text, source.column))
+    ids = torch.tensor(token_ids(subject.tokenizer, text, parsed.bos), dtype=torch.long)
+    try:
+        return windows(ids, int(parsed.asked))[: task.limit]
+    except ValueError as error:
+        raise UsageError(f"task {task.id}: {source.text}: {error}") from error
+
+
+def batches_of(rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Windows [windows, length] in batches for one forward pass each."""
+    found: tuple[torch.Tensor, ...] = rows.split(max(1, TOKENS_PER_FORWARD // rows.shape[1]))
+    return found
 
 
 def windows(ids: torch.Tensor, length: int) -> torch.Tensor:

@@ -23,8 +23,8 @@ from bench.record.provenance import accelerator_memory, fingerprint_of, machine_
 from bench.record.schema import MeasureRecord
 from bench.record.store import Store
 from bench.registry import Registry
-from bench.run.cells import ArtifactCell, Job
-from bench.run.work import BYTES, NOTICE, compress_seconds, measure_seconds, number
+from bench.run.cells import ArtifactCell, Job, MeasureCell
+from bench.run.work import BYTES, NOTICE, compress_seconds, measure_seconds, number, tokens_of
 from bench.shape import Shape
 from bench.task import kind_of_task
 
@@ -113,7 +113,7 @@ def estimate(job: Job, shape: Shape, traits: Traits, seconds: Mapping[str, float
         fixed += READING_TEXT
     kept = 1 - _removed(cell.target, shape)
     needs = {cell.key: fixed + max(_stages(cell, shape, traits))}
-    needs |= {c.key: fixed + _measuring(cell, c.kind, shape) for c in job.cells}
+    needs |= {c.key: fixed + _measuring(cell, c, shape) for c in job.cells}
     counted: dict[str, float | None] = {cell.key: compress_seconds(cell, shape, kept, traits)}
     counted |= {c.key: measure_seconds(cell, c, shape, kept) for c in job.cells}
     return Estimate(
@@ -160,13 +160,16 @@ def _stages(cell: ArtifactCell, shape: Shape, traits: Traits) -> Iterator[float]
         yield dense * (1 - _removed(cell.target, shape)) + _training(cell, cell.recovery, shape)
 
 
-def _measuring(cell: ArtifactCell, name: str, shape: Shape) -> float:
-    """Bytes of memory, above the worker's own, that a kind of task takes on the checkpoint.
+def _measuring(cell: ArtifactCell, task: MeasureCell, shape: Shape) -> float:
+    """Bytes of memory, above the worker's own, that a task takes on the checkpoint.
 
     Where speed is measured and both models do not fit, they are loaded in turns.
     """
-    kind, dense = kind_of_task(name), BYTES[cell.dtype] * shape.params()
+    kind, width = kind_of_task(task.kind), BYTES[cell.dtype]
+    dense = width * shape.params()
     models = [dense * (1 - _removed(cell.target, shape)), *[dense] * (kind.models - 1)]
+    if kind.in_turn:
+        return max(models) + width * shape.hidden * (tokens_of(cell, task) + shape.vocab) + kind.working
     together = kind.processes * INTERPRETER + sum(models) + kind.working
     if kind.is_timed and INTERPRETER + SPARE * together > room_of(cell.device):
         return INTERPRETER + max(models) + kind.working

@@ -7,7 +7,7 @@ and once more for the weights' own gradients. Tokens of a text are counted from 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import singledispatch
 from typing import Any
 
@@ -31,6 +31,7 @@ from bench.task import (
     PerplexityTask,
     SizeTask,
 )
+from bench.task_divergence import DivergenceTask
 from bench.task_kind import TaskSpec
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -143,8 +144,7 @@ def compress_seconds(cell: ArtifactCell, shape: Shape, after: float, traits: Tra
 
 def measure_seconds(job: ArtifactCell, cell: MeasureCell, shape: Shape, after: float) -> float | None:
     """Seconds of a measurement; None for a kind of task whose work is not known."""
-    [task] = tasks_named(cell.task)
-    passes = _passes(task.spec, task.protocol, task.limit, GPU_TOKENS if job.device == "cuda" else CPU_TOKENS)
+    passes = _of(job, cell)
     if passes is None:
         return None
     weights = BYTES[job.dtype] * shape.params()
@@ -155,6 +155,12 @@ def measure_seconds(job: ArtifactCell, cell: MeasureCell, shape: Shape, after: f
     return 1.0 + work.seconds(machine_for(job.device, job.dtype))
 
 
+def tokens_of(job: ArtifactCell, cell: MeasureCell) -> float:
+    """Tokens that a measurement reads; 0 for a kind of task whose work is not known."""
+    passes = _of(job, cell)
+    return passes.tokens if passes is not None else 0.0
+
+
 @dataclass(frozen=True)
 class Passes:
     """Tokens that go through a model, in windows of so many, in so many passes; `dense`: 1 where the dense one's do."""
@@ -163,6 +169,11 @@ class Passes:
     window: int
     times: float
     dense: int = 0
+
+
+def _of(job: ArtifactCell, cell: MeasureCell) -> Passes | None:
+    [task] = tasks_named(cell.task)
+    return _passes(task.spec, task.protocol, task.limit, GPU_TOKENS if job.device == "cuda" else CPU_TOKENS)
 
 
 @singledispatch
@@ -192,9 +203,13 @@ def _(spec: GoldTask, protocol: str, limit: int | None, budget: int) -> Passes:
 
 @_passes.register
 def _(spec: PerplexityTask, protocol: str, limit: int | None, budget: int) -> Passes:
-    window = int(protocol.split("+")[0])
-    tokens = min(_text(spec.text)[1], limit * window if limit else float("inf"))
-    return Passes(tokens, window, tokens / max(budget, window))
+    return _windows(spec.text, protocol, limit, budget)
+
+
+@_passes.register
+def _(spec: DivergenceTask, protocol: str, limit: int | None, budget: int) -> Passes:
+    [text] = spec.data()
+    return replace(_windows(text, protocol.partition("/")[2], limit, budget), dense=1)
 
 
 @_passes.register
@@ -213,6 +228,12 @@ def _(spec: GenerationTask, protocol: str, limit: int | None, budget: int) -> Pa
 def _(spec: ContinuationTask, protocol: str, limit: int | None, budget: int) -> Passes:
     new = int(protocol.removeprefix("n"))
     return Passes(len(spec.beginnings) * 2 * new, 2 * new, len(spec.beginnings) * new, dense=1)
+
+
+def _windows(text: str, protocol: str, limit: int | None, budget: int) -> Passes:
+    window = int(protocol.split("+")[0])
+    tokens = min(_text(text)[1], limit * window if limit else float("inf"))
+    return Passes(tokens, window, tokens / max(budget, window))
 
 
 def _calibrating(cell: ArtifactCell, shape: Shape, traits: Traits) -> Work:

@@ -17,7 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from bench.blocks.recoveries import RECOVERIES, load_recovery, resolve_recovery
-from bench.measure import continuations
+from bench.measure import continuations, divergence
 from bench.measure.generation.backend import Workload
 from bench.measure.generation.hf import Transformers
 from bench.measure.generation.timing import Local
@@ -25,6 +25,7 @@ from bench.measure.perplexity import window_losses
 from bench.measure.scorer import PackedLM
 from bench.measure.subject import Subject
 from bench.method import Context, Method, MethodConfig, Target, Traits
+from bench.model.layers import head_of
 from bench.model.load import load_folder
 from bench.registry import load_registry
 from bench.run.compress import Order, Stages, Texts, build
@@ -172,6 +173,19 @@ def test_generation_follows_the_model(folder: Path) -> None:
 
     plain, there = on_both(generated)
     assert there == plain
+
+
+def test_divergence_follows_the_models(folder: Path, tmp_path: Path) -> None:
+    small = make_checkpoint(tmp_path, kv_heads=2, hidden=16, channels=32)
+
+    def summed(device: str) -> Any:
+        dense, model = model_of(folder, device), model_of(small, device)
+        there, here = (divergence.hidden_of(one, token_ids(3, 40)) for one in (dense, model))
+        kl, same = divergence.divergences(head_of(dense), there, head_of(model), here.cpu())
+        return kl.tolist() + same.tolist()
+
+    plain, there = on_both(summed)
+    assert there == pytest.approx(plain, rel=1e-5)
 
 
 def test_continuations_follow_the_model(folder: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bench.catalogue import CATALOGUE
 from bench.data.files import read_json
 from bench.errors import UsageError
 from bench.paths import artifact_path, cache_dir
@@ -209,6 +210,17 @@ def test_llama_7b_takes_what_its_parameters_say(cached: Path, monkeypatch: pytes
     activations = 1024 * (32 * (10 * 4096 + 4 * 11008) * 2 + 16 * 32000)
     assert of(plan, "lora").memory == pytest.approx(weights + runtime + adapters + activations, rel=0.02)
     assert of(plan, "magnitude").memory == pytest.approx(0.8 * weights + runtime + adapters + activations, rel=0.02)
+
+
+def test_of_two_models_in_turn_one_counts_with_a_vector_for_each_token_and_a_head(cached: Path) -> None:
+    """By hand: LLaMA-7B's 4096 numbers of 2 bytes for 2 x 128 tokens, and for 32000 of its head."""
+    plan = planned(cached, methods=["dense", "random"], tasks=["divergence@wikitext2/128/limit2"])
+    shape = Shape.of(CATALOGUE["llama-7b"].config)
+    job = plan.jobs[1].model_copy(update={"artifact": plan.jobs[1].artifact.model_copy(update={"dtype": "bfloat16"})})
+    [cell] = job.cells
+    takes = estimate.estimate(job, shape, load_registry().method("random").cls.traits, {})
+    kept = 4096 * 2 * (2 * 128 + 32_000)
+    assert takes.needs[cell.key] - takes.needs[job.artifact.key] == pytest.approx(kept)
 
 
 def test_gradients_of_one_row_take_the_room_of_one_row(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:

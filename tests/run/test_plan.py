@@ -193,6 +193,19 @@ def test_a_text_that_is_missing_is_replaced_loudly_and_under_its_own_name(
     assert "lambada_text@256 is measured instead, under its own metric id" in plan.notes[0]
 
 
+def test_divergence_reads_the_first_text_that_is_there_and_its_key_that_text_alone(
+    planned: Any, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = [{"first_of": ["divergence@wikitext2/128/limit2", "divergence@lambada_text/128/limit2"]}]
+    cells = planned(tasks=wanted).jobs[0].cells
+    assert [(cell.task, list(cell.ingredients["data"])) for cell in cells] == [
+        ("divergence@wikitext2/128/limit2", ["wikitext2_raw/test"])
+    ]
+    without = {ref: rows for ref, rows in tables().items() if not ref.startswith("wikitext2")}
+    monkeypatch.setenv("LEANBOARD_DATA", str(make_pack(root / "no-wikitext", without | {CALIBRATION: passages()})))
+    assert [cell.task for cell in planned(tasks=wanted).jobs[0].cells] == ["divergence@lambada_text/128/limit2"]
+
+
 def test_only_filters_cells(planned: Any) -> None:
     plan = planned(only={"method": "random", "task": "piqa"})
     assert [[cell.task for cell in job.cells] for job in plan.jobs] == [["piqa@0shot/limit4"]]
