@@ -7,7 +7,6 @@ text that is longer than the model takes loses its beginning, as in lm-eval.
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -17,9 +16,10 @@ from lm_eval.api.instance import Instance
 from bench.data.pack import Pack
 from bench.errors import DataError
 from bench.measure.measurement import Measurement, Resources
+from bench.measure.ratio import bits_per_byte
 from bench.measure.subject import Subject
 from bench.protocol import Protocol
-from bench.record.schema import Evidence, Metric, Windows
+from bench.record.schema import Evidence, Windows
 from bench.task import GoldTask, Task
 
 PART = "part"
@@ -44,8 +44,8 @@ def measure(task: Task, spec: GoldTask, subject: Subject, resources: Resources) 
     sizes = [len(answer.encode()) for _, answer in pairs]
     cut = sum(len(lm.tok_encode(context + answer)) > lm.max_length + 1 for context, answer in pairs)
     notes = [f"the context of {cut} of {len(pairs)} items was cut at its beginning to fit the model"] * (cut > 0)
-    sums = {"bpb": Windows(nll=nats, targets=sizes)}
-    return Measurement([_metric(task.metric_id("bpb"), nats, sizes)], Evidence(sums=sums, notes=[*lm.notes, *notes]))
+    evidence = Evidence(sums={"bpb": Windows(nll=nats, targets=sizes)}, notes=[*lm.notes, *notes])
+    return Measurement([bits_per_byte(task.metric_id("bpb"), nats, sizes)], evidence)
 
 
 def read(pack: Pack, ref: str, *, is_shuffled: bool = False) -> list[tuple[str, str]]:
@@ -80,13 +80,3 @@ def _others(parts: Sequence[Any]) -> list[int]:
         i: alike[(place + len(alike) // 2) % len(alike)] for alike in members.values() for place, i in enumerate(alike)
     }
     return [others[i] for i in range(len(parts))]
-
-
-def _metric(metric_id: str, nats: Sequence[float], sizes: Sequence[int]) -> Metric:
-    """Bits over bytes; the standard error is that of a ratio of sums over items, by the delta method."""
-    n, ratio = len(nats), sum(nats) / sum(sizes)
-    squares = sum((x - ratio * size) ** 2 for x, size in zip(nats, sizes, strict=True))
-    stderr = math.sqrt(squares * n / (n - 1)) / sum(sizes) / math.log(2) if n > 1 else None
-    return Metric(
-        id=metric_id, value=ratio / math.log(2), unit="bits/byte", direction="lower", n=sum(sizes), stderr=stderr
-    )

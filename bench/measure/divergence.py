@@ -42,7 +42,7 @@ def measure(task: Task, spec: DivergenceTask, subject: Subject, resources: Resou
     dense = Subject(subject.dense, None, subject.dtype, subject.device)
     _check_vocabularies(task, subject, dense)
     assert spec.source is not None  # `tasks_named` looks it up
-    rows = rows_of(task, spec.source, task.protocol.partition("/")[2], subject, resources.pack)
+    rows, _ = rows_of(task, spec.source, task.protocol.partition("/")[2], subject, resources.pack)
     batches, count = batches_of(rows), len(rows)
     mine = []
     for batch in batches:

@@ -3,6 +3,8 @@
 Source: LLM-Pruner's protocol (its published code): rows joined, tokenised once, the tail dropped, exp of the mean
 negative log-likelihood over all targets. A BOS stands at most at the very start of the text, not of every window:
 where the tokenizer puts it there by itself, or the protocol says so (`2048+bos`, `2048+nobos`).
+
+Bits per byte are the same losses over the UTF-8 bytes of the targets, so that tokenizers do not matter.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ from transformers import PreTrainedModel
 
 from bench.data.pack import Pack
 from bench.errors import LeanboardError, UsageError
-from bench.measure.encoding import token_ids
+from bench.measure.encoding import ids_and_bytes
 from bench.measure.measurement import Measurement, Resources
+from bench.measure.ratio import bits_per_byte
 from bench.measure.subject import Subject
 from bench.model.layers import head_of
 from bench.protocol import Protocol
@@ -26,10 +29,11 @@ from bench.task_divergence import Text
 
 TOKENS_PER_FORWARD = 2048
 POSITIONS_PER_SLICE = 256
+NO_BYTES = "no bits per byte: the tokenizer does not say which characters the tokens of each window hold"
 
 
 def measure(task: Task, spec: PerplexityTask, subject: Subject, resources: Resources) -> Measurement:
-    """Perplexity (`ppl_token`) over the first `task.limit` windows, or all.
+    """Perplexity (`ppl_token`) and `bits_per_byte` over the first `task.limit` windows, or all.
 
     `n` counts target tokens: window length - 1 of each window. The standard error comes from the spread of the windows'
     mean losses by the delta method.
@@ -38,7 +42,7 @@ def measure(task: Task, spec: PerplexityTask, subject: Subject, resources: Resou
         UsageError: the text has fewer tokens than one window, or the tokenizer has no BOS for `+bos`.
         LeanboardError: the model's loss is not finite.
     """
-    rows = rows_of(task, spec, task.protocol, subject, resources.pack)
+    rows, sizes = rows_of(task, spec, task.protocol, subject, resources.pack)
     losses: list[float] = []
     for chunk in batches_of(rows):
         losses += window_losses(subject.model, chunk)
@@ -47,22 +51,33 @@ def measure(task: Task, spec: PerplexityTask, subject: Subject, resources: Resou
         raise LeanboardError(f"task {task.id}: the model's loss is not finite in {_not_finite(losses)} windows")
     targets = rows.shape[1] - 1
     metric = _perplexity(task.metric_id("ppl_token"), losses, targets)
-    return Measurement([metric], Evidence(windows=Windows(nll=losses, targets=[targets] * len(losses))))
+    evidence = Evidence(windows=Windows(nll=losses, targets=[targets] * len(losses)))
+    if not sizes or min(sizes) < 1:
+        return Measurement([metric], evidence.model_copy(update={"notes": [NO_BYTES]}))
+    bits = bits_per_byte(task.metric_id("bits_per_byte"), losses, sizes)
+    sums = {"bits_per_byte": Windows(nll=losses, targets=sizes)}
+    return Measurement([metric, bits], evidence.model_copy(update={"sums": sums}))
 
 
-def rows_of(task: Task, source: PerplexityTask | Text, protocol: str, subject: Subject, pack: Pack) -> torch.Tensor:
-    """The windows that `task` reads of the text of `source`, int64 [windows, length]; `protocol`: `128`, `128+nobos`.
+def rows_of(
+    task: Task, source: PerplexityTask | Text, protocol: str, subject: Subject, pack: Pack
+) -> tuple[torch.Tensor, list[int] | None]:
+    """The windows that `task` reads of the text of `source`, int64 [windows, length], and the UTF-8 bytes of the targets
+    of each, where the tokenizer tells them; `protocol`: `128`, `128+nobos`.
 
     Raises:
         UsageError: the text has fewer tokens than one window, or the tokenizer has no BOS for `+bos`.
     """
     parsed = Protocol.parse(protocol)
     text = source.join.join(pack.column(source.text, source.column))
-    ids = torch.tensor(token_ids(subject.tokenizer, text, parsed.bos), dtype=torch.long)
+    ids, ends = ids_and_bytes(subject.tokenizer, text, parsed.bos)
+    length = int(parsed.asked)
     try:
-        return windows(ids, int(parsed.asked))[: task.limit]
+        rows = windows(torch.tensor(ids, dtype=torch.long), length)[: task.limit]
     except ValueError as error:
         raise UsageError(f"task {task.id}: {source.text}: {error}") from error
+    begins = range(0, rows.numel(), length)
+    return rows, ends and [ends[start + length - 1] - ends[start] for start in begins]
 
 
 def batches_of(rows: torch.Tensor) -> tuple[torch.Tensor, ...]:

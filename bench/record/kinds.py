@@ -105,6 +105,21 @@ PERPLEXITY = Kind(
     "without overlap; the protocol is the window's length in tokens, `limit` the number of windows. Another window "
     "length or another text gives other numbers.",
 )
+TEXT_BITS = Kind(
+    "bits per byte",
+    "Perplexity",
+    {"*.bits_per_byte": Form("bits/byte", "lower", "{task} text (bits/byte)")},
+    evidence="windows",
+    value=lambda nats: nats / math.log(2),
+    has_neighbours=True,
+    side="models text",
+    gap=Gap("loss", "bits/byte", 1 / math.log(2)),
+    noun="bits per byte of a text",
+    axis="bits per byte",
+    protocol="window",
+    footnote="*text (bits/byte)*: the loss behind the perplexity in bits / UTF-8 bytes of the targets, which models "
+    "with other tokenizers may be compared by. Within a model it says what the perplexity says, and is not ranked.",
+)
 ACCURACY = Kind(
     "accuracy",
     "Accuracy",
@@ -264,6 +279,7 @@ KINDS: list[Kind] = [
     BYTES,
     MACS,
     PERPLEXITY,
+    TEXT_BITS,
     ACCURACY,
     MEAN,
     BPB,

@@ -1,18 +1,23 @@
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
+from bench.catalogue import CATALOGUE
 from bench.data.pack import Pack
 from bench.errors import LeanboardError, UsageError
 from bench.measure import measure, perplexity
+from bench.measure.encoding import ids_and_bytes, token_ids
 from bench.measure.subject import Subject
+from bench.model.stand_in import Layout, small_config, write_stand_in
 from bench.task import PerplexityTask, Task
 from tests.packs import make_pack
+from tests.tiny import make_tokenizer
 
 SPEC = PerplexityTask(
     name="wikitext2",
@@ -50,7 +55,7 @@ def test_value_is_that_of_the_definition(fixture: str, length: int, pack: Pack, 
             logits = subject.model(window).logits[0, :-1].double()
         nll.append(float(F.cross_entropy(logits, window[0, 1:], reduction="sum")))
         count += length - 1
-    (metric,) = result.metrics
+    metric = result.metrics[0]
     assert metric.value == pytest.approx(math.exp(sum(nll) / count), rel=1e-5)
     assert (metric.id, metric.n, metric.unit) == (f"wikitext2.ppl_token@{length}", count, "ppl")
     assert (len(nll) > 1) == (metric.stderr is not None)
@@ -77,8 +82,58 @@ def test_standard_error_is_the_delta_method_over_windows(pack: Pack, tiny_mha: P
     result = measure(Task(SPEC, "32"), Subject(tiny_mha), pack)
     assert result.evidence.windows is not None
     means = torch.tensor(result.evidence.windows.nll) / 31
-    (metric,) = result.metrics
+    metric = result.metrics[0]
     assert metric.stderr == pytest.approx(metric.value * float(means.std()) / math.sqrt(len(means)), rel=1e-4)
+
+
+def tokenizers(folder: Path) -> Iterator[PreTrainedTokenizerBase]:
+    """Byte-level BPE, and LLaMA's kind of sentencepiece, which puts a space and a BOS before every text."""
+    yield make_tokenizer()
+    write_stand_in(
+        folder, small_config(CATALOGUE["vicuna-7b"].config), Layout(tokenizer="sentencepiece", dtype="float32")
+    )
+    yield AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("bos", [None, True, False])
+def test_bytes_of_tokens_add_up_to_those_of_the_text(bos: bool | None, tmp_path: Path) -> None:
+    text = "Page = \n\n naïve döner №5  für 10 €\t日本語 🎉🎉 don't  \n a" * 3
+    for tokenizer in tokenizers(tmp_path / "model"):
+        ids, ends = ids_and_bytes(tokenizer, text, bos)
+        assert ids == token_ids(tokenizer, text, bos)
+        assert ends is not None
+        assert ends == sorted(ends)
+        assert ends[-1] == len(text.encode())
+        own = [len(tokenizer.decode(ids[: i + 1], skip_special_tokens=True).encode()) for i in range(len(ids))]
+        begun = len(tokenizer.decode(ids, skip_special_tokens=True).encode()) - len(text.encode())
+        whole = [i for i in range(len(ids)) if "\ufffd" not in tokenizer.decode(ids[: i + 1])]
+        assert len(whole) > len(ids) / 2
+        assert [ends[i] for i in whole] == [max(0, own[i] - begun) for i in whole]
+
+
+def test_bits_per_byte_are_the_same_losses_over_the_bytes_of_the_targets(pack: Pack, tiny_mha: Path) -> None:
+    subject = Subject(tiny_mha)
+    result = measure(Task(SPEC, "32"), subject, pack)
+    ids = subject.tokenizer("\n\n".join(pack.column(SPEC.text, "text")))["input_ids"]
+    rows = [ids[start + 1 : start + 32] for start in range(0, len(ids) - 31, 32)]
+    sizes = [len(subject.tokenizer.decode(row).encode()) for row in rows]  # the text is ASCII
+    bits = result.metrics[1]
+    found = result.evidence.sums["bits_per_byte"]
+    assert result.evidence.windows is not None
+    assert (found.nll, found.targets) == (result.evidence.windows.nll, sizes)
+    assert (bits.id, bits.n, bits.unit) == ("wikitext2.bits_per_byte@32", sum(sizes), "bits/byte")
+    assert bits.value == pytest.approx(sum(found.nll) / math.log(2) / sum(sizes), rel=1e-12)
+
+
+def test_a_tokenizer_without_offsets_gives_the_perplexity_alone(
+    pack: Pack, tiny_mha: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = Subject(tiny_mha)
+    both = measure(Task(SPEC, "32", 2), subject, pack)
+    monkeypatch.setattr(type(subject.tokenizer), "is_fast", False)
+    alone = measure(Task(SPEC, "32", 2), subject, pack)
+    assert alone.metrics == both.metrics[:1]
+    assert alone.evidence.notes == [perplexity.NO_BYTES]
 
 
 def test_limit_takes_the_first_windows(pack: Pack, tiny_mha: Path) -> None:
@@ -116,7 +171,7 @@ def test_a_bos_stands_once_at_the_start_of_the_whole_text(
     with torch.no_grad():
         logits = subject.model(rows).logits[:, :-1].double()
     loss = float(F.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten()))
-    (metric,) = result.metrics
+    metric = result.metrics[0]
     assert metric.id == f"wikitext2.ppl_token@{protocol}/limit4"
     assert metric.value == pytest.approx(math.exp(loss), rel=1e-5)
 
