@@ -62,8 +62,8 @@ def measure(task: Task, spec: PerplexityTask, subject: Subject, resources: Resou
 def rows_of(
     task: Task, source: PerplexityTask | Text, protocol: str, subject: Subject, pack: Pack
 ) -> tuple[torch.Tensor, list[int] | None]:
-    """The windows that `task` reads of the text of `source`, int64 [windows, length], and the UTF-8 bytes of the targets
-    of each, where the tokenizer tells them; `protocol`: `128`, `128+nobos`.
+    """The windows that `task` reads of the text of `source`, int64 [windows, length], and the UTF-8 bytes of each one's
+    targets, where the tokenizer tells them; `protocol`: `128`, `128+nobos`.
 
     Raises:
         UsageError: the text has fewer tokens than one window, or the tokenizer has no BOS for `+bos`.
