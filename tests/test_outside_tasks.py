@@ -47,7 +47,7 @@ def test_a_folder_adds_its_tasks_and_groups(tmp_path: Path) -> None:
     before = set(load_tasks())
     task_files.share_tasks([folder(tmp_path)])
     assert set(load_tasks()) == before | {"quiz", "pair", "letters"}
-    assert [group.name for group in task_groups()] == ["commonsense7", "pair"]
+    assert [group.name for group in task_groups()] == ["can_say", "commonsense7", "pair"]
     assert [task.id for task in tasks_named("pair@0shot+nobos")] == ["quiz@0shot+nobos", "piqa@0shot+nobos"]
     assert chance_of("quiz@0shot") == 0.25
 

@@ -81,9 +81,10 @@ def test_every_preset_of_every_method_resolves() -> None:
 
 
 def test_group_members_are_tasks_with_that_metric() -> None:
-    [group] = task_groups()
+    said, group = task_groups()
     tasks: Any = load_tasks()
-    assert group.name == "commonsense7"
+    assert (said.name, group.name) == ("can_say", "commonsense7")
+    assert [f"{task.spec.name}.bpb@{task.protocol}" for task in tasks_named("can_say")] == list(said.members)
     assert len(group.members) == 7
     for member in group.members:
         name, metric = member.split(".")
