@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from bench.errors import unknown
 from bench.registry import MethodEntry, Registry, load_tasks
 from bench.task_group import TaskGroup
 
@@ -83,29 +84,38 @@ def model_list() -> Rows:
 
 
 def task_list() -> Rows:
-    """Every task and group: its kind, usual protocols, data and whether that is on this machine."""
+    """Every task and group, kind by kind: its usual protocols, and whether its data is on this machine."""
+    return [
+        {
+            "task": spec.name,
+            "kind": spec.kind,
+            "protocols": "" if isinstance(spec, TaskGroup) else ", ".join(map(spec.protocol, spec.usual())),
+            "here": _is_here(spec.data()),
+            "description": spec.description,
+        }
+        for spec in sorted(load_tasks().values(), key=lambda spec: (spec.kind, spec.name))
+    ]
+
+
+def task_details(name: str) -> dict[str, Any]:
+    """A task or group with all that its file says, and the flags that its protocol may have.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    known = load_tasks()
+    if name not in known:
+        raise unknown("task", name, known)
+    spec = known[name]
+    flags = [] if isinstance(spec, TaskGroup) else [f"+{flag}" for flag in spec.flags]
+    return {**spec.model_dump(mode="json"), "flags": flags, "data": spec.data(), "here": _is_here(spec.data())}
+
+
+def _is_here(refs: Sequence[str]) -> str:
     from bench.data.pack import Pack
 
     pack = Pack.default()
-    rows = []
-    for spec in load_tasks().values():
-        protocols, flags = [""], ""
-        if not isinstance(spec, TaskGroup):
-            protocols = [spec.protocol(usual) for usual in spec.usual()]
-            flags = " ".join(f"+{flag}" for flag in spec.flags)
-        data = spec.data()
-        rows.append(
-            {
-                "task": spec.name,
-                "kind": spec.kind,
-                "protocols": ", ".join(protocols),
-                "flags": flags,
-                "data": ", ".join(data),
-                "here": "" if not data else "yes" if all(pack.has(ref) for ref in data) else "not fetched",
-                "description": spec.description,
-            }
-        )
-    return rows
+    return "" if not refs else "yes" if all(pack.has(ref) for ref in refs) else "not fetched"
 
 
 def plan_cells(plan: Plan) -> Rows:

@@ -109,6 +109,11 @@ def test_methods_as_json_and_in_full(tmp_path: Path) -> None:
 def test_tasks_and_models_as_json(tmp_path: Path) -> None:
     tasks = {row["task"]: row for row in json.loads(here(tmp_path, "tasks", "--json").stdout)}
     assert tasks["wikitext2"]["protocols"] == "2048, 128"
+    assert [row["kind"] for row in tasks.values()] == sorted(row["kind"] for row in tasks.values())
+    one = json.loads(here(tmp_path, "tasks", "gsm8k_gold", "--json").stdout)
+    assert one["data"] == ["gsm8k_gold/5shot", "gsm8k_gold/8shot"]
+    assert one["texts"]["8shot"] == "gsm8k_gold/8shot"
+    assert "+shuffled" in one["flags"]
     models = {row["model"]: row for row in json.loads(here(tmp_path, "models", "--json").stdout)}
     assert models["smollm2-135m"]["weights"] == "not fetched"
 

@@ -77,8 +77,12 @@ def models(as_json: Json = False) -> None:
 
 
 @app.command()
-def tasks(tasks: TaskFiles = None, as_json: Json = False) -> None:
-    """List the tasks, their protocols and the data they read."""
-    from bench.views import task_list
+def tasks(
+    name: Annotated[str | None, typer.Argument(help="Show this task's file, data and flags.")] = None,
+    tasks: TaskFiles = None,
+    as_json: Json = False,
+) -> None:
+    """List the tasks and their protocols, or show one."""
+    from bench.views import task_details, task_list
 
-    show(task_list(), as_json)
+    show(task_details(name) if name else task_list(), as_json)
