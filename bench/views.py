@@ -258,7 +258,7 @@ def renderable(content: Any) -> RenderableType:
                 parts.append(_markdown(value))
             elif isinstance(value, list) and value and isinstance(value[0], Mapping):
                 parts += [Text(f"{name}:"), _table(value)]
-            elif isinstance(value, Mapping):
+            elif isinstance(value, Mapping) and all(isinstance(inner, Mapping) for inner in value.values()):
                 parts += [Text(f"{name}:"), _table([{"": key, **inner} for key, inner in value.items()])]
             else:
                 parts.append(Text(f"{name}: {_plain(value)}"))
