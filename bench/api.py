@@ -138,7 +138,7 @@ def evaluate(
     for task in tasks:
         if task.spec.needs_dense and dense is None:
             raise UsageError(f"dense: task {task.id} needs the model that the checkpoint was made from")
-    fetch(sorted({ref for task in tasks for ref in task.spec.data()}), offline=offline())
+    fetch(sorted({ref for task in tasks for ref in task.data()}), offline=offline())
     device, dtype = _device(device), _dtype(dtype)
     ref = _ref(path_or_model.path if isinstance(path_or_model, Artifact) else path_or_model, tokenizer)
     origin = None if dense is None else _ref(dense, None).path

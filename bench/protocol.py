@@ -1,13 +1,15 @@
-"""The protocol of a task that reads text: what is asked, then flags in a fixed order, as in `0shot+nobos+notice`.
+"""The protocol of a task that reads text: what is asked, then flags in a fixed order, as in `5shot+nobos+chat+seed7`.
 
 What is asked is the task's own: shots of an accuracy, a window of a perplexity. Flags are read and written here alone.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench.errors import UsageError, unknown
 
@@ -17,10 +19,20 @@ FLAGS = {
     "separate": "prompt and answer are tokenised separately, as by lm-eval until May 2023",
     "notice": "the notice that the model is pruned stands before each prompt",
     "shuffled": "each gold answer follows the context of another item: what it costs where the question says nothing",
+    "chat": "prompts are conversations in the model's own chat template, their examples earlier turns",
+    "first_n": "each item has the same examples, the first ones there are, where lm-eval draws them for each",
+    "seed": "examples are drawn with the seed that follows, where lm-eval's is 1234",
 }
 """Each flag and what it means, in the order in which a protocol has them. Without a BOS flag, the tokenizer decides."""
 BOS = ("bos", "nobos")
+EXCLUSIVE = (BOS, ("notice", "chat"), ("first_n", "seed"))
 """Flags that exclude each other."""
+EXAMPLES = ("first_n", "seed")
+"""Flags about how examples are chosen."""
+FEWSHOT_SEED = 1234
+"""The seed with which lm-eval draws examples where it is told no other."""
+SEED = re.compile(r"^seed(\d+)$")
+NO_CHAT = "the tokenizer has no chat template, which +chat asks for"
 
 
 @dataclass(frozen=True)
@@ -29,6 +41,7 @@ class Protocol:
 
     asked: str
     flags: frozenset[str] = frozenset()
+    seed: int = FEWSHOT_SEED
 
     @classmethod
     def parse(cls, text: str, known: Collection[str] = tuple(FLAGS), where: str = "") -> Protocol:
@@ -37,36 +50,65 @@ class Protocol:
         Raises:
             UsageError: a flag that is not among `known`, or two that exclude each other.
         """
-        asked, *flags = text.split("+")
+        asked, *given = text.split("+")
         before = f"{where}: " if where else ""
-        for flag in flags:
-            if flag not in known:
-                raise unknown("flag", flag, [name for name in FLAGS if name in known], f"{before}protocol '{text}'")
-        if set(BOS) <= set(flags):
-            raise UsageError(f"{before}protocol '{text}': +bos and +nobos exclude each other")
-        return cls(asked, frozenset(flags))
+        seeds = [int(match[1]) for flag in given if (match := SEED.match(flag))]
+        flags = {_name_of(flag) for flag in given}
+        for flag in given:
+            if _name_of(flag) not in known:
+                shown = [name + "<n>" * (name == "seed") for name in FLAGS if name in known]
+                raise unknown("flag", flag, shown, f"{before}protocol '{text}'")
+        for pair in EXCLUSIVE:
+            if set(pair) <= flags:
+                raise UsageError(f"{before}protocol '{text}': +{pair[0]} and +{pair[1]} exclude each other")
+        if len(set(seeds)) > 1:
+            raise UsageError(f"{before}protocol '{text}': it has more than one seed")
+        return cls(asked, frozenset(flags), seeds[0] if seeds else FEWSHOT_SEED)
 
     @property
     def bos(self) -> bool | None:
         """Whether the text begins with a BOS; None where the tokenizer decides."""
         return True if "bos" in self.flags else False if "nobos" in self.flags else None
 
+    @property
+    def shots(self) -> int:
+        """How many examples a prompt has, where what is asked is shots."""
+        return int(self.asked.removesuffix("shot"))
+
     def __str__(self) -> str:
-        return "+".join([self.asked, *(flag for flag in FLAGS if flag in self.flags)])
+        flags = self.flags - ({"seed"} if self.seed == FEWSHOT_SEED else set())
+        return "+".join([self.asked, *(flag + str(self.seed) * (flag == "seed") for flag in FLAGS if flag in flags)])
 
 
 def flags_of(protocol: str) -> list[str]:
     """The known flags in the protocol of a metric or task id, which may end in a limit; in their order."""
-    found = protocol.partition("/limit")[0].split("+")[1:]
+    found = {_name_of(flag) for flag in protocol.partition("/limit")[0].split("+")[1:]}
     return [flag for flag in FLAGS if flag in found]
 
 
-def why_no_bos(protocol: str, weights: Path) -> str | None:
+def why_not_for(protocol: str, weights: Path) -> str | None:
     """Why a model with its files in `weights` cannot have this protocol; None where it can, or its files do not say."""
     from bench.data.files import read_json
 
-    settings = weights / "tokenizer_config.json"
-    if "bos" not in flags_of(protocol) or not settings.is_file():
+    settings, flags = weights / "tokenizer_config.json", flags_of(protocol)
+    if not settings.is_file():
         return None
     says = read_json(settings)
-    return "the tokenizer has no BOS, which +bos asks for" if "bos_token" in says and not says["bos_token"] else None
+    if "bos" in flags and "bos_token" in says and not says["bos_token"]:
+        return "the tokenizer has no BOS, which +bos asks for"
+    return NO_CHAT if "chat" in flags and chat_template(weights) is None else None
+
+
+def chat_template(weights: Path) -> Any:
+    """The chat template among a tokenizer's files, in whatever form they have it; None where they have none."""
+    from bench.data.files import read_json
+
+    file, settings = weights / "chat_template.jinja", weights / "tokenizer_config.json"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    return read_json(settings).get("chat_template") if settings.is_file() else None
+
+
+def _name_of(flag: str) -> str:
+    """'seed7' -> 'seed'; nothing for a seed without its number."""
+    return "seed" if SEED.match(flag) else flag * (flag != "seed")

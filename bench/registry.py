@@ -25,11 +25,13 @@ from pydantic import TypeAdapter
 
 from bench.errors import UsageError, unknown
 from bench.family import broken, families_in, register
-from bench.lm_eval_tasks import near, stock_task
+from bench.lm_eval_files import near
+from bench.lm_eval_tasks import stock_task
 from bench.method import Method, MethodConfig, Preset, Traits
 from bench.paths import METHODS
 from bench.record.kinds import kind_of
-from bench.task import TASK_ID, AccuracyTask, Task, spec_of
+from bench.task import TASK_ID, Task, spec_of
+from bench.task_accuracy import ChoiceTask
 from bench.task_files import shared_tasks, task_files
 from bench.task_group import MIXED, TaskGroup
 from bench.task_kind import TaskSpec
@@ -184,7 +186,7 @@ def task_groups() -> list[TaskGroup]:
 def chance_of(task_id: str) -> float | None:
     """The score of guessing on an accuracy task; None where the task is of another kind or not known."""
     spec = load_tasks().get(task_id.partition("@")[0])
-    return spec.chance if isinstance(spec, AccuracyTask) else None
+    return spec.chance if isinstance(spec, ChoiceTask) else None
 
 
 def tasks_named(text: str, limit: int | None = None, where: str = "") -> list[Task]:

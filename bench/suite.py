@@ -11,7 +11,7 @@ from bench.errors import UsageError, unknown
 from bench.method import Target
 from bench.paths import SUITES
 from bench.record.rows import text_name
-from bench.task import DataRef
+from bench.task_kind import DataRef
 from bench.yamlfile import Strict, read_yaml, validated
 
 RecoveryChoice = Literal["preset", "none"] | dict[str, Any]

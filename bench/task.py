@@ -11,24 +11,21 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from bench.errors import UsageError, unknown
 from bench.protocol import BOS, Protocol
-from bench.record.kinds import kind_of
+from bench.task_accuracy import CPU_TOKENS, GPU_TOKENS, AccuracyTask, RenderedTask
 from bench.task_divergence import DivergenceTask
 from bench.task_group import TaskGroup
-from bench.task_kind import TaskSpec
+from bench.task_kind import DataRef, TaskSpec
 from bench.yamlfile import validated
 
-DataRef = Annotated[str, Field(pattern=r"^[a-z0-9_]+/[a-z0-9_]+$", description="<dataset>/<split> of the data pack")]
 TASK_ID = re.compile(
     r"^(?P<name>[a-z0-9_]+)(?:\.(?P<metric>[a-z0-9_]+))?(?:@(?P<protocol>[a-z0-9_/+-]+?))?(?:/limit(?P<limit>[1-9]\d*))?$"
 )
-CPU_TOKENS, GPU_TOKENS = 1024, 8192
-"""Tokens in one forward pass of the accuracy scorer."""
 BACKENDS = ("hf", "vllm")
 """Engines that generate: modules of `bench.measure.generation`. `hf` is transformers."""
 GENERATION = re.compile(
@@ -37,41 +34,6 @@ GENERATION = re.compile(
 )
 GENERATION_TEXT = f"{'|'.join(BACKENDS)}/b<batch>/p<prompt tokens>/n<new tokens>"
 """`b1-64` is a sweep: batches 1, 2, 4, … until the throughput stops growing, 64 at most."""
-NO_INGREDIENTS = {"description", "protocols", "grids", "windows", "headline", "chance", "texts"}
-"""Fields of a task that describe it, list usual protocols or judge its numbers, but change no number."""
-
-
-class AccuracyTask(TaskSpec):
-    """A multiple-choice task: lm-eval's stock task with only its data source replaced."""
-
-    module = "bench.measure.accuracy"
-    engine = f"accuracy/2 lm-eval/0.4 packed/cpu{CPU_TOKENS}/gpu{GPU_TOKENS}"
-    seconds = 7.0
-    has_limit = True
-    flags = ("bos", "nobos", "separate", "notice")
-    imports = 120_000_000  # lm-eval, measured
-
-    kind: Literal["accuracy"]
-    lm_eval: str = Field(description="name of the stock lm-eval task")
-    splits: dict[str, DataRef] = Field(description="lm-eval split name -> file of the pack")
-    metrics: tuple[str, ...]
-    headline: str = Field(description="the metric that stands for the task in a suite's mean")
-    chance: float | None = Field(None, ge=0, lt=1, description="the score of guessing, where it is known")
-
-    @field_validator("metrics")
-    @classmethod
-    def _are_shares(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(map(_share, value))
-
-    def data(self) -> list[str]:
-        return list(self.splits.values())
-
-    def protocol(self, given: str | None) -> str:
-        protocol = Protocol.parse(given or "0shot", self.flags, f"task {self.name}")
-        if protocol.asked != "0shot":
-            flags = ", ".join(f"+{flag}" for flag in self.flags)
-            raise UsageError(f"task {self.name}: protocol '{given}' is not 0shot, with or without {flags}")
-        return str(protocol)
 
 
 class GoldTask(TaskSpec):
@@ -91,8 +53,8 @@ class GoldTask(TaskSpec):
     kind: Literal["gold"]
     texts: dict[str, DataRef] = Field(min_length=1, description="protocol without flags -> file of the pack")
 
-    def data(self) -> list[str]:
-        return list(self.texts.values())
+    def data(self, protocol: str | None = None) -> list[str]:
+        return [self.texts[Protocol.parse(protocol).asked]] if protocol else list(self.texts.values())
 
     def protocol(self, given: str | None) -> str:
         protocol = Protocol.parse(given or next(iter(self.texts)), self.flags, f"task {self.name}")
@@ -123,7 +85,7 @@ class PerplexityTask(TaskSpec):
     join: str = Field(description="what stands between two rows when they are joined into one text")
     windows: tuple[int, ...] = Field(description="usual window lengths; the first is the default")
 
-    def data(self) -> list[str]:
+    def data(self, protocol: str | None = None) -> list[str]:
         return [self.text]
 
     def protocol(self, given: str | None) -> str:
@@ -223,6 +185,7 @@ class ContinuationTask(TaskSpec):
 KINDS: dict[str, type[TaskSpec]] = {
     "accuracy": AccuracyTask,
     "gold": GoldTask,
+    "rendered_accuracy": RenderedTask,
     "perplexity": PerplexityTask,
     "generation": GenerationTask,
     "size": SizeTask,
@@ -254,12 +217,6 @@ def kind_of_task(name: str) -> type[TaskSpec]:
     return KINDS[name]
 
 
-def _share(metric: str) -> str:
-    if not kind_of(f"task.{metric}").is_share:
-        raise ValueError(f"'{metric}' is not a share of items that bench.record.kinds knows")
-    return metric
-
-
 @dataclass(frozen=True)
 class Task:
     """A task with its protocol and limit: what one cell measures."""
@@ -280,10 +237,10 @@ class Task:
     def metric_id(self, metric: str) -> str:
         return f"{self.spec.name}.{metric}@{self.suffix}"
 
+    def data(self) -> list[str]:
+        """The files of the data pack that are read."""
+        return self.spec.data(self.protocol)
+
     def settings(self) -> dict[str, Any]:
         """Everything in the task that changes its value; it enters the key."""
-        return {
-            "task": self.spec.model_dump(mode="json", exclude=NO_INGREDIENTS),
-            "protocol": self.protocol,
-            "limit": self.limit,
-        }
+        return {"task": self.spec.settings(self.protocol), "protocol": self.protocol, "limit": self.limit}

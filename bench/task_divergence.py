@@ -49,7 +49,7 @@ class DivergenceTask(TaskSpec):
             raise ValueError("is the text of the perplexity task that the protocol names")
         return value
 
-    def data(self) -> list[str]:
+    def data(self, protocol: str | None = None) -> list[str]:
         return [self.source.text] if self.source else []
 
     def protocol(self, given: str | None) -> str:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
+
+DataRef = Annotated[str, Field(pattern=r"^[a-z0-9_]+/[a-z0-9_]+$", description="<dataset>/<split> of the data pack")]
+NO_INGREDIENTS = {"description", "protocols", "grids", "windows", "headline", "chance", "texts"}
+"""Fields of a task that describe it, list protocols or judge its numbers, but change no number."""
 
 
 class BaseTask(BaseModel):
@@ -16,8 +20,8 @@ class BaseTask(BaseModel):
     version: int = 1
     description: str
 
-    def data(self) -> list[str]:
-        """The files of the data pack that the task reads, as `<dataset>/<split>`."""
+    def data(self, protocol: str | None = None) -> list[str]:
+        """The files of the data pack that it reads under `protocol`, as `<dataset>/<split>`; without one, under any."""
         return []
 
 
@@ -68,6 +72,10 @@ class TaskSpec(BaseTask, ABC):
     def usual(self) -> Sequence[str | None]:
         """Usual protocols; the first is the default."""
         return (None,)
+
+    def settings(self, protocol: str) -> dict[str, Any]:
+        """The fields that change a number under `protocol`; they enter the key."""
+        return self.model_dump(mode="json", exclude=NO_INGREDIENTS)
 
     @classmethod
     def why_not_here(cls, protocol: str) -> str | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import unknown
 from bench.registry import MethodEntry, Registry, load_tasks
 from bench.task_group import TaskGroup
+from bench.task_kind import TaskSpec
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -90,7 +91,7 @@ def task_list() -> Rows:
             "task": spec.name,
             "kind": spec.kind,
             "protocols": "" if isinstance(spec, TaskGroup) else ", ".join(map(spec.protocol, spec.usual())),
-            "here": _is_here(spec.data()),
+            "here": _is_here(spec),
             "description": spec.description,
         }
         for spec in sorted(load_tasks().values(), key=lambda spec: (spec.kind, spec.name))
@@ -108,13 +109,15 @@ def task_details(name: str) -> dict[str, Any]:
         raise unknown("task", name, known)
     spec = known[name]
     flags = [] if isinstance(spec, TaskGroup) else [f"+{flag}" for flag in spec.flags]
-    return {**spec.model_dump(mode="json"), "flags": flags, "data": spec.data(), "here": _is_here(spec.data())}
+    return {**spec.model_dump(mode="json"), "flags": flags, "data": spec.data(), "here": _is_here(spec)}
 
 
-def _is_here(refs: Sequence[str]) -> str:
+def _is_here(spec: TaskSpec | TaskGroup) -> str:
+    """Whether the data is here that a task reads under its usual protocol."""
     from bench.data.pack import Pack
 
     pack = Pack.default()
+    refs = [] if isinstance(spec, TaskGroup) else spec.data(spec.protocol(None))
     return "" if not refs else "yes" if all(pack.has(ref) for ref in refs) else "not fetched"
 
 

@@ -8,13 +8,13 @@ from typing import Any
 import datasets
 import pytest
 
-from bench import lm_eval_tasks
+from bench import lm_eval_files, lm_eval_tasks
 from bench.data import hub, sources
 from bench.data.pack import Pack
 from bench.data.sources import ensure, fetch
 from bench.errors import UsageError
 from bench.lm_eval_tasks import StockTask
-from bench.measure import accuracy, measure
+from bench.measure import measure, stock_tasks
 from bench.measure.subject import Subject
 from bench.registry import tasks_named
 from tests.measure.test_accuracy import stock_task
@@ -81,15 +81,15 @@ def test_a_task_asks_what_lm_evals_own_asks(
 ) -> None:
     [task] = tasks_named(f"{name}@0shot+nobos/limit5")
     assert isinstance(task.spec, StockTask)
-    fetch(task.spec.data(), offline=False)
+    fetch(task.data(), offline=False)
     assert with_hub == [where]
-    ours = accuracy.build_requests(accuracy.build_task(task.spec, Pack.default()), None)
-    theirs = accuracy.build_requests(stock_task(name, ROWS[name]), None)
+    ours = stock_tasks.build_requests(stock_tasks.build_tasks(task.spec, Pack.default())[""], None)
+    theirs = stock_tasks.build_requests(stock_task(name, ROWS[name]), None)
     assert [request.args for request in ours] == [request.args for request in theirs]
     found = measure(task, Subject(tiny_mha), Pack.default())
     assert [metric.id for metric in found.metrics] == [task.metric_id(metric) for metric in task.spec.metrics]
     assert {len(bits) for bits in found.evidence.items.values()} == {5}
-    fetch(task.spec.data(), offline=True)  # it is in the pack now
+    fetch(task.data(), offline=True)  # it is in the pack now
     assert len(with_hub) == 1
 
 
@@ -107,10 +107,10 @@ def test_code_next_to_a_task_is_part_of_its_definition(tmp_path: Path, monkeypat
     (tmp_path / "base").write_text("dataset_path: a/b\noutput_type: multiple_choice\ntest_split: test\n")
     (tmp_path / "a.yaml").write_text("task: some_quiz\ninclude: base\ndoc_to_text: !function code.text\n")
     (tmp_path / "code.py").write_text("def text(doc): return 'one'\n")
-    monkeypatch.setattr(lm_eval_tasks, "_root", lambda: tmp_path)
+    monkeypatch.setattr(lm_eval_files, "_root", lambda: tmp_path)
 
     def definition() -> str:
-        for cached in (lm_eval_tasks.stock_task, lm_eval_tasks._files, lm_eval_tasks._names):
+        for cached in (lm_eval_tasks.stock_task, lm_eval_files._files, lm_eval_files._names):
             cached.cache_clear()
         found = lm_eval_tasks.stock_task("some_quiz")
         assert found is not None
@@ -126,7 +126,7 @@ def test_code_next_to_a_task_is_part_of_its_definition(tmp_path: Path, monkeypat
         assert definition() != second
     finally:
         monkeypatch.undo()
-        for cached in (lm_eval_tasks.stock_task, lm_eval_tasks._files, lm_eval_tasks._names):
+        for cached in (lm_eval_tasks.stock_task, lm_eval_files._files, lm_eval_files._names):
             cached.cache_clear()
 
 
@@ -149,14 +149,14 @@ def test_what_cannot_be_measured_is_one_sentence(name: str, sentence: str) -> No
 
 def test_parts_of_an_item_are_no_share(with_hub: list[Any], tiny_mha: Path) -> None:
     [task] = tasks_named("truthfulqa_mc2")
-    fetch(task.spec.data(), offline=False)
+    fetch(task.data(), offline=False)
     with pytest.raises(UsageError, match="task truthfulqa_mc2: lm-eval's acc is no share of right items"):
         measure(task, Subject(tiny_mha), Pack.default())
 
 
 def test_without_a_hub_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LEANBOARD_CACHE", str(tmp_path))
-    [ref] = tasks_named("swag")[0].spec.data()
+    [ref] = tasks_named("swag")[0].data()
     assert ensure([ref], offline=True) == {
         ref: "no package of the package index has it, and offline: the model hub may not be used"
     }

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.errors import UsageError
-from bench.protocol import Protocol, flags_of, why_no_bos
+from bench.protocol import Protocol, flags_of, why_not_for
 from bench.registry import tasks_named
 
 
@@ -19,6 +19,9 @@ from bench.registry import tasks_named
         ("piqa@0shot+notice+nobos/limit3", "piqa@0shot+nobos+notice/limit3"),
         ("piqa@0shot+bos+bos", "piqa@0shot+bos"),
         ("piqa@0shot+notice+separate+nobos", "piqa@0shot+nobos+separate+notice"),
+        ("piqa@05shot+seed07+chat", "piqa@5shot+chat+seed7"),
+        ("piqa@5shot+seed1234", "piqa@5shot"),
+        ("piqa@5shot+first_n+nobos/limit3", "piqa@5shot+nobos+first_n/limit3"),
         ("wikitext2@2048+nobos", "wikitext2@2048+nobos"),
         ("wikitext2@0128+bos/limit4", "wikitext2@128+bos/limit4"),
         ("wikitext2.ppl_token@128+bos", "wikitext2@128+bos"),
@@ -40,7 +43,24 @@ def test_a_group_hands_its_flags_to_its_members() -> None:
     [
         ("piqa@0shot+bos+nobos", "task piqa: protocol '0shot+bos+nobos': +bos and +nobos exclude each other"),
         ("piqa@0shot+notic", "task piqa: protocol '0shot+notic': unknown flag 'notic'; did you mean notice?"),
-        ("piqa@+bos", "task piqa: protocol '+bos' is not 0shot, with or without +bos, +nobos, +separate, +notice"),
+        (
+            "piqa@+bos",
+            "task piqa: protocol '+bos' is not <n>shot, with or without +bos, +nobos, +separate, +notice, +chat, "
+            "+first_n, +seed",
+        ),
+        ("piqa@0shot+seed7", "task piqa: protocol '0shot+seed7': +seed is about examples, and 0shot has none"),
+        ("piqa@5shot+seed", "task piqa: protocol '5shot+seed': unknown flag 'seed'; did you mean seed<n>?"),
+        ("piqa@5shot+seed7+seed8", "task piqa: protocol '5shot+seed7+seed8': it has more than one seed"),
+        (
+            "piqa@5shot+seed7+first_n",
+            "task piqa: protocol '5shot+seed7+first_n': +first_n and +seed exclude each other",
+        ),
+        ("piqa@0shot+chat+notice", "task piqa: protocol '0shot+chat+notice': +notice and +chat exclude each other"),
+        (
+            "mmlu_anatomy@5shot+seed7",
+            "task mmlu_anatomy: protocol '5shot+seed7': +seed changes nothing, as its examples are always the first "
+            "ones",
+        ),
         ("wikitext2@64+notice", "task wikitext2: protocol '64+notice': unknown flag 'notice'; known are: bos, nobos."),
         ("wikitext2@+bos", "task wikitext2: protocol '+bos' is not a window length of 2 tokens or more"),
     ],
@@ -67,7 +87,7 @@ def test_the_flags_of_an_id_are_those_before_its_limit_and_tasks() -> None:
     ],
 )
 def test_a_model_without_bos_is_known_by_its_files(says: dict[str, object], why: str | None, tmp_path: Path) -> None:
-    assert why_no_bos("0shot+bos", tmp_path) is None
+    assert why_not_for("0shot+bos", tmp_path) is None
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(says))
-    assert why_no_bos("0shot+bos/limit4", tmp_path) == why
-    assert why_no_bos("0shot+nobos", tmp_path) is None
+    assert why_not_for("0shot+bos/limit4", tmp_path) == why
+    assert why_not_for("0shot+nobos", tmp_path) is None

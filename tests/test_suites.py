@@ -125,7 +125,7 @@ def test_what_is_calibrated_on_is_not_what_is_measured() -> None:
     for file in SUITES:
         suite = load_suite(str(file))
         names = {name for wanted in suite.tasks for name in ([wanted] if isinstance(wanted, str) else wanted.first_of)}
-        read = {ref for name in names for task in tasks_named(name) for ref in task.spec.data()}
+        read = {ref for name in names for task in tasks_named(name) for ref in task.data()}
         own = [method.calibration for method in suite.methods if method.calibration]
         texts += [text for text in (*suite.texts(), *own) if text.data in read]
     assert len(texts) == 4

@@ -1,125 +1,143 @@
 """Multiple-choice accuracy through lm-eval as a library.
 
-A stock task is taken as it is by `include:`; only its data source is replaced by files of the local pack. Prompts,
-choices, metrics and encoding stay lm-eval's own; `scorer` makes the forward passes. By default a prompt has the special
-tokens that the tokenizer adds by itself: LLaMA's puts a BOS before each, SmolLM2's none; `+bos` and `+nobos` say
-otherwise. An empty context is replaced by BOS, or by EOS where there is no BOS, under every protocol.
+Prompts, choices, metrics and encoding are lm-eval's own (`stock_tasks`); `scorer` makes the forward passes. By default
+a prompt has the special tokens that the tokenizer adds by itself: LLaMA's puts a BOS before each, SmolLM2's none;
+`+bos` and `+nobos` say otherwise. An empty context is replaced by BOS, or by EOS where there is no BOS, under every
+protocol.
 """
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from string import ascii_lowercase, digits
 from typing import Any
 
-import yaml
-from lm_eval.api.instance import Instance
+import numpy as np
 from lm_eval.api.model import LM
 from lm_eval.api.task import ConfigurableTask
-from lm_eval.tasks import TaskManager
 
 from bench.blocks.notice import NOTICE
-from bench.data.pack import Pack
-from bench.errors import DataError, UsageError, first_line
-from bench.lm_eval_tasks import stock_yaml
+from bench.errors import UsageError
+from bench.measure.answers import Answer
 from bench.measure.measurement import Measurement, Resources
-from bench.measure.scorer import quiet
+from bench.measure.stock_tasks import ZERO_SHOT, build_requests, build_tasks
 from bench.measure.subject import Subject
-from bench.paths import cache_dir
-from bench.protocol import Protocol
+from bench.protocol import NO_CHAT, Protocol
+from bench.record.kinds import form_of
 from bench.record.schema import Evidence, Metric
-from bench.task import AccuracyTask, Task
+from bench.record.shares import share_of
+from bench.task import Task
+from bench.task_accuracy import AccuracyTask, ChoiceTask
 
-SPLITS = {"training_split": "train", "validation_split": "validation", "test_split": "test"}
+NUMBERS = digits + ascii_lowercase
+"""One character for the number of an answer."""
 
 
-def measure(task: Task, spec: AccuracyTask, subject: Subject, resources: Resources) -> Measurement:
-    """Accuracy over the first `task.limit` items of the data, or all; one bit per item and metric is kept.
+@dataclass(frozen=True)
+class Items:
+    """By metric, one character for each item: '1' right, '0' wrong, '?' neither; and the number of the chosen answer.
+
+    `parts` counts the items of each part of the data, in order.
+    """
+
+    bits: dict[str, str] = field(default_factory=dict)
+    chosen: dict[str, str] = field(default_factory=dict)
+    parts: list[int] = field(default_factory=list)
+
+
+def measure(task: Task, spec: ChoiceTask, subject: Subject, resources: Resources) -> Measurement:
+    """Accuracy over the first `task.limit` items of each part of the data, or all; one bit per item and metric is kept.
 
     Answers that an earlier run left in `resources.answers` are not computed again.
 
     Raises:
-        UsageError: lm-eval has no such task, the task has no such metric, or the tokenizer has no BOS for `+bos`.
+        UsageError: lm-eval has no such task, the task has no such metric or not so many examples, or the tokenizer has
+            no BOS for `+bos` or no chat template for `+chat`.
         DataError: a file of the pack is missing, damaged or not in the form that the stock task reads.
         LeanboardError: the model's log-probabilities are not finite, or a continuation cannot be scored.
     """
-    stock = build_task(spec, resources.pack)
     protocol = Protocol.parse(task.protocol)
+    if "chat" in protocol.flags and not subject.tokenizer.chat_template:
+        raise UsageError(NO_CHAT)
+    stock = build_tasks(spec, resources.pack, protocol)
     lm = subject.scorer.following(resources.on_progress, resources.answers, protocol)
-    items = score(stock, lm, task.limit, notice="notice" in protocol.flags)
-    missing = [metric for metric in spec.metrics if metric not in items]
+    items = score(list(stock.values()), lm, task.limit, protocol)
+    over = {metric: _of_items(metric, spec) for metric in spec.metrics}
+    missing = [metric for metric, name in over.items() if name not in items.bits]
     if missing:
-        raise UsageError(f"task {spec.name}: metrics: lm-eval's '{spec.lm_eval}' gives no {', '.join(missing)}")
-    bits = {metric: items[metric] for metric in spec.metrics}
+        raise UsageError(f"task {spec.name}: metrics: lm-eval gives no {', '.join(missing)}")
+    bits = {metric: items.bits[name] for metric, name in over.items()}
     for metric in (metric for metric in bits if "?" in bits[metric]):
         raise UsageError(f"task {spec.name}: lm-eval's {metric} is no share of right items: it has parts of an item")
-    metrics = [_fraction(task.metric_id(metric), bits[metric]) for metric in bits]
-    return Measurement(metrics, Evidence(items=bits, notes=lm.notes))
+    parts = dict(zip(stock, items.parts, strict=True)) if "" not in stock else {}
+    evidence = Evidence(
+        items=bits,
+        chosen={metric: items.chosen[name] for metric, name in over.items() if name in items.chosen},
+        parts=parts,
+        notes=lm.notes,
+    )
+    return Measurement([_fraction(task.metric_id(metric), bits[metric], parts.values()) for metric in bits], evidence)
 
 
-def score(task: ConfigurableTask, lm: LM, limit: int | None, notice: bool = False) -> dict[str, str]:
-    """The bits (1 correct, 0 wrong) of the first `limit` items for each metric of the stock task, in data order.
+def score(tasks: Sequence[ConfigurableTask], lm: LM, limit: int | None, protocol: Protocol = ZERO_SHOT) -> Items:
+    """The first `limit` items of each task, in order, scored at once.
 
-    A metric whose value for an item is neither has a '?' there.
-
-    With `notice`, that text stands before every context; what is scored stays the same.
+    With `+notice`, that text stands before every context; what is scored stays the same.
     """
-    requests = build_requests(task, limit)
-    for request in requests if notice else []:
+    chat = lm.apply_chat_template if "chat" in protocol.flags else None
+    requests = [request for task in tasks for request in build_requests(task, limit, protocol, chat)]
+    for request in requests if "notice" in protocol.flags else []:
         context, continuation = request.args
         request.arguments = (NOTICE + context, continuation)
     for request, answer in zip(requests, lm.loglikelihood(requests), strict=True):
         request.resps.append(answer)
-    task.apply_filters()
-    answers: dict[int, list[tuple[float, bool]]] = {}
-    for request in sorted(requests, key=lambda r: (r.doc_id, r.idx)):
+    bits: dict[str, list[str]] = {}
+    chosen: dict[str, list[str]] = {}
+    parts = []
+    for task in tasks:
+        task.apply_filters()
+        answers = _by_item(task)
+        parts.append(len(answers))
+        for number, doc in task.doc_iterator(rank=0, limit=limit, world_size=1):
+            for metric, value in task.process_results(doc, answers[number]).items():
+                bits.setdefault(metric, []).append("1" if value == 1 else "0" if value == 0 else "?")
+            for metric, choice in _chosen(task, doc, answers[number]).items():
+                chosen.setdefault(metric, []).append(NUMBERS[choice])
+    return Items(
+        {metric: "".join(found) for metric, found in bits.items()},
+        {metric: "".join(found) for metric, found in chosen.items() if len(found) == sum(parts)},
+        parts,
+    )
+
+
+def _by_item(task: ConfigurableTask) -> dict[int, list[Answer]]:
+    """The answers to the requests of each item, in the order of its choices."""
+    answers: dict[int, list[Answer]] = {}
+    for request in sorted(task.instances, key=lambda request: (request.doc_id, request.idx)):
         (answer,) = request.filtered_resps.values()
         answers.setdefault(request.doc_id, []).append(answer)
-    bits: dict[str, str] = {}
-    for doc_id, doc in task.doc_iterator(rank=0, limit=limit, world_size=1):
-        for metric, value in task.process_results(doc, answers[doc_id]).items():
-            bits[metric] = bits.get(metric, "") + ("1" if value == 1 else "0" if value == 0 else "?")
-    return bits
+    return answers
 
 
-def build_requests(task: ConfigurableTask, limit: int | None) -> list[Instance]:
-    """lm-eval's requests (context, continuation) for the first `limit` items, zero-shot."""
-    with quiet():
-        task.build_all_requests(limit=limit, rank=0, world_size=1)
-    return list(task.instances)
+def _chosen(task: ConfigurableTask, doc: Any, answers: Sequence[Answer]) -> dict[str, int]:
+    """The number of the answer that lm-eval's metrics take as the model's; none where a task counts in its own way."""
+    if task.OUTPUT_TYPE != "multiple_choice" or callable(task.config.process_results):
+        return {}
+    choices = task.doc_to_choice(doc)
+    if len(choices) > len(NUMBERS):
+        return {}
+    logp = np.array([logp for logp, _ in answers[: len(choices)]])
+    length = np.array([float(len(text)) for text in choices])
+    return {"acc": int(np.argmax(logp)), "acc_norm": int(np.argmax(logp / length))}
 
 
-def build_task(spec: AccuracyTask, pack: Pack) -> ConfigurableTask:
-    """The stock task, reading its data from `pack`."""
-    config = task_config(spec, pack)
-    with TemporaryDirectory() as folder, quiet():
-        file = Path(folder) / f"{spec.name}.yaml"
-        file.write_text(yaml.safe_dump(config), encoding="utf-8")
-        try:
-            return TaskManager(include_defaults=False).load(str(file))["tasks"][spec.name]
-        except Exception as error:  # lm-eval and datasets raise anything here
-            read = ", ".join(config["dataset_kwargs"]["data_files"].values())
-            raise DataError(f"{read}: not as lm-eval's '{spec.lm_eval}' reads it ({first_line(error)})") from error
+def _of_items(metric: str, spec: ChoiceTask) -> str:
+    """lm-eval's metric that a metric is made of: itself, but for a mean over parts ('acc_by_subject')."""
+    by = spec.by if isinstance(spec, AccuracyTask) else None
+    return metric.removesuffix(f"_by_{by}") if by else metric
 
 
-def task_config(spec: AccuracyTask, pack: Pack) -> dict[str, Any]:
-    """The content of lm-eval's task file: the stock task with its data from `pack`."""
-    files = {split: str(pack.path(ref)) for split, ref in spec.splits.items()}
-    return {
-        "include": str(stock_yaml(spec.lm_eval)),
-        "task": spec.name,
-        "dataset_path": "parquet",
-        "dataset_name": None,
-        "dataset_kwargs": {"data_files": files, "cache_dir": str(cache_dir() / "datasets")},
-        "num_fewshot": 0,
-        **{role: split if split in files else None for role, split in SPLITS.items()},
-        "fewshot_split": None,
-    }
-
-
-def _fraction(metric_id: str, bits: str) -> Metric:
-    n = len(bits)
-    value = bits.count("1") / n
-    stderr = math.sqrt(value * (1 - value) / (n - 1)) if n > 1 else None
-    return Metric(id=metric_id, value=value, unit="fraction", direction="higher", n=n, stderr=stderr)
+def _fraction(metric_id: str, bits: str, parts: Iterable[int]) -> Metric:
+    value, stderr = share_of(bits, list(parts) if form_of(metric_id).over_parts else [])
+    return Metric(id=metric_id, value=value, unit="fraction", direction="higher", n=len(bits), stderr=stderr)

@@ -29,7 +29,7 @@ from bench.measure.measurement import Progress
 from bench.measure.tries import Batch, batches, build_tries
 from bench.model.layers import head_of, window_of
 from bench.protocol import Protocol
-from bench.task import CPU_TOKENS, GPU_TOKENS
+from bench.task_accuracy import CPU_TOKENS, GPU_TOKENS
 
 Request = tuple[tuple[str, str], list[int], list[int]]
 """lm-eval's encoded request: its texts, the ids of the context, the ids of the continuation."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from bench.checkpoint_files import weights_sha256
@@ -14,6 +14,7 @@ from bench.record.kind import Kind
 from bench.record.kinds import UNKNOWN, form_of, kind_of, split
 from bench.record.provenance import accelerator_name, fingerprint_of, machine_fingerprint
 from bench.record.schema import ArtifactRecord, MeasureRecord, Metric, Windows
+from bench.record.shares import share_of
 from bench.record.store import Store
 from bench.record.text import AnyRecord
 
@@ -106,21 +107,23 @@ def _metrics(record: MeasureRecord) -> Iterator[str]:
         elif (metric.unit, metric.direction) != (form.unit, form.direction):
             yield f"{metric.id} is in {metric.unit} ({metric.direction}), not in {form.unit} ({form.direction})"
         elif kind.evidence == "items":
-            yield from _items(metric, kind, record.evidence.items.get(name))
+            yield from _items(metric, record.evidence.items.get(name), record.evidence.parts)
         elif kind.evidence == "windows":
             yield from _windows(metric, kind, record.evidence.sums.get(name, record.evidence.windows))
 
 
-def _items(metric: Metric, kind: Kind, bits: str | None) -> Iterator[str]:
+def _items(metric: Metric, bits: str | None, parts: Mapping[str, int]) -> Iterator[str]:
     if not bits:
         yield f"{metric.id} has no items as its evidence"
         return
-    n, share = len(bits), bits.count("1") / len(bits)
-    limit = metric.id.rpartition("/limit")[2]
-    if limit.isdecimal() and n > int(limit):
-        yield f"{metric.id} has {n} items, over its limit"
-    error = math.sqrt(share * (1 - share) / (n - 1)) if n > 1 else None
-    yield from _same(metric, kind.value(share), n, error, f"{n} items")
+    n, limit = len(bits), metric.id.rpartition("/limit")[2]
+    if parts and sum(parts.values()) != n:
+        yield f"field 'evidence.parts' has {sum(parts.values())} items, and {metric.id} {n}"
+        return
+    if limit.isdecimal() and max(parts.values(), default=n) > int(limit):
+        yield f"{metric.id} has {max(parts.values(), default=n)} items, over its limit"
+    share, error = share_of(bits, parts.values() if form_of(metric.id).over_parts else ())
+    yield from _same(metric, share, n, error, f"{n} items")
 
 
 def _windows(metric: Metric, kind: Kind, windows: Windows | None) -> Iterator[str]:

@@ -17,11 +17,15 @@ doing what the dense model does. A board ranks each side that it has; there is n
 
 @dataclass(frozen=True)
 class Form:
-    """One metric: the unit and direction that it is recorded in, and its title, in which `{task}` is its task."""
+    """One metric: the unit and direction that it is recorded in, and its title, in which `{task}` is its task.
+
+    `over_parts`: it is the unweighted mean over the parts of its data (MMLU's subjects), not over their items.
+    """
 
     unit: str
     direction: Direction
     title: str
+    over_parts: bool = False
 
 
 @dataclass(frozen=True)

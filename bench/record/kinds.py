@@ -126,6 +126,7 @@ ACCURACY = Kind(
     {
         "*.acc": Form("fraction", "higher", "{task} acc (%)"),
         "*.acc_norm": Form("fraction", "higher", "{task} acc_norm (%)"),
+        "*.acc_by_subject": Form("fraction", "higher", "{task} acc, mean over subjects (%)", over_parts=True),
     },
     evidence="items",
     is_quality=True,

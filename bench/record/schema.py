@@ -67,6 +67,7 @@ class Evidence(Strict):
     """The data that the metrics were computed from, kept so that paired tests need only the repository.
 
     `items`: for each accuracy metric one character per item, 1 correct, 0 wrong, in the order of the data.
+    `parts`: how many of the items each part of the data has, in their order, where it has parts (MMLU's subjects).
     `chosen`: for some of them the number of the answer that was chosen, one character per item: 0-9, then a-z.
     `sums`: sums by window or item of metrics that do not share `windows`, by name: nats and bytes of a gold answer.
     `samples`: timing samples in seconds, by name (`prefill`, `decode`, `cpu`, `step`, and of the dense model).
@@ -80,6 +81,7 @@ class Evidence(Strict):
     """
 
     items: dict[str, Annotated[str, Field(pattern=r"^[01]*$")]] = {}
+    parts: dict[str, Annotated[int, Field(ge=1)]] = Field({}, exclude_if=operator.not_)
     chosen: dict[str, Annotated[str, Field(pattern=r"^[0-9a-z]*$")]] = Field({}, exclude_if=operator.not_)
     windows: Windows | None = None
     sums: dict[str, Windows] = Field({}, exclude_if=operator.not_)

@@ -154,7 +154,7 @@ def _cache_in(folder: Path) -> Iterator[None]:
 
 def _cells(job: Job, store: Store, made_up: Mapping[str, str]) -> Iterator[RehearsedCell]:
     ends = [(job.artifact.key, "compress", _texts_of(job.artifact))]
-    ends += [(c.key, c.task, [ref for task in tasks_named(c.task) for ref in task.spec.data()]) for c in job.cells]
+    ends += [(c.key, c.task, [ref for task in tasks_named(c.task) for ref in task.data()]) for c in job.cells]
     for key, what, refs in ends:
         record = store.load(key)
         yield RehearsedCell(

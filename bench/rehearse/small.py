@@ -26,7 +26,7 @@ def refs_of(suite: Suite, registry: Registry) -> list[str]:
     names = [name for entry in suite.tasks for name in _names(entry)]
     names += [name for method in suite.methods for name in method.tasks]
     for name in names:
-        found |= {ref for task in tasks_named(name, where=f"suite {suite.name}: tasks") for ref in task.spec.data()}
+        found |= {ref for task in tasks_named(name, where=f"suite {suite.name}: tasks") for ref in task.data()}
     return sorted(found)
 
 
@@ -79,7 +79,7 @@ def _method(plan_entry: PlanEntry, scale: Scale) -> SuiteMethod:
 
 def _tasks(entry: str | FirstOf, made_up: Collection[str]) -> list[str]:
     choices = [tasks_named(name) for name in _names(entry)]
-    real = [tasks for tasks in choices if not {ref for task in tasks for ref in task.spec.data()} & set(made_up)]
+    real = [tasks for tasks in choices if not {ref for task in tasks for ref in task.data()} & set(made_up)]
     return [small_task(task).id for task in [*real, *choices][0]]
 
 

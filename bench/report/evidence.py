@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.record.kinds import kind_of, split
+from bench.record.kinds import form_of, kind_of, split
 from bench.record.rows import RowName
 from bench.record.schema import MeasureRecord
+from bench.record.shares import weights_of
 from bench.report.frame import Run
 from bench.report.stats import Array, Drawn, block_length, resample_items, resample_windows
 
@@ -20,8 +21,9 @@ from bench.report.stats import Array, Drawn, block_length, resample_items, resam
 class ItemScores:
     """One row, one metric: for each seed the bits of its items (1 right), or the sums of its windows.
 
-    `values` is [seeds, items]; `targets` are the windows' target counts, None for items. `data` names the data that was
-    read, and the engine: rows are paired only where it is the same.
+    `values` is [seeds, items], weighted where the parts of the data count alike; `targets` are the windows' target
+    counts, None for items. `data` names the data that was read, and the engine: rows are paired only where it is the
+    same.
     """
 
     seeds: tuple[int, ...]
@@ -52,7 +54,7 @@ def scores_of(runs: Mapping[int, Run], metric: str) -> ItemScores | None:
         if kept == "windows" and windows is not None:
             found[seed] = (record, np.asarray(windows.nll), np.asarray(windows.targets, dtype=float))
         elif kept == "items" and bits:
-            found[seed] = (record, bits_of(bits), None)
+            found[seed] = (record, bits_of(bits) * _weights(record, metric), None)
     if not found:
         return None
     every = [
@@ -62,6 +64,12 @@ def scores_of(runs: Mapping[int, Run], metric: str) -> ItemScores | None:
     same = [(seed, scores) for seed, scores in every if scores.key == every[0][1].key]
     values = np.concatenate([scores.values for _, scores in same])
     return ItemScores(tuple(seed for seed, _ in same), values, every[0][1].targets, every[0][1].data)
+
+
+def _weights(record: MeasureRecord, metric: str) -> Array | float:
+    """What the items count: the mean over them is the metric, also where that is a mean over parts of the data."""
+    parts = record.evidence.parts.values()
+    return np.asarray(weights_of(parts)) if parts and form_of(metric).over_parts else 1.0
 
 
 def bits_of(text: str) -> Array:

@@ -131,6 +131,8 @@ def _first_items(metric: str, dense: Mapping[int, Run]) -> tuple[float, float] |
             other = TASK_ID.match(task)
             if other is None or (other["name"], other["protocol"]) != (wanted["name"], wanted["protocol"]):
                 continue
+            if run.measures[task].evidence.parts:  # a limit is one of each part
+                continue
             suffix = f"/limit{other['limit']}" if other["limit"] else ""
             scores = scores_of({0: run}, whole + suffix)
             if scores is not None and kind_of(metric).is_share and scores.values.shape[1] >= limit:

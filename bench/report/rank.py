@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.method import TARGET_TOLERANCE
-from bench.record.kinds import kind_of
+from bench.record.kinds import form_of, kind_of
 from bench.record.rows import RowName
 from bench.record.schema import ArtifactRecord
 from bench.report.evidence import ItemScores, common, draw
@@ -176,7 +176,7 @@ class Ranker:
         """Differences and p-values of all pairs: exact where two checkpoints are compared on one task's items."""
         tests = pairwise(estimates)
         first = [self.evidence[basis.parts[0]][row] for row in rows]
-        if len(basis.parts) > 1 or not kind_of(basis.metric).is_share:
+        if len(basis.parts) > 1 or not kind_of(basis.metric).is_share or form_of(basis.metric).over_parts:
             return tests.values, tests.p
         alone = np.array([row.seeds == 1 for row in estimates])
         exact = mcnemar_all(np.stack([scores.values[0] for scores in first]))

@@ -23,7 +23,7 @@ from bench.family import of_type
 from bench.paths import METHODS, ROOT, TASKS
 from bench.record.store import differences
 from bench.registry import BUILT_IN, MethodEntry, Registry, tasks_named
-from bench.run.cells import ArtifactCell, Job, MeasureCell, fingerprinted
+from bench.run.cells import ArtifactCell, Job, MeasureCell, chat_ingredients, fingerprinted
 from bench.yamlfile import validated
 
 SHOWING = ("cli", "conformance", "report", "scaffold", "suites")
@@ -100,11 +100,12 @@ def check_task_agrees(job: Job, cell: MeasureCell, registry: Registry) -> None:
         f"{job.artifact.label} · {cell.task}",
         {
             "artifact": job.artifact.key,
-            "data": {ref: pack.fingerprint(ref) for ref in task.spec.data()},
+            "data": {ref: pack.fingerprint(ref) for ref in task.data()},
             "engine": task.spec.engine,
             "dtype": job.artifact.dtype,
             "device": job.artifact.device,
             **task.settings(),
+            **chat_ingredients(task, job.artifact.weights),
         },
     )
 

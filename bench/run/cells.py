@@ -5,6 +5,8 @@ Both are plain JSON, so that a cell can be handed to another process or machine 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from bench.catalogue import ModelRef
 from bench.data.pack import Pack
 from bench.method import Target
+from bench.protocol import chat_template, flags_of
 from bench.record.keys import artifact_key, measure_key
 from bench.record.rows import text_name
 from bench.registry import MethodEntry
@@ -152,6 +155,17 @@ def measure_ingredients(
         **task.settings(),
     }
     return parts | ({"machine": machine} if machine else {})
+
+
+def chat_ingredients(task: Task, weights: Path) -> dict[str, Any]:
+    """The chat template of the model in `weights`, where prompts are made with it: its hash as an ingredient.
+
+    It may lie in a file of its own, which is none of those that the tokenizer's fingerprint covers.
+    """
+    if "chat" not in flags_of(task.protocol):
+        return {}
+    content = json.dumps(chat_template(weights)).encode()
+    return {"chat_template": hashlib.sha256(content).hexdigest()[:12]}
 
 
 def fingerprinted(source: TextSource | RandomTokens | None, *, may_lack: bool = False) -> dict[str, Any] | None:

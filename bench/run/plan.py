@@ -15,13 +15,13 @@ from bench.data.lengths import shortfall
 from bench.data.pack import Pack
 from bench.data.sources import ensure
 from bench.errors import UsageError, unknown
-from bench.protocol import why_no_bos
+from bench.protocol import why_not_for
 from bench.random_weights import Recipe, without_quality
 from bench.record.provenance import accelerator_name, machine_fingerprint
 from bench.record.store import Store
 from bench.registry import Registry, tasks_named
 from bench.run.agreement import sources_of
-from bench.run.cells import NOT_HERE, ArtifactCell, Job, MeasureCell, measure_ingredients
+from bench.run.cells import NOT_HERE, ArtifactCell, Job, MeasureCell, chat_ingredients, measure_ingredients
 from bench.run.entries import PlanEntry
 from bench.run.estimate import Estimate, estimates_of, past_seconds
 from bench.run.fit import misfits
@@ -147,11 +147,12 @@ def _fill_in(
 
 def _measure_cell(artifact: ArtifactCell, task: Task, accelerator: str | None) -> MeasureCell:
     pack = Pack.default()
-    data = {ref: pack.fingerprint(ref) if pack.has(ref) else NOT_HERE for ref in task.spec.data()}
+    data = {ref: pack.fingerprint(ref) if pack.has(ref) else NOT_HERE for ref in task.data()}
     machine = f"{machine_fingerprint(accelerator)}/{threads_each(1)} threads" if task.spec.is_timed else None
     ingredients = measure_ingredients(
         artifact.key, task, data, task.spec.engine, artifact.dtype, artifact.device, machine
     )
+    ingredients |= chat_ingredients(task, artifact.weights)
     return MeasureCell(task=task.id, kind=task.spec.kind, ingredients=ingredients)
 
 
@@ -164,14 +165,14 @@ def _choose_tasks(
     wanted: Sequence[Sequence[Sequence[Task]]], suite: Suite, offline: bool, say: Say, listing: bool
 ) -> tuple[list[Task], list[str]]:
     """The tasks to run: of several choices the first whose data is available, with a note where that is a later one."""
-    every = {ref for choices in wanted for task in choices[0] for ref in task.spec.data()}
+    every = {ref for choices in wanted for task in choices[0] for ref in task.data()}
     ensure(sorted(every), offline=offline, on_progress=say)  # all files of one source at once
     chosen: dict[str, Task] = {}
     notes = []
     for choices in wanted:
         reasons: list[str] = []
         for tasks in choices:
-            missing = ensure([ref for task in tasks for ref in task.spec.data()], offline=offline, on_progress=say)
+            missing = ensure([ref for task in tasks for ref in task.data()], offline=offline, on_progress=say)
             if not missing:
                 break
             reasons += [f"{ref} is not available: {reason}" for ref, reason in missing.items()]
@@ -193,7 +194,7 @@ def _ensure_own(
     entries: Sequence[PlanEntry], suite: Suite, offline: bool, say: Say, listing: bool, *, texts: bool
 ) -> list[str]:
     """Fetch the data of the entries' own tasks and, with `texts`, what they read; notes as `_ensure`."""
-    data = [ref for entry in entries for task in entry.own_tasks for ref in task.spec.data()]
+    data = [ref for entry in entries for task in entry.own_tasks for ref in task.data()]
     read = [source.data for entry in entries for source in (entry.calibration, entry.training) if source is not None]
     notes = _ensure("data", data, suite, offline, say, listing)
     return notes + (_ensure("text", read, suite, offline, say, listing) if texts else [])
@@ -209,10 +210,10 @@ def _ensure(what: str, refs: Sequence[str], suite: Suite, offline: bool, say: Sa
 
 
 def _check(plan: Plan, suite: Suite) -> None:
-    """Refuse open jobs that cannot be done because an engine, a BOS or text is missing."""
+    """Refuse open jobs that cannot be done because an engine, a BOS, a chat template or text is missing."""
     for weights, cell in ((job.artifact.weights, cell) for job in plan.open_jobs() for cell in job.cells):
         protocol = cell.task.partition("@")[2]
-        why = kind_of_task(cell.kind).why_not_here(protocol) or why_no_bos(protocol, weights)
+        why = kind_of_task(cell.kind).why_not_here(protocol) or why_not_for(protocol, weights)
         if why is not None:
             raise UsageError(f"suite {suite.name}: task {cell.task}: {why}")
     _check_lengths([job.artifact for job in plan.open_jobs() if job.artifact.key not in plan.finished], suite)

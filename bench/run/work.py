@@ -15,22 +15,14 @@ import psutil
 
 from bench.data.pack import Pack
 from bench.method import Traits
+from bench.protocol import Protocol
 from bench.record.provenance import accelerator_name
 from bench.registry import tasks_named
 from bench.run.cells import ArtifactCell, MeasureCell
 from bench.shape import Shape
 from bench.suite import RandomTokens, TextSource
-from bench.task import (
-    CPU_TOKENS,
-    GENERATION,
-    GPU_TOKENS,
-    AccuracyTask,
-    ContinuationTask,
-    GenerationTask,
-    GoldTask,
-    PerplexityTask,
-    SizeTask,
-)
+from bench.task import GENERATION, ContinuationTask, GenerationTask, GoldTask, PerplexityTask, SizeTask
+from bench.task_accuracy import CPU_TOKENS, GPU_TOKENS, AccuracyTask, ChoiceTask
 from bench.task_divergence import DivergenceTask
 from bench.task_kind import TaskSpec
 
@@ -52,6 +44,8 @@ TYPICAL = {
 """Rows and bytes of files that a plan may list before they are here."""
 RANDOM_ROWS = 4096
 """Examples of random tokens."""
+PARTS = 57
+"""Parts of a task that has any: MMLU's subjects."""
 NOTICE = 200
 """Tokens of the notice (`bench.blocks.notice`)."""
 FACTORISING = 40
@@ -187,11 +181,20 @@ def _(spec: SizeTask, protocol: str, limit: int | None, budget: int) -> Passes:
 
 
 @_passes.register
-def _(spec: AccuracyTask, protocol: str, limit: int | None, budget: int) -> Passes:
-    rows, tokens = _text(next(reversed(spec.splits.values())))
-    items = min(limit or rows, rows)
-    mean = tokens / max(rows, 1) + (NOTICE if "notice" in protocol else 0)
-    return Passes(items * mean, round(mean), items * mean / budget)
+def _(spec: ChoiceTask, protocol: str, limit: int | None, budget: int) -> Passes:
+    """Each item has examples of its own, unless they are the first ones; then they are read once."""
+    asks = Protocol.parse(protocol)
+    rows, tokens = _text(spec.data(str(asks))[0])
+    by = isinstance(spec, AccuracyTask) and spec.by is not None
+    items = min(limit * (PARTS if by else 1) if limit else rows, rows)
+    mean = tokens / max(rows, 1) + (NOTICE if "notice" in asks.flags else 0)
+    if not isinstance(spec, AccuracyTask) or not asks.shots:
+        return Passes(items * mean, round(mean), items * mean / budget)
+    known = _text(spec.examples) if spec.examples else (rows, tokens)
+    context = asks.shots * (known[1] / known[0] if known[0] else mean)
+    read = (PARTS if by else 1) if spec.repeats_examples(asks) else items
+    total = items * mean + read * context
+    return Passes(total, round(mean + context), total / budget)
 
 
 @_passes.register

@@ -13,11 +13,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bench.data.pack import Pack
-from bench.measure.accuracy import build_task, score
+from bench.measure.accuracy import score
 from bench.measure.encoding import token_ids
 from bench.measure.perplexity import window_losses, windows
 from bench.measure.scorer import PackedLM
 from bench.measure.size import body_parameters, macs, resident_bytes
+from bench.measure.stock_tasks import build_tasks
 from bench.model.checkpoint import sizes_of
 from bench.registry import tasks_named
 
@@ -38,6 +39,6 @@ found["lambada_text.ppl_token@128/limit32"] = math.exp(sum(losses) / 127 / 32)
 lm = PackedLM(model, tokenizer)
 for name in ("arc_easy", "piqa"):
     [task] = tasks_named(name)
-    for metric, bits in score(build_task(cast(Any, task.spec), pack), lm, 100).items():
+    for metric, bits in score([build_tasks(cast(Any, task.spec), pack)[""]], lm, 100).bits.items():
         found[f"{name}.{metric}@0shot/limit100"] = bits.count("1") / 100
 print(json.dumps(found))

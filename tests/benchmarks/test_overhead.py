@@ -21,7 +21,7 @@ import yaml
 
 from bench.data.pack import Pack
 from bench.errors import LeanboardError
-from bench.measure import accuracy
+from bench.lm_eval_files import stock_yaml
 from bench.paths import artifact_path
 from bench.record.store import Store
 from bench.registry import load_registry, tasks_named
@@ -29,6 +29,7 @@ from bench.run.cells import Job
 from bench.run.executors import run_jobs
 from bench.run.plan import make_plan
 from bench.suite import Suite
+from bench.task_accuracy import AccuracyTask
 from tests.benchmarks.conftest import Limit
 
 pytestmark = pytest.mark.perf
@@ -52,6 +53,23 @@ ROUNDS = 2
 
 Way = Callable[[], dict[str, float]]
 """Does the work in processes of its own and gives the values by metric id."""
+
+
+def lm_eval_file(spec: AccuracyTask, pack: Pack) -> dict[str, Any]:
+    """A task file that lm-eval's command line takes: the stock task on the pack's data."""
+    files = {split: str(pack.path(ref)) for split, ref in spec.splits.items()}
+    roles = {f"{name}_split": name if name in files else None for name in ("validation", "test")}
+    return {
+        "include": str(stock_yaml(spec.lm_eval)),
+        "task": spec.name,
+        "dataset_path": "parquet",
+        "dataset_name": None,
+        "dataset_kwargs": {"data_files": files},
+        "num_fewshot": 0,
+        "training_split": None,
+        "fewshot_split": None,
+        **roles,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +108,7 @@ def ways(planned: tuple[Job, Pack], monkeypatch: pytest.MonkeyPatch) -> dict[str
     files = [folder / f"{task}.yaml" for task in ("arc_easy", "piqa")]
     for file in files:
         [task] = tasks_named(file.stem)
-        file.write_text(yaml.safe_dump(accuracy.task_config(cast(Any, task.spec), pack)))
+        file.write_text(yaml.safe_dump(lm_eval_file(cast(Any, task.spec), pack)))
 
     def harness() -> dict[str, float]:
         run_jobs([job], 1, lambda event: None)

@@ -18,7 +18,7 @@ from lm_eval.models.huggingface import HFLM
 from bench.catalogue import resolve
 from bench.data.pack import Pack
 from bench.errors import LeanboardError
-from bench.measure import accuracy
+from bench.measure import stock_tasks
 from bench.measure.scorer import PackedLM, quiet
 from bench.model.load import load_folder
 from bench.paths import offline
@@ -53,10 +53,10 @@ def engines() -> dict[int | str, Callable[[], HFLM]]:
 def requests_of() -> dict[str, list[Instance]]:
     specs: list[Any] = [spec_of(yaml.safe_load((TASKS / f"{task}.yaml").read_text()), "tasks") for task in COMMONSENSE7]
     try:
-        stock = {spec.name: accuracy.build_task(spec, Pack.default()) for spec in specs}
+        stock = {spec.name: stock_tasks.build_tasks(spec, Pack.default())[""] for spec in specs}
     except LeanboardError as error:
         pytest.skip(str(error))
-    return {task: accuracy.build_requests(stock[task], ITEMS) for task in stock}
+    return {task: stock_tasks.build_requests(stock[task], ITEMS) for task in stock}
 
 
 def choices(requests: list[Instance], answers: list[tuple[float, bool]]) -> list[int]:

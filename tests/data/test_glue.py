@@ -10,7 +10,7 @@ from bench.data.glue import TEMPLATES, labelled_examples, template_of
 from bench.data.pack import Pack
 from bench.data.sources import SOURCES, ensure
 from bench.errors import DataError, UsageError
-from bench.lm_eval_tasks import stock_yaml
+from bench.lm_eval_files import stock_yaml
 from bench.task import spec_of
 from tests.tiny import make_tokenizer
 
@@ -109,5 +109,5 @@ def test_both_splits_come_from_the_hub(name: str, tmp_path: Path, monkeypatch: p
 def test_the_tasks_measure_the_split_that_is_not_trained_on(name: str) -> None:
     file = Path(__file__).parents[2] / "tasks" / f"{name}.yaml"
     task: Any = spec_of(yaml.safe_load(file.read_text()), "tasks")
-    assert (task.lm_eval, task.data()) == (name, [f"glue_{name}/validation"])
+    assert (task.lm_eval, task.data("0shot")) == (name, [f"glue_{name}/validation"])
     assert set(task.metrics) <= set(stock_task(name)._metric_fn_list)

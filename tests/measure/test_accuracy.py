@@ -8,12 +8,13 @@ from lm_eval.models.huggingface import HFLM
 from bench.blocks.notice import NOTICE
 from bench.data.pack import Pack
 from bench.errors import DataError, UsageError
-from bench.lm_eval_tasks import stock_yaml
-from bench.measure import accuracy, measure, scorer
+from bench.lm_eval_files import stock_yaml
+from bench.measure import measure, scorer, stock_tasks
 from bench.measure.scorer import PackedLM
 from bench.measure.subject import Subject
 from bench.registry import tasks_named
-from bench.task import AccuracyTask, Task, spec_of
+from bench.task import Task, spec_of
+from bench.task_accuracy import AccuracyTask
 from tests.packs import make_pack, tables
 
 TASKS = Path(__file__).parents[2] / "tasks"
@@ -54,16 +55,16 @@ def stock_task(name: str, rows: list[dict[str, object]]):
 @pytest.mark.parametrize("name", NAMES)
 def test_prompts_are_those_of_the_stock_task(name: str, pack: Pack) -> None:
     task = spec(name)
-    (ref,) = task.data()
-    ours = accuracy.build_requests(accuracy.build_task(task, pack), None)
-    theirs = accuracy.build_requests(stock_task(task.lm_eval, tables()[ref]), None)
+    (ref,) = task.data("0shot")
+    ours = stock_tasks.build_requests(stock_tasks.build_tasks(task, pack)[""], None)
+    theirs = stock_tasks.build_requests(stock_task(task.lm_eval, tables()[ref]), None)
     assert len(ours) >= 12
     assert [request.args for request in ours] == [request.args for request in theirs]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_metrics_are_all_that_the_stock_task_gives(name: str, pack: Pack) -> None:
-    stock = accuracy.build_task(spec(name), pack)
+    stock = stock_tasks.build_tasks(spec(name), pack)[""]
     assert set(spec(name).metrics) == set(stock._metric_fn_list) - {"perplexity"}
 
 
@@ -108,8 +109,8 @@ def test_the_notice_stands_before_every_context_and_names_the_metric(pack: Pack,
     noticed = measure(Task(spec("piqa"), "0shot+notice", 6), subject, pack)
     assert [m.id for m in noticed.metrics] == ["piqa.acc@0shot+notice/limit6", "piqa.acc_norm@0shot+notice/limit6"]
     assert [m.id for m in plain.metrics] == ["piqa.acc@0shot/limit6", "piqa.acc_norm@0shot/limit6"]
-    stock = accuracy.build_task(spec("piqa"), pack)
-    requests = accuracy.build_requests(stock, 6)
+    stock = stock_tasks.build_tasks(spec("piqa"), pack)[""]
+    requests = stock_tasks.build_requests(stock, 6)
     for request in requests:
         request.arguments = (NOTICE + request.args[0], request.args[1])
     with scorer.quiet():
@@ -150,7 +151,7 @@ def test_a_limited_run_is_the_head_of_the_full_run(pack: Pack, subject: Subject)
 
 
 def test_the_size_of_batches_does_not_matter(pack: Pack, subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
-    requests = accuracy.build_requests(accuracy.build_task(spec("piqa"), pack), None)
+    requests = stock_tasks.build_requests(stock_tasks.build_tasks(spec("piqa"), pack)[""], None)
     many = PackedLM(subject.model, subject.tokenizer).loglikelihood(requests)
     monkeypatch.setattr(scorer, "CPU_TOKENS", 1)
     one = PackedLM(subject.model, subject.tokenizer).loglikelihood(requests)
@@ -167,13 +168,13 @@ def test_scoring_by_lm_evals_own_backend_is_noted(pack: Pack, tiny_mha: Path, mo
     assert stock.evidence.items == packed.evidence.items
 
 
-def test_nothing_is_printed_and_the_cache_is_ours(
+def test_nothing_is_printed_and_nothing_is_written(
     pack: Pack, subject: Subject, capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LEANBOARD_CACHE", str(tmp_path))
     measure(Task(spec("hellaswag"), "0shot", 3), subject, pack)
     assert capfd.readouterr() == ("", "")
-    assert list((tmp_path / "datasets").rglob("*.arrow"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_stock_task_is_one_sentence() -> None:
@@ -184,7 +185,7 @@ def test_an_unknown_stock_task_is_one_sentence() -> None:
 def test_data_of_another_form_is_one_sentence(tmp_path: Path) -> None:
     pack = Pack([make_pack(tmp_path, {"arc_easy/test": [{"text": "x"}, {"text": "y"}]})])
     with pytest.raises(DataError, match=r"test\.parquet: not as lm-eval's 'arc_easy' reads it"):
-        accuracy.build_task(spec("arc_easy"), pack)
+        stock_tasks.build_tasks(spec("arc_easy"), pack)[""]
 
 
 def test_whether_packing_suits_the_model_is_asked_once_for_all_tasks(

@@ -8,7 +8,8 @@ import yaml
 from bench.errors import UsageError
 from bench.measure.subject import Subject
 from bench.record.kinds import split
-from bench.task import KINDS, AccuracyTask, spec_of
+from bench.task import KINDS, spec_of
+from bench.task_accuracy import AccuracyTask
 from bench.task_group import TaskGroup
 from bench.task_kind import TaskSpec
 from tests.tiny import make_model

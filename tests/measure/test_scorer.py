@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from bench.data.pack import Pack
 from bench.errors import LeanboardError, UsageError
-from bench.measure import accuracy, scorer
+from bench.measure import scorer, stock_tasks
 from bench.measure.scorer import PackedLM
 from bench.model.surgery import prune
 from bench.protocol import Protocol
@@ -69,7 +69,7 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
 @pytest.mark.parametrize("name", TASKS)
 def test_answers_are_lm_evals(name: str, kind: str, pack: Pack) -> None:
     model = MODELS[kind]()
-    requests = accuracy.build_requests(accuracy.build_task(spec(name), pack), 6)
+    requests = stock_tasks.build_requests(stock_tasks.build_tasks(spec(name), pack)[""], 6)
     assert_same(packed(model, requests), stock(model, requests))
 
 
@@ -87,7 +87,7 @@ def test_greedy_continuations_are_found() -> None:
 def test_half_precision_is_loosely_the_same(attention: str, pack: Pack) -> None:
     model = make_model(kv_heads=2).to(torch.bfloat16)
     model.set_attn_implementation(attention)
-    requests = accuracy.build_requests(accuracy.build_task(spec("arc_easy"), pack), 6)
+    requests = stock_tasks.build_requests(stock_tasks.build_tasks(spec("arc_easy"), pack)[""], 6)
     ours, theirs = packed(model, requests), stock(model, requests)
     assert [logp for logp, _ in ours] == pytest.approx([logp for logp, _ in theirs], abs=0.5, rel=0.02)
 

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from bench.run.progress import COMPRESSING, Progress
-from bench.task import AccuracyTask
+from bench.task_accuracy import AccuracyTask
 
 
 def plan(finished: set[str], past: dict[str, float]) -> Any:

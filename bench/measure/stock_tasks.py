@@ -1,0 +1,154 @@
+"""lm-eval's tasks on files of the data pack, and requests rendered by others in the form of such tasks.
+
+Prompts, choices, metrics and the choice of examples stay lm-eval's own; only where rows come from is replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import singledispatch
+from itertools import islice
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from datasets import Dataset, DatasetDict
+from lm_eval.api.instance import Instance
+from lm_eval.api.samplers import ContextSampler
+from lm_eval.api.task import ConfigurableTask
+from lm_eval.tasks._yaml_loader import load_yaml
+from pyarrow import Table
+
+from bench.data.pack import Pack
+from bench.errors import DataError, UsageError, first_line
+from bench.lm_eval_files import examples_of, stock_yaml
+from bench.measure.scorer import quiet
+from bench.protocol import Protocol
+from bench.task_accuracy import AccuracyTask, ChoiceTask, RenderedTask
+
+SPLITS = {"validation_split": "validation", "test_split": "test"}
+EXAMPLES = "examples"
+ZERO_SHOT = Protocol("0shot")
+CONTEXT, CHOICES, GOLD = "context", "choices", "gold"
+
+Chat = Callable[..., str]
+"""Renders a conversation with a model's chat template."""
+
+
+class FirstN(ContextSampler):  # type: ignore[misc]
+    """lm-eval's `first_n`, without comparing every example with every item."""
+
+    def sample(self, n: int, eval_doc: Any = None, **_: Any) -> list[Any]:
+        return list(islice((row for row in self.df if row != eval_doc), n))
+
+
+def build_requests(
+    task: ConfigurableTask, limit: int | None, protocol: Protocol = ZERO_SHOT, chat: Chat | None = None
+) -> list[Instance]:
+    """lm-eval's requests (context, continuation) for the first `limit` items, always with the same examples.
+
+    `chat` renders prompts where the protocol asks for it: as lm-eval's command line does by default, each example is a
+    turn of the user and one of the assistant.
+    """
+    turns = {"apply_chat_template": True, "fewshot_as_multiturn": True, "chat_template": chat} if chat else {}
+    with quiet():
+        task.set_fewshot_seed(protocol.seed)
+        task.build_all_requests(limit=limit, rank=0, world_size=1, **turns)
+    return list(task.instances)
+
+
+@singledispatch
+def build_tasks(spec: ChoiceTask, pack: Pack, protocol: Protocol = ZERO_SHOT) -> dict[str, ConfigurableTask]:
+    """The task that lm-eval asks for each part of the data, by the name of the part; '' where there are no parts.
+
+    Raises:
+        UsageError: lm-eval has no such task, or there are not so many examples.
+        DataError: a file of the pack is missing, damaged or not in the form that the task reads.
+    """
+    raise NotImplementedError(f"{type(spec).__name__} has no tasks of lm-eval")
+
+
+@build_tasks.register
+def _(spec: AccuracyTask, pack: Pack, protocol: Protocol = ZERO_SHOT) -> dict[str, ConfigurableTask]:
+    refs = dict(spec.splits)
+    if spec.examples in spec.data(str(protocol)):
+        refs[EXAMPLES] = spec.examples
+    tables = {split: pq.read_table(pack.path(ref)) for split, ref in refs.items()}
+    read = ", ".join(str(pack.path(ref)) for ref in refs.values())
+    if spec.by is None:
+        return {"": _stock(spec, spec.lm_eval, tables, protocol, read)}
+    missing = [ref for split, ref in refs.items() if spec.by not in tables[split].column_names]
+    if missing:
+        raise DataError(f"{pack.path(missing[0])}: column '{spec.by}' is missing, which names the parts of {spec.name}")
+    evaluated = next(split for split in refs if split != EXAMPLES)
+    parts = [str(part) for part in pc.unique(tables[evaluated][spec.by]).to_pylist()]
+    stem = next((spec.lm_eval.removesuffix(part) for part in parts if spec.lm_eval.endswith(part)), None)
+    if stem is None:
+        raise DataError(f"{read}: column '{spec.by}' has no part that lm-eval's '{spec.lm_eval}' is named by")
+    return {
+        part: _stock(
+            spec,
+            stem + part,
+            {split: table.filter(pc.equal(table[spec.by], part)) for split, table in tables.items()},
+            protocol,
+            read,
+        )
+        for part in parts
+    }
+
+
+@build_tasks.register
+def _(spec: RenderedTask, pack: Pack, protocol: Protocol = ZERO_SHOT) -> dict[str, ConfigurableTask]:
+    path = pack.path(spec.texts[protocol.asked])
+    table = pq.read_table(path)
+    missing = {CONTEXT, CHOICES, GOLD} - set(table.column_names)
+    if missing:
+        raise DataError(f"{path}: column '{min(missing)}' is missing, which a rendered task needs")
+    texts = pc.list_flatten(table[CHOICES])
+    gap = " " if pc.all(pc.starts_with(texts, " ")).as_py() else ""
+    rows = Dataset(table)
+    if gap:  # what stands between prompt and answer is none of the answer, whose length counts for acc_norm
+        rows = Dataset.from_list([{**row, CHOICES: [text.removeprefix(gap) for text in row[CHOICES]]} for row in rows])
+    config = {
+        "task": spec.name,
+        "output_type": "multiple_choice",
+        "test_split": "test",
+        "doc_to_text": CONTEXT,
+        "doc_to_choice": CHOICES,
+        "doc_to_target": GOLD,
+        "target_delimiter": gap,
+    }
+    return {"": _built(config, DatasetDict(test=rows), f"{path}: not as a rendered task reads it")}
+
+
+def _stock(
+    spec: AccuracyTask, name: str, tables: Mapping[str, Table], protocol: Protocol, read: str
+) -> ConfigurableTask:
+    data = DatasetDict({split: Dataset(table) for split, table in tables.items()})
+    shots = protocol.shots
+    config = {**load_yaml(stock_yaml(name)), "task": spec.name, "dataset_kwargs": None, "num_fewshot": shots}
+    for key in ("tag", "group", "task_list"):
+        config.pop(key, None)
+    roles = {role: split if split in tables else None for role, split in SPLITS.items()}
+    roles |= {"training_split": None, "fewshot_split": None}
+    asks = examples_of(load_yaml(stock_yaml(name), resolve_func=False))
+    if shots and asks.split:
+        role = asks.role if asks.role == "fewshot_split" else "training_split"  # which lm-eval looks for first
+        roles[role] = next(iter(spec.splits)) if asks.is_evaluated else EXAMPLES
+    own = dict(config.get("fewshot_config") or {})
+    own |= {"split": roles["fewshot_split"]} if "split" in own else {}
+    own |= {"sampler": FirstN} if "first_n" in protocol.flags else {}
+    task = _built(config | roles | {"fewshot_config": own or None}, data, f"{read}: not as lm-eval's '{name}' reads it")
+    if shots:
+        there = len(task.sampler.df) - (task.fewshot_cfg.split == task.config.test_split)  # not the item itself
+        if there < shots:
+            raise UsageError(f"task {spec.name}: protocol '{protocol}': there are {there} examples for an item")
+    return task
+
+
+def _built(config: Mapping[str, Any], data: DatasetDict, problem: str) -> ConfigurableTask:
+    with quiet():
+        try:
+            return ConfigurableTask(config={**config, "custom_dataset": lambda **_: data})
+        except Exception as error:  # lm-eval and datasets raise anything here
+            raise DataError(f"{problem} ({first_line(error)})") from error
