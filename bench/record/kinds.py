@@ -164,6 +164,8 @@ BPB = Kind(
     value=lambda nats: nats / math.log(2),
     is_quality=True,
     side="can say",
+    needs_signal=True,
+    least=10,
     gap=Gap("loss", "bits/byte", 1 / math.log(2)),
     mean="bpb_mean",
     noun="bits per byte of gold answers",
@@ -174,7 +176,10 @@ BPB = Kind(
 BPB_MEAN = Kind(
     "bpb mean",
     "Bits per byte, mean over tasks",
-    {"*.bpb_mean": Form("bits/byte", "lower", "{task} mean (bits/byte)")},
+    {
+        "*.bpb_mean": Form("bits/byte", "lower", "{task} mean (bits/byte)"),
+        "*.signal_bpb_mean": Form("bits/byte", "lower", "{task} mean with signal (bits/byte)"),
+    },
     is_quality=True,
     side="can say",
     gap=Gap("mean", "bits/byte", 1 / math.log(2)),
