@@ -12,8 +12,11 @@ from scipy.stats import kendalltau
 from bench.record.schema import ArtifactRecord, Evidence, Metric, Windows
 from bench.record.text import AnyRecord
 from bench.report.build import build
+from bench.report.plots import KINDS, plots
+from bench.report.plots.retention import curves, retention_curve
+from bench.report.plots.style import style
 from bench.report.sides import tau_b
-from tests.record.records import measure, scored
+from tests.record.records import artifact, measure, scored
 from tests.report.boards import KNOWN, PAIR, PPL, answers, cells, dense, row, text_losses
 
 
@@ -81,3 +84,33 @@ def test_the_rank_correlation_is_kendalls() -> None:
         first, second = np.triu_indices(9, 1)
         mine = tau_b(*(np.sign(x[first] - x[second])[:, None].astype(float) for x in (a, b)))
         assert mine[0] == pytest.approx(kendalltau(a, b).statistic)
+
+
+def test_each_side_has_its_plots_and_sides_are_drawn_against_each_other() -> None:
+    rows = {"a": (1.4, 0.4, 0.2), "b": (1.3, 0.5, 0.4)}
+    records = tasked("dense", 1.0, 0.8, 0.0)
+    records += [r for m, values in rows.items() for size in (0.2, 0.3) for r in tasked(m, *values, **sized(size))]
+    drawn = {name.split(".")[1] for name in plots(build(records, [], KNOWN))}
+    assert drawn >= {"quality-vs-size", "knows-vs-size", "retention", "retention-knows", "knows-vs-models-text"}
+    assert drawn < set(KINDS)
+
+
+def sized(removed: float) -> dict[str, Any]:
+    return {"target": f"params={removed}", "removed": removed}
+
+
+def test_what_is_zero_for_the_dense_model_is_drawn_as_it_is() -> None:
+    records: list[AnyRecord] = []
+    for method, removed, kl in (("dense", 0.0, 0.0), ("a", 0.2, 0.5), ("a", 0.3, 0.9)):
+        made = artifact(method, **({"target": "none", "removed": 0.0} if method == "dense" else sized(removed)))
+        id_ = "divergence.kl@wikitext2/128/limit16"
+        metric = Metric(id=id_, value=kl, unit="nats/token", direction="lower", n=2032, stderr=0.01)
+        records += [made, measure(made, "divergence@wikitext2/128/limit16", [metric])]
+    board = build(records, [])
+    quality = board.sides("tiny")["stays itself"]
+    [line] = curves(board, "tiny", quality, 0.0).values()
+    assert line == [(20.0, 0.5, 0.01), (30.0, 0.9, 0.01)]
+    with style():
+        axes = retention_curve(board, "tiny", quality).axes[0]
+    assert axes.lines[0].get_ydata()[0] == 0.0
+    assert "lower is better" in axes.get_ylabel()
