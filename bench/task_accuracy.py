@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from bench.errors import UsageError
 from bench.lm_eval_files import Examples, examples_of, resolved, stock_yaml
@@ -63,8 +63,11 @@ class AccuracyTask(ChoiceTask):
     lm_eval: str = Field(description="name of the stock lm-eval task")
     splits: dict[str, DataRef] = Field(description="lm-eval split name -> file of the pack")
     examples: DataRef | None = Field(None, description="the file of the split that lm-eval takes examples from")
-    by: str | None = Field(
-        None, description="column with the name of an item's part; lm-eval has a task for each, `lm_eval` names one"
+    by: dict[str, str] | None = Field(
+        None,
+        min_length=1,
+        max_length=1,
+        description="column with the name of an item's part: the part that `lm_eval` is named by",
     )
 
     def data(self, protocol: str | None = None) -> list[str]:
@@ -90,6 +93,12 @@ class AccuracyTask(ChoiceTask):
         if about and asks.are_fixed:
             raise UsageError(f"{where}: +{about[0]} changes nothing, as its examples are always the first ones")
         return str(protocol)
+
+    @model_validator(mode="after")
+    def _is_named_by_its_part(self) -> AccuracyTask:
+        if self.by and not self.lm_eval.endswith(tuple(self.by.values())):
+            raise ValueError(f"by: '{self.lm_eval}' does not end in '{next(iter(self.by.values()))}'")
+        return self
 
     def repeats_examples(self, protocol: Protocol) -> bool:
         """Whether all items (of a part) have the same examples under a protocol that has some."""

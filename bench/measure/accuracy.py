@@ -134,8 +134,9 @@ def _chosen(task: ConfigurableTask, doc: Any, answers: Sequence[Answer]) -> dict
 
 def _of_items(metric: str, spec: ChoiceTask) -> str:
     """lm-eval's metric that a metric is made of: itself, but for a mean over parts ('acc_by_subject')."""
-    by = spec.by if isinstance(spec, AccuracyTask) else None
-    return metric.removesuffix(f"_by_{by}") if by else metric
+    for by in (isinstance(spec, AccuracyTask) and spec.by) or ():
+        metric = metric.removesuffix(f"_by_{by}")
+    return metric
 
 
 def _fraction(metric_id: str, bits: str, parts: Iterable[int]) -> Metric:

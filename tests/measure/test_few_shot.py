@@ -188,3 +188,46 @@ def test_rendered_questions_are_scored_as_they_are(tmp_path: Path, tiny_mha: Pat
         spec.protocol("0shot")
     with pytest.raises(UsageError, match=r"unknown flag 'chat'"):
         spec.protocol("5shot+chat")
+
+
+SUBJECTS = {"anatomy": 5, "virology": 3}
+"""Subjects of MMLU, and how many questions of each there are here."""
+
+
+def questions(subject: str, count: int) -> list[dict[str, Any]]:
+    answers = ["it", "a bone", "the fox", "all of them"]
+    return [
+        {"question": f"What is {subject} {i}?", "subject": subject, "choices": answers, "answer": i % 4}
+        for i in range(count)
+    ]
+
+
+def test_each_subject_is_asked_as_lm_evals_task_of_it(tmp_path: Path, tiny_mha: Path) -> None:
+    dev = [row for subject in SUBJECTS for row in questions(subject, 9)[4:]]
+    test = [row for subject, count in SUBJECTS.items() for row in questions(subject, count)]
+    pack, theirs = Pack([make_pack(tmp_path, {"mmlu/test": test, "mmlu/dev": dev})]), []
+    for subject, count in SUBJECTS.items():
+        config = load_yaml(stock_yaml(f"mmlu_{subject}"))
+        rows = {"test": questions(subject, count), "dev": questions(subject, 9)[4:]}
+        data = datasets.DatasetDict({split: datasets.Dataset.from_list(found) for split, found in rows.items()})
+        config |= {"tag": None, "dataset_name": None, "custom_dataset": lambda data=data, **_: data, "num_fewshot": 5}
+        task = ConfigurableTask(config=config)
+        task.build_all_requests(limit=4, rank=0, world_size=1)
+        theirs += asked(task)
+    [task] = tasks_named("mmlu@5shot/limit4")
+    ours = build_tasks(spec_named("mmlu"), pack, Protocol.parse(task.protocol))
+    assert [request.args for one in ours.values() for request in build_requests(one, 4)] == theirs
+    found = measure(task, Subject(tiny_mha), pack)
+    evidence = found.evidence
+    assert evidence.parts == {"anatomy": 4, "virology": 3}
+    assert evidence.items["acc"] == evidence.items["acc_by_subject"] != "0" * 7
+    shares = [evidence.items["acc"][:4].count("1") / 4, evidence.items["acc"][4:].count("1") / 3]
+    by_question, by_subject = found.metrics
+    assert by_question.value == pytest.approx((4 * shares[0] + 3 * shares[1]) / 7)
+    assert by_subject.value == pytest.approx(sum(shares) / 2)
+    assert [metric.n for metric in found.metrics] == [7, 7]
+    for wrong in ("mmlu@5shot+seed7", "mmlu@5shot+first_n"):
+        with pytest.raises(UsageError, match="changes nothing, as its examples are always the first ones"):
+            tasks_named(wrong)
+    with pytest.raises(UsageError, match="task mmlu: protocol '6shot': there are 5 examples for an item"):
+        measure(tasks_named("mmlu@6shot")[0], Subject(tiny_mha), pack)

@@ -56,6 +56,7 @@ def test_whole_records_have_no_problems(tmp_path: Path) -> None:
             "has piqa.acc@0shot, which is no metric of piqa@0shot/",
         ),
         (PIQA, put("evidence", "items", "acc", value="1" * 17), "piqa.acc@0shot/limit16 has 17 items, over its limit"),
+        (PIQA, put("evidence", "parts", value={"a": 8, "b": 9}), "field 'evidence.parts' has 17 items, and piqa.acc"),
         (PIQA, put("metrics", value=[]), "field 'metrics' is empty, though the status is ok"),
         (PIQA, put("task", value="piqa@0shot"), "field 'task' is piqa@0shot, but the ingredients are those of piqa@0s"),
         (PIQA, put("ingredients", "limit", value=500), "field 'key' is a4ca4e9d023cfa74, but its ingredients give "),

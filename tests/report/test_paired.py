@@ -5,9 +5,12 @@ from typing import Any
 import pytest
 
 from bench.record.schema import Cost
+from bench.record.shares import share_of
 from bench.record.text import AnyRecord
 from bench.report.build import build
-from tests.record.records import accuracy, artifact, perplexity
+from bench.report.evidence import scores_of
+from bench.report.frame import Run
+from tests.record.records import accuracy, artifact, perplexity, scored
 from tests.report.boards import PAIR
 
 
@@ -87,3 +90,14 @@ def test_what_only_trains_is_compared_with_the_dense_model_and_with_lora_of_as_m
         ("capaboost", "small", "lora", -2.0),
         ("capaboost", "adapter", "dense", -4.0),
     }
+
+
+def test_parts_of_the_data_count_alike_in_a_mean_over_them() -> None:
+    """What is compared and drawn again has the metric as its mean, which over parts is another than over items."""
+    parts, bits = {"anatomy": 8, "virology": 4}, "0" * 8 + "1" * 4
+    made = artifact("random")
+    record = scored(made, "mmlu@5shot", bits, ("acc", "acc_by_subject"))
+    record = record.model_copy(update={"evidence": record.evidence.model_copy(update={"parts": parts})})
+    found = [scores_of({0: Run(made, {record.task: record}, {})}, metric.id) for metric in record.metrics]
+    assert [scores and scores.values.mean() for scores in found] == [1 / 3, 1 / 2]
+    assert share_of(bits, parts.values())[0] == 1 / 2
