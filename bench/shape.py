@@ -131,6 +131,10 @@ class Shape:
         """All parameters: blocks, embedding, head (once where tied) and the final norm."""
         return self.block_params() + self.vocab * self.hidden * (1 if self.tied else 2) + self.hidden
 
+    def cache_bytes(self, width: int) -> int:
+        """Bytes of the keys and values of one token, in numbers of `width` bytes."""
+        return 2 * width * self.head_dim * sum(block.kv_heads for block in self.blocks)
+
     def macs(self, seq_len: int = 64) -> int:
         """Multiply-accumulates of one sequence of `seq_len` tokens.
 

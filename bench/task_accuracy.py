@@ -16,6 +16,8 @@ from bench.task_kind import NO_INGREDIENTS, DataRef, TaskSpec
 
 CPU_TOKENS, GPU_TOKENS = 1024, 8192
 """Tokens in one forward pass of the scorer."""
+BEGINNING_BYTES = 2 * 10**9
+"""Keys and values that it keeps at most, of what many prompts begin with."""
 SHOTS = re.compile(r"^(\d+)shot$")
 
 

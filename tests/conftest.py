@@ -1,8 +1,7 @@
 import os
 from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -32,23 +31,13 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
         item.warn(pytest.PytestWarning(f"{item.nodeid} took {took:.0f} CPU seconds and is not marked slow"))
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtestloop() -> Generator[None, Any, Any]:
-    with _set_aside():
-        return (yield)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol() -> Generator[None, Any, Any]:
-    """Collecting garbage, which every measured stage does, passes over what came with earlier tests: their imports."""
-    with _set_aside():
-        return (yield)
-
-
-def _set_aside() -> AbstractContextManager[None]:
+@pytest.fixture(scope="session", autouse=True)
+def _imports_are_set_aside() -> Iterator[None]:
+    """Collecting garbage, which every measured stage does, passes over the modules that all tests import."""
     from bench.measure.memory import set_aside
 
-    return set_aside()
+    with set_aside():
+        yield
 
 
 @pytest.fixture(scope="session")

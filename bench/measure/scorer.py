@@ -2,8 +2,10 @@
 
 Encoding is lm-eval's own: special tokens, the split of context and continuation, truncation. What differs is the
 forward pass: prompts are merged into tries, each token attends to its ancestors only and stands at its depth, logits
-are made at the parents of target tokens alone and normalised in float32. A model that does not follow such masks is
-scored by lm-eval's own forward passes; `notes` then gives the reason.
+are made at the parents of target tokens alone and normalised in float32. Where a protocol has examples, what prompts of
+the whole task begin with is computed once (`beginnings`), and its tries read the keys and values; zero-shot prompts are
+left as they always were, to the last bit. A model that does not follow such masks or caches is scored by lm-eval's own
+forward passes; `notes` then gives the reason.
 """
 
 from __future__ import annotations
@@ -12,30 +14,32 @@ import io
 import logging
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
+from functools import cached_property
 from typing import Any
 
 import datasets
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 from bench.errors import LeanboardError, UsageError
 from bench.measure.answers import Answer, Answers
+from bench.measure.beginnings import Beginning, beginnings, empty_cache
 from bench.measure.encoding import token_ids
 from bench.measure.measurement import Progress
-from bench.measure.tries import Batch, batches, build_tries
-from bench.model.layers import head_of, window_of
+from bench.measure.tries import Batch, batches, build_rows, build_tries
+from bench.model.layers import head_of, shape_of, window_of
 from bench.protocol import Protocol
-from bench.task_accuracy import CPU_TOKENS, GPU_TOKENS
+from bench.task_accuracy import BEGINNING_BYTES, CPU_TOKENS, GPU_TOKENS
 
 Request = tuple[tuple[str, str], list[int], list[int]]
 """lm-eval's encoded request: its texts, the ids of the context, the ids of the continuation."""
 
 POSITIONS_PER_SLICE = 256
-STOCK_BATCH = 8
+STOCK, STOCK_BATCH = "scored by lm-eval's own backend", 8
 PROBE = 8
 
 
@@ -45,15 +49,13 @@ class PackedLM(HFLM):  # type: ignore[misc]
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         with quiet():
             super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=STOCK_BATCH, softmax_dtype="float32")
-        self.notes: list[str] = []
         self._kept: Answers | None = None
         self._on_progress: Progress = lambda done, total: None
         self._protocol = Protocol("0shot")
         self._done = self._total = 0
         self._budget = CPU_TOKENS if self.device.type == "cpu" else GPU_TOKENS
-        obstacle = self._obstacle()
-        if obstacle:
-            self.notes.append(f"scored by lm-eval's own backend: {obstacle}")
+        self._read: tuple[Beginning, Cache] | None = None
+        self.notes = self._notes
 
     def following(
         self, on_progress: Progress, kept: Answers | None = None, protocol: Protocol | None = None
@@ -64,6 +66,7 @@ class PackedLM(HFLM):  # type: ignore[misc]
         batch depends on the requests alone. Answers of lm-eval's own backend are not kept.
         """
         self._on_progress, self._kept, self._protocol = on_progress, kept, protocol or Protocol("0shot")
+        self.notes = self._notes or (self._notes_of_examples if self._has_examples else [])
         return self
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **options: Any) -> list[int]:
@@ -122,20 +125,40 @@ class PackedLM(HFLM):  # type: ignore[misc]
             return answers
         return self._packed(requests)
 
+    @property
+    def _has_examples(self) -> bool:
+        return self._protocol.asked != "0shot"
+
     def _packed(self, requests: list[Request]) -> list[Answer]:
         """The answers from forward passes over tries."""
         first = -self.max_length - 1
         inputs = [[*context, *target][first:-1] for _, context, target in requests]
         targets = [target for _, _, target in requests]
         answers = self._kept.load(zip(inputs, targets, strict=True)) if self._kept else {}
-        for batch in batches(build_tries(inputs), self._budget, self.device):
+        for batch in self._batches(inputs, targets):
             if not answers.keys() >= set(batch.owners):
                 scored = self._scores(batch, targets)
                 answers |= scored
                 if self._kept:
                     self._kept.keep(scored)
             self._report(len(batch.owners))
+        self._read = None
         return [answers[i] for i in range(len(requests))]
+
+    def _batches(self, inputs: list[list[int]], targets: list[list[int]]) -> Iterator[Batch]:
+        """All inputs: those without a common beginning, then those of one beginning after another.
+
+        A beginning ends before the parent of the first target.
+        """
+        found: list[Beginning] = []
+        if self._has_examples:
+            texts = [given[: len(given) - len(target)] for given, target in zip(inputs, targets, strict=True)]
+            found = beginnings(texts, BEGINNING_BYTES // shape_of(self.model).cache_bytes(self.model.dtype.itemsize))
+        left = dict(enumerate(inputs))
+        shares = [(one, {i: left.pop(i)[len(one.tokens) :] for i in one.readers}) for one in found]
+        yield from batches(build_tries(left), self._budget, self.device)
+        for one, rest in shares:
+            yield from batches(build_rows(rest, len(one.tokens)), self._budget, self.device, one)
 
     def _scores(self, batch: Batch, targets: list[list[int]]) -> dict[int, Answer]:
         """The answer of each request in the batch, by its number."""
@@ -175,20 +198,48 @@ class PackedLM(HFLM):  # type: ignore[misc]
 
     def _hidden(self, batch: Batch) -> torch.Tensor:
         """The decoder's last states, [tries, nodes, hidden]."""
-        arguments = batch.attention(self.model.dtype, window_of(self.model))
-        hidden: torch.Tensor = self.model.base_model(batch.tokens, use_cache=False, **arguments).last_hidden_state
+        arguments: dict[str, Any] = batch.attention(self.model.dtype, window_of(self.model))
+        if batch.beginning:
+            arguments["past_key_values"] = self._cache_of(batch.beginning)
+        keeps = batch.beginning is not None
+        hidden: torch.Tensor = self.model.base_model(batch.tokens, use_cache=keeps, **arguments).last_hidden_state
         return hidden
 
-    def _obstacle(self) -> str | None:
-        """Why this model cannot be scored in tries, or None.
+    def _cache_of(self, beginning: Beginning) -> Cache:
+        """Its keys and values; those of one beginning are kept at a time."""
+        if self._read is None or self._read[0] is not beginning:
+            self._read = None
+            cache, tokens = empty_cache(), torch.tensor([beginning.tokens], device=self.device)
+            self.model.base_model(tokens, use_cache=True, past_key_values=cache)
+            self._read = beginning, cache
+        return self._read[1]
 
-        Runs two random texts with one beginning, with and without a trie, and takes the total variation distance
-        between their next-token distributions, averaged over positions.
+    @cached_property
+    def _notes(self) -> list[str]:
+        """Why this model cannot be scored in tries, if it cannot."""
+        return self._obstacle(lambda texts: Batch.of(build_tries(dict(enumerate(texts))), self.device))
+
+    @cached_property
+    def _notes_of_examples(self) -> list[str]:
+        """Why this model cannot be scored in tries that read a common beginning, if it cannot."""
+
+        def batch(texts: list[list[int]]) -> Batch:
+            start = Beginning(texts[0][: PROBE // 2], [0, 1])
+            rest = {i: text[PROBE // 2 :] for i, text in enumerate(texts)}
+            return Batch.of(build_tries(rest), self.device, start)
+
+        return self._obstacle(batch)
+
+    def _obstacle(self, pack: Callable[[list[list[int]]], Batch]) -> list[str]:
+        """What is wrong where two random texts with one beginning are packed into one trie, in one note at most.
+
+        Takes the total variation distance between the next-token distributions with and without, averaged over the
+        positions in the trie.
         """
         head, draw = head_of(self.model), random.Random(0)
         ids = [[draw.randrange(head.out_features) for _ in range(PROBE)] for _ in range(3)]
         texts = [ids[0] + ids[1], ids[0] + ids[2]]
-        (batch,) = batches(build_tries(texts), self._budget, self.device)
+        batch = pack(texts)
         paths = batch.tries[0].paths
         with torch.inference_mode():
             plain = self.model(torch.tensor(texts, device=self.device), use_cache=False).logits
@@ -196,11 +247,12 @@ class PackedLM(HFLM):  # type: ignore[misc]
                 packed = head(self._hidden(batch)[0, [paths[0], paths[1]]])
             except Exception as error:  # a decoder that knows no such masks may raise anything
                 reason = f"{type(error).__name__}: {error}".splitlines()[0]
-                return f"the model takes no 4-D attention mask ({reason})"
+                return [f"{STOCK}: the model takes no 4-D attention mask ({reason})"]
+            plain = plain[:, -packed.shape[1] :]
             gap = (plain.float().softmax(dim=-1) - packed.float().softmax(dim=-1)).abs().sum(dim=-1).mean() / 2
         if gap <= max(1e-3, 4 * torch.finfo(self.model.dtype).eps):
-            return None
-        return f"with common beginnings computed once, {gap:.1g} of the probability goes to other tokens"
+            return []
+        return [f"{STOCK}: with common beginnings computed once, {gap:.1g} of the probability goes to other tokens"]
 
     def _report(self, count: int) -> None:
         self._done += count

@@ -3,18 +3,26 @@
 Sequences are taken in lexicographic order, in which those that share a beginning are neighbours, whichever document
 they are from. A trie's nodes then lie in the order of a depth-first walk: the descendants of a node follow it without a
 gap, so that one number per node, where they end, gives which tokens may attend to which.
+
+Sequences may go on from a beginning whose keys and values are known; what follows it is then a forest in one row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from bench.measure.beginnings import Beginning, shared
+
 ATTENTION = 2048
 """Tokens to attend to that cost about as much as one more token (SmolLM2-135M on a CPU; larger models: more)."""
+COPYING = 64
+"""The same for one token of a beginning, whose keys and values are copied for every row of a batch."""
+READ = 4
+"""Tokens of beginnings, all copies counted, to those of the budget that a batch may read: what bounds its memory."""
 PADDING = 32
 """A batch is closed before its padding takes more than this part of the budget: about what a further batch costs."""
 
@@ -48,6 +56,14 @@ class Trie:
         size, new = len(self.tokens), length - shared
         return ATTENTION * shared + length**2 >= (size + new) ** 2 - size**2
 
+    def join(self, other: Trie) -> None:
+        """Add another, whose tokens and these do not see each other."""
+        size = len(self.tokens)
+        self.tokens += other.tokens
+        self.depth += other.depth
+        self.end += [size + end for end in other.end]
+        self.paths |= {index: [size + node for node in path] for index, path in other.paths.items()}
+
     @property
     def branches(self) -> bool:
         """Whether some token is not the parent of the next."""
@@ -56,15 +72,19 @@ class Trie:
 
 @dataclass(frozen=True)
 class Batch:
-    """Tries as rows, padded on the right; every tensor is int64 [tries, nodes of the largest]."""
+    """Tries as rows, padded on the right; every tensor is int64 [tries, nodes of the largest].
+
+    The `beginning`, if there is one, is that of all sequences; the tries hold what follows it.
+    """
 
     tries: Sequence[Trie]
     tokens: torch.Tensor
     depth: torch.Tensor
     end: torch.Tensor
+    beginning: Beginning | None = None
 
     @classmethod
-    def of(cls, tries: Sequence[Trie], device: torch.device) -> Batch:
+    def of(cls, tries: Sequence[Trie], device: torch.device, beginning: Beginning | None = None) -> Batch:
         width = max(len(trie.tokens) for trie in tries)
 
         def padded(rows: list[list[int]], value: int) -> torch.Tensor:
@@ -75,6 +95,7 @@ class Batch:
             padded([trie.tokens for trie in tries], 0),
             padded([trie.depth for trie in tries], 0),
             padded([trie.end for trie in tries], width),  # padding sees padding; nothing else does
+            beginning,
         )
 
     @property
@@ -83,54 +104,70 @@ class Batch:
         return [owner for trie in self.tries for owner in trie.paths]
 
     def attention(self, dtype: torch.dtype, window: int | None = None) -> dict[str, torch.Tensor]:
-        """The decoder's arguments for masks and positions; none where no trie branches.
+        """The decoder's arguments for masks and positions; none where no trie branches and nothing lies before.
 
-        The mask, [tries, 1, nodes, nodes], is added to attention scores: 0 for a token's ancestors and for itself. With
-        a `window`, a token attends to the last so many of them, itself included.
+        The mask, [tries, 1, nodes, tokens of the beginning + nodes], is added to attention scores: 0 for a token's
+        ancestors and for itself. With a `window`, a token attends to the last so many of them, itself included.
         """
-        if not any(trie.branches for trie in self.tries):
+        before = len(self.beginning.tokens) if self.beginning else 0
+        if not before and not any(trie.branches for trie in self.tries):
             return {}
         node = torch.arange(self.end.shape[1], device=self.end.device)
-        ancestor = (node <= node[:, None]) & (node[:, None] < self.end[:, None, :])
+        seen = (node <= node[:, None]) & (node[:, None] < self.end[:, None, :])
+        depth = self.depth + before
+        if before:
+            seen = torch.cat([seen.new_ones(*seen.shape[:2], before), seen], dim=2)
         if window is not None:
-            ancestor &= self.depth[:, :, None] - self.depth[:, None, :] < window
-        mask = torch.full(ancestor.shape, torch.finfo(dtype).min, dtype=dtype, device=ancestor.device)
-        return {"attention_mask": mask.masked_fill_(ancestor, 0)[:, None], "position_ids": self.depth}
+            at = torch.cat([torch.arange(before, device=depth.device).expand(len(depth), -1), depth], dim=1)
+            seen &= depth[:, :, None] - at[:, None, :] < window
+        mask = torch.full(seen.shape, torch.finfo(dtype).min, dtype=dtype, device=seen.device)
+        return {"attention_mask": mask.masked_fill_(seen, 0)[:, None], "position_ids": depth}
 
 
-def build_tries(sequences: Sequence[list[int]]) -> list[Trie]:
+def build_tries(sequences: Mapping[int, list[int]]) -> list[Trie]:
     """Every sequence (not empty) in one of the tries, under its number."""
     tries: list[Trie] = []
     last: list[int] = []
-    for index in sorted(range(len(sequences)), key=sequences.__getitem__):
+    for index in sorted(sequences, key=sequences.__getitem__):
         sequence = sequences[index]
-        shared = _shared(last, sequence)
-        if not shared or not tries[-1].takes(len(sequence), shared):
+        common = shared(last, sequence)
+        if not common or not tries[-1].takes(len(sequence), common):
             tries.append(Trie())
-            shared = 0
-        tries[-1].add(index, sequence, shared)
+            common = 0
+        tries[-1].add(index, sequence, common)
         last = sequence
     return tries
 
 
-def batches(tries: Sequence[Trie], budget: int, device: torch.device) -> Iterator[Batch]:
-    """Tries of similar size together, the largest first: up to `budget` tokens, of which a small share is padding."""
+def build_rows(sequences: Mapping[int, list[int]], before: int) -> list[Trie]:
+    """The same of sequences that go on from `before` tokens: small tries share a row, which reads those once."""
+    rows: list[Trie] = []
+    for trie in sorted(build_tries(sequences), key=lambda trie: -len(trie.tokens)):
+        most = COPYING * before / (2 * len(trie.tokens))
+        row = next((row for row in rows if len(row.tokens) <= most), None)
+        if row is None:
+            rows.append(trie)
+        else:
+            row.join(trie)
+    return rows
+
+
+def batches(
+    tries: Sequence[Trie], budget: int, device: torch.device, beginning: Beginning | None = None
+) -> Iterator[Batch]:
+    """Tries of similar size together, the largest first: up to `budget` tokens, of which a small share is padding.
+
+    Of the `beginning`, a batch reads up to `READ` times the budget.
+    """
     left = sorted(tries, key=lambda trie: -len(trie.tokens))
+    most = READ * budget // len(beginning.tokens) if beginning else len(left)
     while left:
         width = len(left[0].tokens)
         count, padding = 0, 0
-        for trie in left[: max(1, budget // width)]:
+        for trie in left[: max(1, min(budget // width, most))]:
             padding += width - len(trie.tokens)
             if padding > budget // PADDING:
                 break
             count += 1
-        yield Batch.of(left[:count], device)
+        yield Batch.of(left[:count], device, beginning)
         left = left[count:]
-
-
-def _shared(one: list[int], other: list[int]) -> int:
-    """The number of tokens that both begin with."""
-    for i, (a, b) in enumerate(zip(one, other, strict=False)):
-        if a != b:
-            return i
-    return min(len(one), len(other))

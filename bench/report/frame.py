@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from bench.record.kinds import kind_of
 from bench.record.rows import RowName
 from bench.record.schema import ArtifactRecord, BaseRecord, Cost, Direction, MeasureRecord, Metric
 from bench.record.text import AnyRecord
@@ -27,7 +26,6 @@ LONG = [
     "seed",
     "task",
     "metric",
-    "side",
     "value",
     "unit",
     "direction",
@@ -58,7 +56,7 @@ def long_frame(records: Iterable[AnyRecord]) -> pd.DataFrame:
     """Tidy table, one line per metric per record; a record without metrics has one line with its status."""
     lines = []
     for record in records:
-        numbers = [_number(metric) for metric in metrics_of(record)] or [(None,) * 9]
+        numbers = [_number(metric) for metric in metrics_of(record)] or [(None,) * 8]
         lines += [(*_who(record), *number, *_how(record)) for number in numbers]
     lines.sort(key=lambda line: (line[:8], str(line[8]), line[-2:]))
     frame = pd.DataFrame(lines, columns=LONG)
@@ -72,8 +70,7 @@ def _who(record: AnyRecord) -> tuple[str | int, ...]:
 
 def _number(metric: Metric) -> tuple[object, ...]:
     bounds = metric.interval or (None, None)
-    side, value = kind_of(metric.id).side, (metric.value, metric.unit, metric.direction, metric.n, metric.stderr)
-    return (metric.id, side, *value, *bounds)
+    return (metric.id, metric.value, metric.unit, metric.direction, metric.n, metric.stderr, *bounds)
 
 
 def _how(record: AnyRecord) -> tuple[str, ...]:

@@ -22,11 +22,12 @@ from bench.method import Target, Traits
 from bench.record.provenance import accelerator_memory, fingerprint_of, machine_fingerprint
 from bench.record.schema import MeasureRecord
 from bench.record.store import Store
-from bench.registry import Registry
+from bench.registry import Registry, tasks_named
 from bench.run.cells import ArtifactCell, Job, MeasureCell
-from bench.run.work import BYTES, NOTICE, compress_seconds, measure_seconds, number, tokens_of
+from bench.run.work import BYTES, NOTICE, compress_seconds, measure_seconds, number, passes_of
 from bench.shape import Shape
-from bench.task import kind_of_task
+from bench.task import GoldTask, kind_of_task
+from bench.task_accuracy import BEGINNING_BYTES, ChoiceTask
 
 GB = 10**9
 
@@ -169,11 +170,20 @@ def _measuring(cell: ArtifactCell, task: MeasureCell, shape: Shape) -> float:
     dense = width * shape.params()
     models = [dense * (1 - _removed(cell.target, shape)), *[dense] * (kind.models - 1)]
     if kind.in_turn:
-        return max(models) + width * shape.hidden * (tokens_of(cell, task) + shape.vocab) + kind.working
-    together = kind.processes * INTERPRETER + sum(models) + kind.working
+        passes = passes_of(cell, task)
+        return max(models) + width * shape.hidden * ((passes.tokens if passes else 0) + shape.vocab) + kind.working
+    together = kind.processes * INTERPRETER + sum(models) + kind.working + _beginning(cell, task, shape)
     if kind.is_timed and INTERPRETER + SPARE * together > room_of(cell.device):
         return INTERPRETER + max(models) + kind.working
     return together
+
+
+def _beginning(cell: ArtifactCell, task: MeasureCell, shape: Shape) -> float:
+    """Bytes of the keys and values that a scorer keeps of examples which all prompts begin with."""
+    [found], passes = tasks_named(task.task), passes_of(cell, task)
+    if passes is None or not isinstance(found.spec, ChoiceTask | GoldTask) or found.protocol.startswith("0shot"):
+        return 0.0
+    return min(float(BEGINNING_BYTES), shape.cache_bytes(BYTES[cell.dtype]) * passes.window)
 
 
 def _scoring(cell: ArtifactCell, shape: Shape, traits: Traits) -> float:

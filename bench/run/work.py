@@ -138,7 +138,7 @@ def compress_seconds(cell: ArtifactCell, shape: Shape, after: float, traits: Tra
 
 def measure_seconds(job: ArtifactCell, cell: MeasureCell, shape: Shape, after: float) -> float | None:
     """Seconds of a measurement; None for a kind of task whose work is not known."""
-    passes = _of(job, cell)
+    passes = passes_of(job, cell)
     if passes is None:
         return None
     weights = BYTES[job.dtype] * shape.params()
@@ -147,12 +147,6 @@ def measure_seconds(job: ArtifactCell, cell: MeasureCell, shape: Shape, after: f
         read=weights * passes.times * (after + passes.dense),
     )
     return 1.0 + work.seconds(machine_for(job.device, job.dtype))
-
-
-def tokens_of(job: ArtifactCell, cell: MeasureCell) -> float:
-    """Tokens that a measurement reads; 0 for a kind of task whose work is not known."""
-    passes = _of(job, cell)
-    return passes.tokens if passes is not None else 0.0
 
 
 @dataclass(frozen=True)
@@ -165,7 +159,8 @@ class Passes:
     dense: int = 0
 
 
-def _of(job: ArtifactCell, cell: MeasureCell) -> Passes | None:
+def passes_of(job: ArtifactCell, cell: MeasureCell) -> Passes | None:
+    """What a measurement does; None for a kind of task whose work is not known."""
     [task] = tasks_named(cell.task)
     return _passes(task.spec, task.protocol, task.limit, GPU_TOKENS if job.device == "cuda" else CPU_TOKENS)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ from bench.measure.subject import Subject
 from bench.method import Context, Method, MethodConfig, Target, Traits
 from bench.model.layers import head_of
 from bench.model.load import load_folder
+from bench.protocol import Protocol
 from bench.registry import load_registry
 from bench.run.compress import Order, Stages, Texts, build
 from tests.blocks.context import make_context, token_ids
@@ -153,17 +155,27 @@ def test_perplexity_follows_the_model(folder: Path) -> None:
     assert there == pytest.approx(plain, rel=1e-5)
 
 
-def test_accuracy_follows_the_model(folder: Path) -> None:
-    texts = [("A fox", " jumps"), ("A fox", " is lazy"), ("The dog", " is kept again")]
+EXAMPLES = "A fox stands and waits.\n" * 12
 
-    def answers(device: str) -> Any:
-        lm = PackedLM(model_of(folder, device), make_tokenizer())
-        assert lm.notes == []
-        return lm.loglikelihood([Instance("loglikelihood", {}, text, i) for i, text in enumerate(texts)])
 
-    plain, there = on_both(answers)
+@pytest.mark.parametrize("examples", ["", EXAMPLES], ids=["0shot", "5shot"])
+def test_accuracy_follows_the_model(folder: Path, examples: str) -> None:
+    plain, there = on_both(lambda device: answers(model_of(folder, device), examples))
     assert [logp for logp, _ in there] == pytest.approx([logp for logp, _ in plain], rel=1e-5)
     assert [greedy for _, greedy in there] == [greedy for _, greedy in plain]
+
+
+def answers(model: PreTrainedModel, examples: str) -> list[tuple[float, bool]]:
+    """Of a few texts, behind examples whose keys and values are kept, if there are any."""
+    texts = [("A fox", " jumps"), ("A fox", " is lazy"), ("The dog", " is kept again"), ("So", " is"), ("It", " is")]
+    asked = [Instance("loglikelihood", {}, (examples + text, answer), i) for i, (text, answer) in enumerate(texts)]
+    protocol = Protocol("5shot" if examples else "0shot")
+    lm = PackedLM(model, make_tokenizer()).following(lambda done, total: None, None, protocol)
+    assert lm.notes == []
+    with patch.object(lm, "_cache_of", wraps=lm._cache_of) as keeping:
+        found = lm.loglikelihood(asked)
+    assert keeping.called == bool(examples)
+    return found
 
 
 def test_generation_follows_the_model(folder: Path) -> None:

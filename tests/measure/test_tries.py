@@ -2,10 +2,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.measure.tries import Trie, batches, build_tries
+from bench.measure.beginnings import Beginning
+from bench.measure.tries import Trie, batches, build_rows
+from bench.measure.tries import build_tries as build_numbered
 
 TOKEN_LISTS = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=12), min_size=1, max_size=25)
 CPU = torch.device("cpu")
+
+
+def build_tries(sequences: list[list[int]]) -> list[Trie]:
+    return build_numbered(dict(enumerate(sequences)))
 
 
 def ancestors(trie: Trie, node: int) -> list[int]:
@@ -47,6 +53,41 @@ def test_a_token_sees_itself_and_its_ancestors_alone(sequences: list[list[int]],
             assert seen.any(dim=1).all(), "a token that sees nothing has no attention"
             for node in range(len(trie.tokens)):
                 assert seen[node].nonzero().flatten().tolist() == ancestors(trie, node)
+
+
+@given(TOKEN_LISTS, st.integers(1, 30), st.integers(1, 40))
+@settings(max_examples=50, deadline=None)
+def test_in_a_row_all_tokens_see_the_beginning_within_the_window(
+    sequences: list[list[int]], before: int, window: int
+) -> None:
+    beginning = Beginning(list(range(before)), list(range(len(sequences))))
+    rows = build_rows(dict(enumerate(sequences)), before)
+    assert sorted(index for row in rows for index in row.paths) == list(range(len(sequences)))
+    for batch in batches(rows, 64, CPU, beginning):
+        arguments = batch.attention(torch.float32, window)
+        assert arguments["attention_mask"].shape[3] == before + batch.tokens.shape[1]
+        for row, trie in enumerate(batch.tries):
+            seen = arguments["attention_mask"][row, 0] == 0
+            for index, path in trie.paths.items():
+                assert [trie.tokens[node] for node in path] == sequences[index]
+                for length, node in enumerate(path, 1):
+                    text = [*range(before), *(before + ancestor for ancestor in path[:length])]
+                    assert seen[node].nonzero().flatten().tolist() == text[-window:]
+                    assert arguments["position_ids"][row, node] == before + length - 1
+
+
+def test_small_tries_share_a_row_and_large_ones_do_not() -> None:
+    small = {i: [i, *range(100, 119)] for i in range(40)}
+    large = {i: [i, *range(100, 399)] for i in range(4)}
+    assert len(build_rows(small, 400)) < 8
+    assert len(build_rows(small, 20)) > 15
+    assert len(build_rows(large, 400)) == 4
+
+
+def test_a_batch_reads_a_bounded_number_of_tokens() -> None:
+    rows = build_rows({i: [i, *range(100, 110)] for i in range(200)}, 0)
+    beginning = Beginning(list(range(1000)), list(range(200)))
+    assert max(len(batch.tries) for batch in batches(rows, 1024, CPU, beginning)) == 4
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=30), st.integers(1, 200))

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from lm_eval.api.instance import Instance
 from transformers import PreTrainedModel
 
 from bench.blocks.groups import shape_of
@@ -19,16 +18,15 @@ from bench.measure.generation.backend import Workload
 from bench.measure.generation.hf import Transformers
 from bench.measure.generation.timing import Local
 from bench.measure.perplexity import window_losses
-from bench.measure.scorer import PackedLM
 from bench.model.load import load_folder
 from bench.model.place import Placement, place
 from bench.shape import BlockShape, Shape
 from tests.blocks.context import token_ids
 from tests.devices.pretended import DEVICE, OnDevice, pretended
 from tests.devices.test_mixing import CASES as EVERY
-from tests.devices.test_mixing import assert_same_weights, compressed, recovered
+from tests.devices.test_mixing import EXAMPLES, answers, assert_same_weights, compressed, recovered
 from tests.model.test_factors import factored
-from tests.tiny import make_checkpoint, make_tokenizer
+from tests.tiny import make_checkpoint
 
 GB = 10**9
 LLAMA13 = Shape(hidden=5120, head_dim=128, vocab=32000, tied=False, blocks=(BlockShape(40, 40, 13824),) * 40)
@@ -111,15 +109,9 @@ def test_perplexity_is_that_of_one_device(folder: Path, placement: Placement) ->
     assert spread == pytest.approx(plain, rel=1e-5)
 
 
-def test_accuracy_is_that_of_one_device(folder: Path, placement: Placement) -> None:
-    texts = [("A fox", " jumps"), ("A fox", " is lazy"), ("The dog", " is kept again")]
-
-    def answers(model: PreTrainedModel) -> Any:
-        lm = PackedLM(model, make_tokenizer())
-        assert lm.notes == []
-        return lm.loglikelihood([Instance("loglikelihood", {}, text, i) for i, text in enumerate(texts)])
-
-    plain, spread = on_both(folder, placement, answers)
+@pytest.mark.parametrize("examples", ["", EXAMPLES], ids=["0shot", "5shot"])
+def test_accuracy_is_that_of_one_device(folder: Path, placement: Placement, examples: str) -> None:
+    plain, spread = on_both(folder, placement, lambda model: answers(model, examples))
     assert [logp for logp, _ in spread] == pytest.approx([logp for logp, _ in plain], rel=1e-5)
 
 

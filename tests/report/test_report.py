@@ -15,15 +15,7 @@ from bench.report.find import Rows
 from tests.record.records import artifact, failed_artifact
 from tests.report.boards import PAIR, cells, dense, five_hundred, of_the_hub, row, smollm, store
 
-FILES = [
-    "leaderboard.csv",
-    "leaderboard.md",
-    "long.csv",
-    "paired.csv",
-    "reproduction.csv",
-    "reproduction.md",
-    "sides.csv",
-]
+FILES = ["leaderboard.csv", "leaderboard.md", "long.csv", "paired.csv", "reproduction.csv", "reproduction.md"]
 KNOWN_DENSE = """
 about: a test
 metrics: {piqa: {task: piqa, metric: acc, protocol: 0shot/limit500}}

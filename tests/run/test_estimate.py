@@ -223,6 +223,15 @@ def test_of_two_models_in_turn_one_counts_with_a_vector_for_each_token_and_a_hea
     assert takes.needs[cell.key] - takes.needs[job.artifact.key] == pytest.approx(kept)
 
 
+def test_examples_that_are_kept_count_with_their_keys_and_values(cached: Path) -> None:
+    """By hand: 2 x 4096 numbers of 4 bytes for a token in each of LLaMA-7B's 32 layers."""
+    [job] = planned(cached, methods=["dense"], tasks=["arc_easy@0shot"]).jobs
+    shots = job.model_copy(update={"cells": [job.cells[0].model_copy(update={"task": "arc_easy@5shot"})]})
+    shape, traits = Shape.of(CATALOGUE["llama-7b"].config), load_registry().method("dense").cls.traits
+    zero, five = (estimate.estimate(one, shape, traits, {}).needs[job.cells[0].key] for one in (job, shots))
+    assert (five - zero) % (2 * 4096 * 4 * 32) == 0 < five - zero < 10**9
+
+
 def test_gradients_of_one_row_take_the_room_of_one_row(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`param_first` passes ten windows of 64 tokens at once, `param_second` one after the other."""
     orders = [{"name": "llm_pruner", "config": {"importance": order}} for order in ("param_first", "param_second")]
