@@ -185,7 +185,7 @@ def _check_new(family: Family, others: Mapping[str, Family]) -> None:
 
 def known() -> dict[str, Family]:
     """All families by `model_type`."""
-    return _found() | _packaged()[0] | _plugged_in
+    return built_in() | _packaged()[0] | _plugged_in
 
 
 def broken() -> dict[str, str]:
@@ -199,7 +199,8 @@ def families_in(module: object) -> Iterator[Family]:
 
 
 @cache
-def _found() -> dict[str, Family]:
+def built_in() -> dict[str, Family]:
+    """The families of this repository, one a file of `bench/families`."""
     folder = bench.families
     names = sorted(module.name for module in pkgutil.iter_modules(folder.__path__))
     modules = [importlib.import_module(f"{folder.__name__}.{name}") for name in names]
@@ -216,7 +217,7 @@ def _packaged() -> tuple[dict[str, Family], dict[str, str]]:
             family = point.load()
             if not isinstance(family, Family):
                 raise TypeError(f"{point.value} is no bench.family.Family")
-            _check_new(family, _found() | families)
+            _check_new(family, built_in() | families)
             families[family.model_type] = family
         except Exception as error:  # a plug-in may fail in any way; it is listed, and the others go on
             problems[point.name] = f"{type(error).__name__}: {error}"
@@ -225,7 +226,7 @@ def _packaged() -> tuple[dict[str, Family], dict[str, str]]:
 
 def default() -> Family:
     """The family of a shape that names none."""
-    return _found()[DEFAULT]
+    return built_in()[DEFAULT]
 
 
 def of_type(model_type: str) -> Family | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,14 @@ class Protocol:
     def __str__(self) -> str:
         flags = self.flags - ({"seed"} if self.seed == FEWSHOT_SEED else set())
         return "+".join([self.asked, *(flag + str(self.seed) * (flag == "seed") for flag in FLAGS if flag in flags)])
+
+
+def with_flag(metric: str, flag: str) -> str:
+    """A metric or task id, which may end in a limit, with one flag more in its protocol."""
+    name, _, suffix = metric.partition("@")
+    protocol, slash, limit = suffix.partition("/")
+    parsed = Protocol.parse(protocol)
+    return f"{name}@{replace(parsed, flags=parsed.flags | {flag})}{slash}{limit}"
 
 
 def flags_of(protocol: str) -> list[str]:

@@ -1,7 +1,8 @@
 import os
 from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -31,13 +32,23 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
         item.warn(pytest.PytestWarning(f"{item.nodeid} took {took:.0f} CPU seconds and is not marked slow"))
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _imports_are_set_aside() -> Iterator[None]:
-    """Collecting garbage, which every measured stage does, passes over the modules that all tests import."""
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop() -> Generator[None, Any, Any]:
+    with _set_aside():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Generator[None, Any, Any]:
+    """Collecting garbage, which every measured stage does, passes over what came with earlier tests: their imports."""
+    with _set_aside():
+        return (yield)
+
+
+def _set_aside() -> AbstractContextManager[None]:
     from bench.measure.memory import set_aside
 
-    with set_aside():
-        yield
+    return set_aside()
 
 
 @pytest.fixture(scope="session")

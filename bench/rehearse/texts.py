@@ -64,7 +64,8 @@ def _first_rows(pack: Pack, ref: str) -> list[Row]:
 
 def _made_up(ref: str) -> list[Row]:
     columns = SOURCES[ref].columns
-    return _enough({name: _value(name, columns, i) for name in columns} for i in range(MOST_ROWS))
+    answers = 1 if "_gold/" in ref else 5
+    return _enough({name: _value(name, columns, i, answers) for name in columns} for i in range(MOST_ROWS))
 
 
 def _enough(rows: Iterable[Row]) -> list[Row]:
@@ -82,14 +83,16 @@ def _words(i: int, count: int) -> str:
     return " ".join(WORDS[(i * 7 + k * (1 + i % 3)) % len(WORDS)] for k in range(count))
 
 
-def _value(column: str, columns: tuple[str, ...], i: int) -> Any:
-    """What stands in a column of row `i`, of the type that lm-eval's tasks read there."""
-    letters = ["A", "B", "C", "D"]
+def _value(column: str, columns: tuple[str, ...], i: int, answers: int) -> Any:
+    """What stands in a column of row `i`, of the type that tasks read there."""
+    letters = ["A", "B", "C", "D", "E"]
+    texts = [_words(i + k, 3) for k in range(answers)]
     values: dict[str, Any] = {
-        "answer": str(1 + i % 2),
+        "answer": i % 4 if "subject" in columns else str(1 + i % 2),
         "answerKey": letters[i % 4],
-        "choices": {"text": [_words(i + k, 3) for k in range(4)], "label": letters},
+        "choices": {"text": texts, "label": letters} if "answerKey" in columns else texts,
         "ctx": "",
+        "gold": 0,
         "endings": [_words(i + k, 6) for k in range(4)],
         "id": f"made-up-{i}",
         "idx": i,
@@ -97,5 +100,6 @@ def _value(column: str, columns: tuple[str, ...], i: int) -> Any:
         "label": str(i % 4) if "endings" in columns else i % 2,
         "sentence": f"{_words(i, 6)} because _ is {_words(i + 1, 2)}.",
         "split": "made up",
+        "subject": "abstract_algebra",
     }
     return values.get(column, _words(i, SENTENCE if len(columns) > 1 else PARAGRAPH))

@@ -29,7 +29,7 @@ class ReportResult:
 
 
 def report(results: Path, groups: Sequence[TaskGroup], methods: Methods | None = None) -> ReportResult:
-    """Write `leaderboard`, `long`, `paired` and `reproduction`, `tables/`, `plots/` and `site/` under `results`.
+    """Write `leaderboard`, `long`, `paired`, `sides`, `reproduction`, `tables/`, `plots/` and `site/` under `results`.
 
     Files that an earlier board had and this one has not are deleted. The site shows the cards of `methods`.
 
@@ -64,7 +64,7 @@ def _regenerated(
     from bench.report.plots import plots
     from bench.report.published import load_published
     from bench.report.site import site
-    from bench.report.tables import board_csv, long_csv, paired_csv, reproduction_csv
+    from bench.report.tables import board_csv, long_csv, paired_csv, reproduction_csv, sides_csv
     from bench.report.verdicts import reproduction
 
     records, problems = Store(results).read_all()
@@ -77,6 +77,7 @@ def _regenerated(
         results / "paired.csv": paired_csv(board).encode(),
         results / "reproduction.csv": reproduction_csv(board).encode(),
         results / "reproduction.md": reproduction(board).encode(),
+        results / "sides.csv": sides_csv(board).encode(),
     }
     files |= {results / "plots" / name: content for name, content in plots(board).items()}
     files |= {results / "tables" / name: content for name, content in paper_tables(board).items()}

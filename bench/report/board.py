@@ -18,6 +18,7 @@ from bench.report.gates import DenseGate, Signal
 from bench.report.paired import Pair
 from bench.report.published import Published
 from bench.report.rank import Standing
+from bench.report.sides import Agreement
 from bench.task_group import TaskGroup
 
 WORSE = "worse than random (point estimate)"
@@ -130,9 +131,9 @@ class Board:
 
     By model: `headlines` (the metrics that count), `gates` (whether its dense run gives the known scores), `signals`
     (for each accuracy whether the dense model is above chance). `standings` holds for each row, by metric id, its rank
-    or why it has none. `pairs` compares rows with their controls, item by item and window by window; `published`
-    compares published numbers with ours; `cards` are the report cards by method. `smoke` are the columns marked as
-    smoke tests.
+    or why it has none; `agreements` say whether two sides of quality order a group alike. `pairs` compares rows with
+    their controls, item by item and window by window; `published` compares published numbers with ours; `cards` are
+    the report cards by method. `smoke` are the columns marked as smoke tests.
     """
 
     rows: tuple[Row, ...]
@@ -145,6 +146,7 @@ class Board:
     headlines: Mapping[str, Headline] = field(default_factory=dict)
     gates: Mapping[str, DenseGate] = field(default_factory=dict)
     signals: Mapping[str, Mapping[str, Signal]] = field(default_factory=dict)
+    agreements: tuple[Agreement, ...] = ()
     standings: Mapping[RowName, Mapping[str, Standing]] = field(default_factory=dict)
     published: tuple[Comparison, ...] = ()
     cards: Mapping[str, ReportCard] = field(default_factory=dict)
@@ -161,6 +163,16 @@ class Board:
     def on_side(self, row: RowName, side: Side) -> Standing | None:
         """The standing of a row on a side of quality."""
         return self.standings.get(row, {}).get(self.headlines[row.model].sides.get(side, ""))
+
+    def sides(self, model: str) -> dict[Side, Column]:
+        """The column that stands for each side that was measured."""
+        columns = {column.id: column for column in self.columns}
+        return {side: columns[metric] for side, metric in self.headlines[model].sides.items()}
+
+    def telling(self, model: str) -> dict[Side, Column]:
+        """Those of the sides that can rank: neither a smoke test nor without signal."""
+        silent = self.smoke | self.no_signal(model)
+        return {side: column for side, column in self.sides(model).items() if column.id not in silent}
 
     def no_signal(self, model: str) -> frozenset[str]:
         """The accuracies on which the dense model has no signal, and the groups' means that contain one."""

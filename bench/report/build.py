@@ -18,7 +18,7 @@ from bench.record.schema import BaseRecord, MeasureRecord, Metric
 from bench.record.text import AnyRecord
 from bench.report.board import WORSE, Board, Column, Row
 from bench.report.cards import cards_of
-from bench.report.cell import Cell, cell_of
+from bench.report.cell import cell_of
 from bench.report.evidence import evidence_of
 from bench.report.frame import Run, current, long_frame, metrics_of, status_text, text_notes
 from bench.report.gates import Signal, dense_gate, signals_of
@@ -28,6 +28,7 @@ from bench.report.paired import pairs
 from bench.report.published import Published, known_dense
 from bench.report.rank import Ranker, Standings
 from bench.report.reproduction import compare
+from bench.report.sides import agreements
 from bench.task_group import TaskGroup
 
 
@@ -62,9 +63,7 @@ def build(
     board = Board(
         rows=tuple(sorted(rows, key=lambda row: row_place(row, quality, columns))),
         columns=tuple(sorted(columns.values(), key=lambda column: column_place(column, order))),
-        smoke=frozenset(
-            id_ for row in rows for id_, cell in row.cells.items() if id_ in columns and _is_smoke(id_, cell)
-        ),
+        smoke=_smoke(rows, columns, runs, groups),
         groups=tuple(groups),
         notes=tuple(notes + text_notes(records)),
         long=long_frame(records),
@@ -92,10 +91,19 @@ def _compared(board: Board, runs: Mapping[RowName, Mapping[int, Run]]) -> Board:
         for basis, why in listed:
             for identity, standing in ranking.of(model, basis, why).items():
                 standings[identity][basis.metric] = standing
+    leading = {model: set(headline.sides.values()) for model, headline in board.headlines.items()}
     shown = {
-        model: [basis for basis, _ in listed if not kind_of(basis.metric).is_share] for model, listed in bases.items()
+        model: [basis for basis, _ in listed if basis.metric in leading[model] or not kind_of(basis.metric).is_part]
+        for model, listed in bases.items()
     }
-    return replace(board, standings=standings, pairs=tuple(pairs(ranking, shown)))
+    agreed = [
+        agreement
+        for model, listed in bases.items()
+        for able in [{basis.metric: basis for basis, why in listed if not why}]
+        for sides in [board.headlines[model].sides]
+        for agreement in agreements(ranking, model, {s: able[m] for s, m in sides.items() if m in able})
+    ]
+    return replace(board, standings=standings, pairs=tuple(pairs(ranking, shown)), agreements=tuple(agreed))
 
 
 def _metrics_of_tasks(runs: Iterable[Run]) -> dict[str, list[str]]:
@@ -226,7 +234,28 @@ def mean_of_metrics(id_: str, members: Sequence[Metric], is_mixed: bool = False)
     )
 
 
-def _is_smoke(metric: str, cell: Cell) -> bool:
-    """Whether a cell that counts items has fewer than its kind needs."""
-    kind = kind_of(metric).over or kind_of(metric)
-    return kind.least > 2 and 0 < cell.n < kind.least
+def _smoke(
+    rows: Sequence[Row],
+    columns: Collection[str],
+    runs: Mapping[RowName, Mapping[int, Run]],
+    groups: Sequence[TaskGroup],
+) -> frozenset[str]:
+    """The columns of kinds that need more than two items a task, and have fewer than they need."""
+    few = {
+        id_
+        for row in rows
+        for id_, cell in row.cells.items()
+        for kind in [kind_of(id_).over or kind_of(id_)]
+        if id_ in columns and kind.is_share and 0 < cell.n < kind.least
+    }
+    sums = {
+        metric.id
+        for seeds in runs.values()
+        for run in seeds.values()
+        for record in run.measures.values()
+        for metric in record.metrics
+        for kept in [record.evidence.sums.get(split(metric.id)[1])]
+        if kept is not None and 2 < kind_of(metric.id).least > len(kept.nll)
+    }
+    means = {group.mean(suffix) for id_ in sums for group in groups if (suffix := group.suffix(id_))}
+    return frozenset(few | sums | (means & set(columns)))

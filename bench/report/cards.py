@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from bench.record.kind import SIDES
 from bench.record.kinds import SPEEDUP, name_of
 from bench.record.rows import RowName
 from bench.report.board import Board, ReportCard, Row, Tick
@@ -72,19 +73,23 @@ def _same_for_all(seeds: Mapping[int, Run]) -> bool:
 
 
 def _beats_random(method: str, board: Board) -> Tick:
-    """Compares pair by pair at the same size, by the headline metric of the model."""
+    """Compares pair by pair at the same size, by the headline metric of the model; also says how on other sides."""
     title = "random beaten at equal size"
     if method == "random":
         return Tick(title, None, "is random")
-    pairs = [
-        pair
-        for pair in board.pairs
-        if pair.row.method == method and pair.control == "random" and pair.metric == board.quality[pair.row.model]
-    ]
+    mine = [pair for pair in board.pairs if pair.row.method == method and pair.control == "random"]
+    pairs = [pair for pair in mine if pair.metric == board.quality[pair.row.model]]
     if not pairs:
         return Tick(title, None, "not compared")
     won = sum(pair.is_better is True for pair in pairs)
-    return Tick(title, won == len(pairs), f"{won} of {len(pairs)} rows significantly better, pair by pair")
+    detail = f"{won} of {len(pairs)} rows significantly better, pair by pair"
+    others = []
+    for side in SIDES:
+        leading = {(model, headline.sides.get(side)) for model, headline in board.headlines.items()}
+        there = [p for p in mine if (p.row.model, p.metric) in leading and p.metric != board.quality[p.row.model]]
+        if there:
+            others.append(f"{side} {sum(pair.is_better is True for pair in there)} of {len(there)}")
+    return Tick(title, won == len(pairs), "; ".join([detail, *others]))
 
 
 def _ratio_and_speed(rows: Sequence[Row]) -> Tick:

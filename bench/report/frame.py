@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from bench.record.kinds import kind_of
 from bench.record.rows import RowName
 from bench.record.schema import ArtifactRecord, BaseRecord, Cost, Direction, MeasureRecord, Metric
 from bench.record.text import AnyRecord
@@ -26,6 +27,7 @@ LONG = [
     "seed",
     "task",
     "metric",
+    "side",
     "value",
     "unit",
     "direction",
@@ -56,7 +58,7 @@ def long_frame(records: Iterable[AnyRecord]) -> pd.DataFrame:
     """Tidy table, one line per metric per record; a record without metrics has one line with its status."""
     lines = []
     for record in records:
-        numbers = [_number(metric) for metric in metrics_of(record)] or [(None,) * 8]
+        numbers = [_number(metric) for metric in metrics_of(record)] or [(None,) * 9]
         lines += [(*_who(record), *number, *_how(record)) for number in numbers]
     lines.sort(key=lambda line: (line[:8], str(line[8]), line[-2:]))
     frame = pd.DataFrame(lines, columns=LONG)
@@ -70,7 +72,8 @@ def _who(record: AnyRecord) -> tuple[str | int, ...]:
 
 def _number(metric: Metric) -> tuple[object, ...]:
     bounds = metric.interval or (None, None)
-    return (metric.id, metric.value, metric.unit, metric.direction, metric.n, metric.stderr, *bounds)
+    side, value = kind_of(metric.id).side, (metric.value, metric.unit, metric.direction, metric.n, metric.stderr)
+    return (metric.id, side, *value, *bounds)
 
 
 def _how(record: AnyRecord) -> tuple[str, ...]:

@@ -6,14 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.record.kinds import kind_of, split
+from bench.protocol import flags_of, with_flag
+from bench.record.kinds import form_of, kind_of, split
 from bench.registry import chance_of
 from bench.report.evidence import scores_of
 from bench.report.frame import Run
 from bench.report.published import Published
-from bench.report.stats import ALPHA, above_chance
+from bench.report.stats import ALPHA, above_chance, lower, rounded
 from bench.task import TASK_ID
 
+SHUFFLED = "shuffled"
+"""The flag of the baseline of gold answers."""
 GateState = Literal["passed", "failed", "not known"]
 
 
@@ -45,9 +48,11 @@ class DenseGate:
 
 @dataclass(frozen=True)
 class Signal:
-    """Whether the dense model is above chance by an accuracy metric; None where that is not known.
+    """Whether the dense model does better than a baseline by a metric; None where that is not known.
 
-    `p` is the exact one-sided binomial p-value against `chance` (for yes/no questions that of the majority class).
+    For shares `p` is the exact one-sided binomial p-value against `chance` (for yes/no questions that of the majority
+    class). For losses of gold answers `chance` is the value after the contexts of other items (`+shuffled`), and `p`
+    that of a paired one-sided t-test.
     """
 
     metric: str
@@ -60,15 +65,17 @@ class Signal:
 
 
 def signals_of(dense: Mapping[int, Run]) -> dict[str, Signal]:
-    """The signal of each accuracy metric that was measured on the dense model."""
+    """The signal of each metric that was measured on the dense model and may show any."""
     found: dict[str, Signal] = {}
     for run in dense.values():
         for record in run.measures.values():
             chance = chance_of(record.task)
-            for metric in record.metrics:
-                bits = record.evidence.items.get(split(metric.id)[1])
-                if bits is not None and metric.id not in found:
-                    found[metric.id] = _signal(metric.id, bits, chance)
+            for id_ in (metric.id for metric in record.metrics if metric.id not in found):
+                bits, kind = record.evidence.items.get(split(id_)[1]), kind_of(id_)
+                if bits is not None:
+                    found[id_] = _signal(id_, bits, chance)
+                elif kind.evidence == "windows" and kind.needs_signal and SHUFFLED not in flags_of(split(id_)[2]):
+                    found[id_] = _against_shuffled(id_, dense)
     return found
 
 
@@ -81,6 +88,24 @@ def _signal(metric: str, bits: str, chance: float | None) -> Signal:
         return Signal(metric, None, value, n, chance, None, f"smoke: {n} items say nothing of signal")
     p = above_chance(right, n, chance)
     text = f"dense {100 * right / n:.1f} % of {n} items, chance {100 * chance:.1f} %, p = {p:.2g}"
+    return Signal(metric, p < ALPHA, value, n, chance, p, text if p < ALPHA else f"no signal: {text}")
+
+
+def _against_shuffled(metric: str, dense: Mapping[int, Run]) -> Signal:
+    """The losses of the dense model after each item's own context, against those after another one's."""
+    baseline = with_flag(metric, SHUFFLED)
+    own, other = scores_of(dense, metric), scores_of(dense, baseline)
+    if own is None or own.targets is None:
+        return Signal(metric, None, None, 0, None, None, "no evidence kept")
+    n, bytes_, kind = own.values.shape[1], own.targets.sum(), kind_of(metric)
+    value = rounded(kind.value(float(own.values[0].sum() / bytes_)))
+    if other is None or other.key != own.key:
+        return Signal(metric, None, value, n, None, None, f"signal not known: {baseline} of the dense model is missing")
+    chance = rounded(kind.value(float(other.values[0].sum() / bytes_)))
+    if n < kind.least:
+        return Signal(metric, None, value, n, chance, None, f"smoke: {n} items say nothing of signal")
+    p = lower(own.values[0], other.values[0])
+    text = f"dense {value:.3f} {form_of(metric).unit} over {n} items, {chance:.3f} in others' contexts, p = {p:.2g}"
     return Signal(metric, p < ALPHA, value, n, chance, p, text if p < ALPHA else f"no signal: {text}")
 
 

@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from bench.protocol import flags_of
 from bench.record.kind import SIDES, Side
 from bench.record.kinds import KINDS, kind_of, name_of, split
 from bench.report.board import Column, Headline, Row
-from bench.report.gates import Signal
+from bench.report.gates import SHUFFLED, Signal
 from bench.report.rank import Basis
 from bench.task_group import TaskGroup
 
@@ -72,7 +73,7 @@ def headline_of(
     metric that only one of several rows has is left out, as it compares nothing.
     """
     counted = _counts(rows)
-    here = [column for column in columns.values() if counted[column.id]]
+    here = [column for column in columns.values() if counted[column.id] and not is_baseline(column)]
     sides = {side: found for side in SIDES if (found := _choice(side, here, counted, groups, signals))}
     metrics = {side: choice.metric for side, choice in sides.items()}
     ordering = [(_place(side, choice), choice) for side, choice in sides.items() if not kind_of(choice.metric).is_share]
@@ -134,6 +135,11 @@ def without_signal(metric: str, groups: Sequence[TaskGroup], signals: Mapping[st
     return [id_ for id_ in parts if id_ not in signals or not signals[id_].has_signal]
 
 
+def is_baseline(column: Column) -> bool:
+    """Whether it is only there to be compared with, and not to count."""
+    return SHUFFLED in flags_of(column.protocol)
+
+
 def is_headline(metric: str, groups: Sequence[TaskGroup]) -> bool:
     """Whether a share counts for its task: the one that a group chose, or any of a kind and task in no group."""
     members = {member for group in groups for member in group.by_name}
@@ -147,6 +153,8 @@ def bases_of(
     """The bases that could rank the rows of a model, each with the reason why it may not ('' where it may)."""
     means = {mean.id: mean for mean in means_of([column.id for column in columns], groups, signals)}
     for column in columns:
+        if is_baseline(column):
+            continue
         basis = Basis(column.id, (column.id,), column.direction == "higher")
         if column.id in means:
             lacking = without_signal(column.id, groups, signals)

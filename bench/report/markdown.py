@@ -6,9 +6,11 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from bench.protocol import FLAGS, flags_of
-from bench.record.kinds import COST, KINDS
+from bench.record.kinds import ACCURACY, COST, KINDS
 from bench.report.board import WORSE, Board, Column, Row
 from bench.report.formats import ARROWS, NOTHING, cell_text, difference, escape, grid, smoke_notes, title_of
+from bench.report.four_sides import four_sides
+from bench.report.headline import is_baseline
 from bench.report.matrix import KEYS, matrix_of
 from bench.report.paired import Pair
 from bench.report.verdicts import cards, evidence, is_ranked, opening, published, ranks
@@ -39,6 +41,12 @@ RANKS = (
     "of one seed stands for that checkpoint, not for the method."
 )
 
+ORDER = (
+    "*Does the order hold*: of all pairs of rows of one group, how many two sides of quality put in the same order, by "
+    "point value. Kendall's τ-b is 1 where all are, 0 where as many are as are not, −1 where none is; in brackets 95 % "
+    "of its values when items and windows are drawn again, which can only blur an order that is there."
+)
+
 
 def markdown(board: Board) -> str:
     """The text of `leaderboard.md`."""
@@ -57,19 +65,22 @@ def markdown(board: Board) -> str:
 
 
 def _section(board: Board, model: str) -> list[str]:
-    columns = board.columns_of(model)
     headline = {member for group in board.groups for member in group.by_name}
-    accuracy = [c for c in columns if c.kind.is_share]
+    columns = [c for c in board.columns_of(model) if not is_baseline(c)]
+    accuracy = [c for c in columns if c.kind is ACCURACY]
     variants = [c for c in accuracy if headline and c.name not in headline]
+    others = [kind for kind in KINDS if kind.is_part and kind is not ACCURACY]
     means = [c for c in columns if c.kind.over and any(row.value(c.id) is not None for row in board.of(model))]
-    key = [c for c in columns if c.kind.leads or c.name in KEY_NAMES]
+    key = [c for c in columns if (c.kind.leads and not c.kind.is_part) or c.name in KEY_NAMES]
     key = sorted([*key, *means], key=lambda c: (c.kind is COST, board.columns.index(c)))
     tables = {
         "Accuracy": [c for c in accuracy if c not in variants],
         "The tasks' other accuracies": variants,
+        **{kind.section: [c for c in columns if c.kind is kind] for kind in others},
         "Size, speed and cost in detail": [c for c in columns if c not in key and not c.kind.is_quality],
     }
-    lines = opening(board, model) + _text_line(board, model)
+    sides = four_sides(board, model)
+    lines = opening(board, model) + _text_line(board, model) + [*sides, *["### Key numbers", ""] * bool(sides)]
     lines += _table(board, model, key, [("status", lambda row: row.status)])
     lines += ranks(board, model)
     for title, shown in tables.items():
@@ -187,6 +198,8 @@ def _footnotes(board: Board) -> list[str]:
         )
     if any(is_ranked(board, model) for model in board.models()):
         notes.append(RANKS)
+    if board.agreements:
+        notes.append(ORDER)
     if any(board.no_signal(model) for model in board.models()):
         notes.append(
             "*no signal*: the dense model is not significantly above chance there (exact binomial test at 5 %), or not "

@@ -115,10 +115,12 @@ def short_markdown(board: Board, model: str) -> str:
 
 
 def columns_of(board: Board, model: str) -> list[Column]:
-    """The removed fraction, the headline, the other perplexities and means that count, speed-up and memory."""
+    """The removed fraction, the headline, those of the other sides, the other perplexities and means that count,
+    speed-up and memory."""
     headline = board.headlines[model]
     found = [c for c in board.columns_of(model) if any(row.value(c.id) is not None for row in board.of(model))]
-    counts = [c for c in found if c.id == headline.metric or (c.id in headline.others and not c.kind.is_share)]
+    leading = {headline.metric, *(column.id for column in board.telling(model).values())}
+    counts = [c for c in found if c.id in leading or (c.id in headline.others and not c.kind.is_part)]
     counts.sort(key=lambda column: column.id != headline.metric)
     first, *rest = ([c for c in found if c.name == name] for name in SHOWN)
     return [*first, *counts, *(column for columns in rest for column in columns)]

@@ -145,9 +145,7 @@ class Ranker:
             else:
                 able[group].append(identity)
         for group, rows in able.items():
-            keys = [self.key(row, basis) for row in rows]
-            usual = max(keys, key=keys.count)
-            alike = [row for row, key in zip(rows, keys, strict=True) if key == usual]
+            alike = self.alike(rows, basis)
             others = [row for row in rows if row not in alike]
             unranked = dict.fromkeys(others, "other data or another engine than the others")
             if len(alike) == 1:
@@ -155,6 +153,12 @@ class Ranker:
             found |= {row: Standing(basis.metric, group, reason=reason) for row, reason in unranked.items()}
             found |= self._ranked(alike, basis, group) if alike else {}
         return found
+
+    def alike(self, rows: Sequence[RowName], basis: Basis) -> list[RowName]:
+        """Those of the rows that can be compared pair by pair with most others."""
+        keys = [self.key(row, basis) for row in rows]
+        usual = max(keys, key=keys.count, default=None)
+        return [row for row, key in zip(rows, keys, strict=True) if key == usual]
 
     def has(self, row: RowName, basis: Basis) -> bool:
         """Whether some seed of a row has evidence for every part."""
@@ -217,6 +221,10 @@ class Ranker:
             return self.groups[row][1] or why
         if gate.state != "passed":
             return f"dense gate {gate.state}: {gate.reason}"
+        return self.lacks(row, basis)
+
+    def lacks(self, row: RowName, basis: Basis) -> str:
+        """What a row lacks of the evidence for a rank, '' where it has all."""
         lacking = [part for part in basis.parts if row not in self.evidence.get(part, {})]
         if lacking:
             return f"not measured, or no evidence kept: {', '.join(lacking)}"

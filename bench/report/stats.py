@@ -175,6 +175,15 @@ def above_chance(right: int, n: int, chance: float) -> float:
     return rounded(float(bdtrc(right - 1, n, chance))) if right > 0 else 1.0
 
 
+def lower(losses: Array, baseline: Array) -> float:
+    """One-sided p-value of the `losses` [items] being no lower than those of the `baseline`: a paired t-test."""
+    gains = baseline - losses
+    error = float(gains.std(ddof=1)) / math.sqrt(len(gains))
+    if error == 0:
+        return float(gains.mean() <= 0)
+    return rounded(float(stdtr(len(gains) - 1, -gains.mean() / error)))
+
+
 def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
     """The interval of the median between two of the values, exact for any distribution (sign test).
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from bench.record.kinds import SPEEDUP
+from bench.record.kind import SIDES
+from bench.record.kinds import SPEEDUP, kind_of
 from bench.record.rows import RowName
 from bench.report.board import Board, Column, Row
 from bench.report.cell import Cell
@@ -35,13 +36,24 @@ def long_csv(board: Board) -> str:
 
 def paired_csv(board: Board) -> str:
     """`paired.csv`: one line for each comparison with a control."""
-    columns = [*RowName._fields, "against", "metric", "n", "difference", "low", "high", "p"]
+    columns = [*RowName._fields, "against", "side", "metric", "n", "difference", "low", "high", "p"]
     lines = [
-        (*pair.row, pair.control, pair.metric, pair.n, d.value, d.low, d.high, d.p)
+        (*pair.row, pair.control, kind_of(pair.metric).side, pair.metric, pair.n, d.value, d.low, d.high, d.p)
         for pair in board.pairs
         for d in [pair.difference]
     ]
     return _csv(pd.DataFrame(lines, columns=columns))
+
+
+def sides_csv(board: Board) -> str:
+    """`sides.csv`: one line for every two sides of quality in each group: whether they order its rows alike."""
+    columns = ["model", "group", "side", "other side", "metric", "other metric", "rows", "pairs", "same order"]
+    lines = [
+        (a.model, a.group, *a.sides, *a.metrics, a.rows, a.pairs, a.same, a.tau, a.low, a.high)
+        for a in board.agreements
+    ]
+    frame = pd.DataFrame(lines, columns=[*columns, "tau", "low", "high"])
+    return str(frame.to_csv(index=False, lineterminator="\n"))
 
 
 def reproduction_csv(board: Board) -> str:
@@ -101,14 +113,17 @@ def board_frame(board: Board) -> pd.DataFrame:
 
     After it come, where any row has them, `<id> stderr`, `low` and `high` (95 % interval), `std` (between seeds),
     `n`, `seeds` and `rank`. `rank` alone is the rank by the headline metric, `ranked among` its group, `ties` the rows
-    without a significant difference, `not ranked` why there is no rank. `smoke` lists the columns whose value comes
+    without a significant difference, `not ranked` why there is no rank. `<side> metric` and `<side> rank` are those of
+    each side of quality. `smoke` lists the columns whose value comes
     from too few items.
     """
     lines = [_line(board, row) for row in board.rows]
     numbers = [name for column in board.columns for name in _numbers(column, Cell(None), None)]
     kept = [name for name in numbers if " " not in name or any(line[name] is not None for line in lines)]
     heads = [*RowName._fields, "seeds", "status", "rank", "ranked among", "ties", "not ranked"]
-    return pd.DataFrame(lines, columns=[*heads, *kept, "smoke", "notes"], dtype=object)
+    sides = [f"{side} {what}" for side in SIDES for what in ("metric", "rank")]
+    sides = [name for name in sides if any(line[name] is not None for line in lines)]
+    return pd.DataFrame(lines, columns=[*heads, *sides, *kept, "smoke", "notes"], dtype=object)
 
 
 def print_table(board: Board, console: Console) -> None:
@@ -167,6 +182,10 @@ def _csv(frame: pd.DataFrame) -> str:
 def _line(board: Board, row: Row) -> dict[str, object]:
     line: dict[str, object] = {**row.identity._asdict(), "seeds": row.seeds, "status": row.status}
     line |= _standing(board, row)
+    for side in SIDES:
+        standing = board.on_side(row.identity, side)
+        line[f"{side} metric"] = board.headlines[row.identity.model].sides.get(side)
+        line[f"{side} rank"] = standing.text if standing is not None and standing.is_ranked else None
     for column in board.columns:
         standing = board.standings.get(row.identity, {}).get(column.id)
         line |= _numbers(column, row.cells.get(column.id, Cell(None)), standing)
@@ -207,6 +226,7 @@ def _terminal_parts(board: Board, model: str) -> list[Part]:
     labels = board.labels(model)
     columns = {column.id: column for column in board.columns_of(model)}
     quality, mean = columns.get(board.quality[model] or ""), mean_of(board, model)
+    sides = [columns[metric] for metric in board.headlines[model].sides.values()]
     speed = next((c for c in columns.values() if c.name == SPEEDUP), None)
     parts: list[Part] = [("method", lambda row: labels[row.identity])]
     if any(row.seeds > 1 for row in board.of(model)):
@@ -214,7 +234,7 @@ def _terminal_parts(board: Board, model: str) -> list[Part]:
     if is_ranked(board, model):
         parts.append(("rank", lambda row: _rank(board, row)))
     parts += [_short(columns[id_], title) for id_, title in BRIEF[:2] if id_ in columns]
-    parts += [_full(board, column) for column in dict.fromkeys([quality, mean, speed]) if column is not None]
+    parts += [_full(board, column) for column in dict.fromkeys([quality, mean, *sides, speed]) if column is not None]
     parts += [_short(columns[id_], title) for id_, title in BRIEF[2:] if id_ in columns]
     return [*parts, ("status", lambda row: row.status)]
 

@@ -6,9 +6,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from itertools import groupby
 
+from bench.record.kind import SIDES
 from bench.record.kinds import form_of
 from bench.record.rows import RowName
-from bench.report.board import Board, Comparison
+from bench.report.board import Board, Column, Comparison
 from bench.report.formats import NOTHING, escape, grid, number, title_of
 from bench.report.gates import DenseGate, Signal
 
@@ -56,27 +57,32 @@ def is_ranked(board: Board, model: str) -> bool:
 
 
 def ranks(board: Board, model: str) -> list[str]:
-    """The rank of each row by every metric that counts, among the rows of its group."""
+    """The rank of each row by every metric that counts, among the rows of its group, side by side of quality."""
     headline = board.headlines[model]
-    rows = [row.identity for row in board.of(model)]
-    metrics = [
-        metric
-        for metric in (headline.metric, *headline.others)
-        if metric and any(s.is_ranked for row in rows for s in [board.standings[row].get(metric)] if s is not None)
-    ]
-    if not metrics:
-        return []
     columns = {column.id: column for column in board.columns}
-    labels = board.labels(model)
-    heads = ["row", "among", *("<br>".join(title_of(columns[m])).replace("|", "\\|") for m in metrics)]
+    counts = [columns[metric] for metric in (headline.metric, *headline.others) if metric]
+    lines: list[str] = []
+    for side in SIDES:
+        mine = [column for column in counts if column.kind.side == side]
+        mine.sort(key=lambda column: column.id != headline.sides[side])
+        table = _ranks(board, model, mine)
+        lines += [f"### Ranks: {side}", "", *table] if table else []
+    return [*lines, *_unranked(board, model)] if lines else []
+
+
+def _ranks(board: Board, model: str, columns: Sequence[Column]) -> list[str]:
+    rows, labels = [row.identity for row in board.of(model)], board.labels(model)
+    found = {row: [board.standings[row].get(column.id) for column in columns] for row in rows}
+    used = [i for i in range(len(columns)) if any((s := found[row][i]) is not None and s.is_ranked for row in rows)]
+    heads = ["row", "among", *("<br>".join(title_of(columns[i])).replace("|", "\\|") for i in used)]
     lines = []
     for row in rows:
-        standings = [board.standings[row].get(metric) for metric in metrics]
-        if any(standing is not None and standing.is_ranked for standing in standings):
-            group = next(standing.group for standing in standings if standing is not None)
+        standings = [found[row][i] for i in used]
+        ranked = [s for s in standings if s is not None and s.is_ranked]
+        if ranked:
             cells = [f"{s.text} of {s.of}" if s is not None and s.is_ranked else NOTHING for s in standings]
-            lines.append([escape(labels[row]), escape(group), *cells])
-    return ["### Ranks", "", *grid(heads, lines, left=2), *_unranked(board, model)]
+            lines.append([escape(labels[row]), escape(ranked[0].group), *cells])
+    return grid(heads, lines, left=2) if lines else []
 
 
 def _unranked(board: Board, model: str) -> list[str]:
@@ -110,14 +116,14 @@ def evidence(board: Board, model: str) -> list[str]:
         lines += grid(["metric", "ours", "known", "within 2 standard errors", "source"], rows)
     if any(signal.has_signal is not None for signal in signals):
         lines += ["### What the dense model can do", ""]
-        lines += grid(["metric", "dense (%)", "chance (%)", "n", "p", "signal"], [_signal(s) for s in signals])
+        lines += grid(["metric", "dense", "chance or baseline", "n", "p", "signal"], [_signal(s) for s in signals])
     return lines
 
 
 def _signal(signal: Signal) -> list[str]:
     verdict = {True: "yes", False: "no signal", None: NOTHING}[signal.has_signal]
     p = NOTHING if signal.p is None else "< 0.001" if signal.p < 0.001 else f"{signal.p:.3f}"
-    values = (number(signal.value, "fraction"), number(signal.chance, "fraction"))
+    values = (number(x, form_of(signal.metric).unit) for x in (signal.value, signal.chance))
     return [f"`{signal.metric}`", *values, f"{signal.n}", p, verdict]
 
 

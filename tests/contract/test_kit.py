@@ -230,7 +230,7 @@ FAULTS = [
     (DrawsNumpy, "nothing left behind", "numpy's global random state"),
     (DrawsPython, "nothing left behind", "python's global random state"),
     (DoesNothing, "honest counts", r"its traits say that \['values'\] changes; not so"),
-    (ReadsInSecret, "metering", r"it read 288 calibration tokens; its traits need \[\]"),
+    (ReadsInSecret, "metering", r"it read 144 calibration tokens; its traits need \[\]"),
     (PatchesForward, "runs", "logits differ"),
     (Rescales, "only removed", "mha: the dense model without what was removed has other logits"),
     (ForgetsBiases, "only removed", "llama-gqa: the dense model without what was removed has other logits"),

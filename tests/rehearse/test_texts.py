@@ -30,6 +30,9 @@ def test_what_cannot_be_had_is_made_up_with_the_same_columns_and_the_reason(tmp_
     for ref, rows in found.rows.items():
         assert all(tuple(row) == SOURCES[ref].columns for row in rows), ref
         assert len(rows) >= texts.ROWS
+    assert {len(row["choices"]) for row in found.rows["gsm8k_gold/5shot"]} == {1}
+    assert {len(row["choices"]) for row in found.rows["csqa/5shot"]} == {5}
+    assert {row["answer"] for row in found.rows["mmlu/test"]} == {0, 1, 2, 3}
 
 
 def test_what_nobody_knows_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

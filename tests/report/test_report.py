@@ -15,7 +15,15 @@ from bench.report.find import Rows
 from tests.record.records import artifact, failed_artifact
 from tests.report.boards import PAIR, cells, dense, five_hundred, of_the_hub, row, smollm, store
 
-FILES = ["leaderboard.csv", "leaderboard.md", "long.csv", "paired.csv", "reproduction.csv", "reproduction.md"]
+FILES = [
+    "leaderboard.csv",
+    "leaderboard.md",
+    "long.csv",
+    "paired.csv",
+    "reproduction.csv",
+    "reproduction.md",
+    "sides.csv",
+]
 KNOWN_DENSE = """
 about: a test
 metrics: {piqa: {task: piqa, metric: acc, protocol: 0shot/limit500}}

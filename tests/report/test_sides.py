@@ -1,8 +1,23 @@
 """The four sides of quality: which metric stands for each, who leads on it, and whether the order holds."""
 
+import math
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import kendalltau
+
+from bench.record.schema import ArtifactRecord, Evidence, Metric, Windows
+from bench.record.text import AnyRecord
 from bench.report.build import build
-from tests.record.records import scored
-from tests.report.boards import KNOWN, PAIR, PPL, answers, cells, dense, row
+from bench.report.plots import KINDS, plots
+from bench.report.plots.retention import curves, retention_curve
+from bench.report.plots.style import style
+from bench.report.sides import tau_b
+from tests.record.records import artifact, measure, scored
+from tests.report.boards import KNOWN, PAIR, PPL, answers, cells, dense, row, text_losses
 
 
 def test_each_side_has_its_own_headline() -> None:
@@ -22,3 +37,80 @@ def test_one_task_with_signal_stands_for_what_a_model_knows() -> None:
     assert headline.sides == {"knows": "piqa.acc@0shot/limit200", "models text": PPL}
     found = {r.identity.method: [board.on_side(r.identity, side).text for side in headline.sides] for r in board.rows}
     assert found == {"dense": ["–", "–"], "saap": ["1", "1"], "random": ["2", "2"]}
+
+
+def tasked(method: str, nats: float, share: float, shift: float, **who: Any) -> list[AnyRecord]:
+    """A checkpoint on three sides: choices, bits per byte of two tasks, perplexity; the dense one's baseline too."""
+    made, *rest = dense() if method == "dense" else row(method, shift, **who)
+    noise = sum(map(ord, method))
+    found = [made, *rest, scored(made, "piqa@0shot/limit200", answers(share, seed=noise))]
+    for task in ("gsm8k_gold", "squad_gold"):
+        for flag, more in (("", 0.0), ("+shuffled", 1.0)):
+            if method == "dense" or not flag:
+                losses = text_losses(nats + more - 2, windows=30, seed=noise)
+                found.append(gold(made, f"{task}@5shot{flag}/limit30", losses))
+    return found
+
+
+def gold(made: ArtifactRecord, task: str, losses: Sequence[float]) -> AnyRecord:
+    """Bits per byte of gold answers, with nats and bytes of each; 20 bytes an answer."""
+    name, _, protocol = task.partition("@")
+    value = fmean(losses) / math.log(2)
+    metric = Metric(id=f"{name}.bpb@{protocol}", value=value, unit="bits/byte", direction="lower", n=600, stderr=0.1)
+    sums = {"bpb": Windows(nll=[20 * loss for loss in losses], targets=[20] * len(losses))}
+    ingredients = {"artifact": made.key, "task": {"name": name}, "data": "gold", "engine": "bits/1"}
+    return measure(made, task, [metric], evidence=Evidence(sums=sums), ingredients=ingredients)
+
+
+def test_an_order_that_turns_from_side_to_side_is_said() -> None:
+    rows = {"a": (1.4, 0.4, 0.2), "b": (1.3, 0.5, 0.4), "c": (1.2, 0.6, 0.6), "d": (1.1, 0.7, 0.8)}
+    records = tasked("dense", 1.0, 0.8, 0.0) + [r for m, values in rows.items() for r in tasked(m, *values)]
+    board = build(records, [], KNOWN)
+    assert board.headlines["tiny"].metric == PPL
+    found = {(a.sides, a.rows, a.pairs, a.same, a.tau) for a in board.agreements}
+    assert (("knows", "models text"), 4, 6, 0, -1.0) in found
+
+
+def test_fewer_than_four_rows_have_no_order_to_compare() -> None:
+    rows = {"a": (1.4, 0.4, 0.2), "b": (1.3, 0.5, 0.4), "c": (1.2, 0.6, 0.6)}
+    records = tasked("dense", 1.0, 0.8, 0.0) + [r for m, values in rows.items() for r in tasked(m, *values)]
+    assert build(records, [], KNOWN).agreements == ()
+
+
+def test_the_rank_correlation_is_kendalls() -> None:
+    numbers = np.random.default_rng(4)
+    for _ in range(5):
+        a, b = numbers.integers(0, 6, 9), numbers.integers(0, 6, 9)
+        first, second = np.triu_indices(9, 1)
+        mine = tau_b(*(np.sign(x[first] - x[second])[:, None].astype(float) for x in (a, b)))
+        assert mine[0] == pytest.approx(kendalltau(a, b).statistic)
+
+
+def test_each_side_has_its_plots_and_sides_are_drawn_against_each_other() -> None:
+    rows = {"a": (1.4, 0.4, 0.2), "b": (1.3, 0.5, 0.4)}
+    records = tasked("dense", 1.0, 0.8, 0.0)
+    records += [r for m, values in rows.items() for size in (0.2, 0.3) for r in tasked(m, *values, **sized(size))]
+    drawn = {name.split(".")[1] for name in plots(build(records, [], KNOWN))}
+    assert drawn >= {"quality-vs-size", "knows-vs-size", "retention", "retention-knows", "knows-vs-models-text"}
+    assert drawn < set(KINDS)
+
+
+def sized(removed: float) -> dict[str, Any]:
+    return {"target": f"params={removed}", "removed": removed}
+
+
+def test_what_is_zero_for_the_dense_model_is_drawn_as_it_is() -> None:
+    records: list[AnyRecord] = []
+    for method, removed, kl in (("dense", 0.0, 0.0), ("a", 0.2, 0.5), ("a", 0.3, 0.9)):
+        made = artifact(method, **({"target": "none", "removed": 0.0} if method == "dense" else sized(removed)))
+        id_ = "divergence.kl@wikitext2/128/limit16"
+        metric = Metric(id=id_, value=kl, unit="nats/token", direction="lower", n=2032, stderr=0.01)
+        records += [made, measure(made, "divergence@wikitext2/128/limit16", [metric])]
+    board = build(records, [])
+    quality = board.sides("tiny")["stays itself"]
+    [line] = curves(board, "tiny", quality, 0.0).values()
+    assert line == [(20.0, 0.5, 0.01), (30.0, 0.9, 0.01)]
+    with style():
+        axes = retention_curve(board, "tiny", quality).axes[0]
+    assert axes.lines[0].get_ydata()[0] == 0.0
+    assert "lower is better" in axes.get_ylabel()

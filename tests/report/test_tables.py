@@ -73,7 +73,8 @@ def test_markdown_tables_are_well_formed_whatever_names_and_messages_hold() -> N
     assert "[y](z)" not in text
     assert "\u2028" not in text
     for line in text.splitlines():
-        assert line == "" or line[0] in "#|-✓" or "Made by" in line or "In the order" in line or "by point" in line
+        begins = ("Made by", "In the order", "the best by point", "The rank stands first")
+        assert line == "" or line[0] in "#|-✓" or line.startswith(begins)
     lines = parsed(board_csv(build(records, [PAIR])))
     assert {line["method"] for line in lines} >= {NASTY, "random"}
 
@@ -81,8 +82,15 @@ def test_markdown_tables_are_well_formed_whatever_names_and_messages_hold() -> N
 def test_markdown_says_what_stands_where() -> None:
     made = artifact("saap")
     text = markdown(build([*smollm(), made, accuracy(made, "piqa@0shot/limit20", 0.5)], [PAIR]))
-    key, accuracies, others, detail, _matrix, against, _cards = tables(text)
+    sides, key, accuracies, others, detail, _matrix, against, _cards = tables(text)
     head = key[0]
+    assert sides[0] == [
+        "row",
+        "knows<br>pair mean (%) ↑<br>0shot/limit20 smoke",
+        "can say<br>not measured",
+        "models text<br>wikitext2 ppl ↓<br>2048/limit4",
+        "stays itself<br>not measured",
+    ]
     assert head[:4] == ["method", "preset", "recovery", "target"]
     assert "wikitext2 ppl ↓<br>2048/limit4" in head
     assert "pair mean (%) ↑<br>0shot/limit20 smoke" in head
@@ -189,7 +197,7 @@ def test_escaping_leaves_plain_names_alone() -> None:
 def test_seeds_have_a_column_of_their_own() -> None:
     records = [record for seed in range(3) for record in cells("random", 300.0 + seed, seed=seed)]
     text = markdown(build(records, [PAIR]))
-    [key, *_] = tables(text)
+    _, key, *_ = tables(text)
     assert key[0][4] == "seeds"
     assert key[2][4] == "3"
     assert "301.0 ± 1.0" in key[2]
@@ -220,7 +228,7 @@ def test_markdown_shows_ranks_ties_gate_and_signal() -> None:
     text = markdown(ranked())
     assert "Dense gate **passed**: 1 of 1 known scores were measured, and all reproduced." in text
     assert "Left out, since the dense model has no signal there: `boolq.acc@0shot/limit200`." in text
-    key, ranks, accuracies, *_ = tables(text)
+    sides, key, knows, ranks, accuracies, *_ = tables(text)
     assert key[0][4] == "rank"
     assert {line[0].removesuffix(" ▼"): line[4] for line in key[2:]} == {
         "dense": "–",
@@ -230,6 +238,10 @@ def test_markdown_shows_ranks_ties_gate_and_signal() -> None:
     }
     assert "trio mean (%) ↑<br>0shot/limit200 no signal" in key[0]
     assert ranks[0][:3] == ["row", "among", "wikitext2 ppl ↓<br>128/limit64"]
+    assert {line[0]: line[1:3] for line in knows[2:]}["saap"] == ["params=0.2, recovery none", "1–2 of 3"]
+    shown = {line[0].removesuffix(" ▼"): [cell.partition(" ± ")[0] for cell in line[1:]] for line in sides[2:]}
+    assert shown["dense"] == ["89.5", "–", "20.00", "–"]
+    assert [cell.partition(" · ")[0] for cell in shown["saap"]] == ["**1–2**", "–", "**1–2**", "–"]
     assert {line[0]: line[1:3] for line in ranks[2:]}["saap"] == ["params=0.2, recovery none", "1–2 of 3"]
     assert not any("boolq" in head for head in ranks[0])
     assert "boolq acc (%) ↑<br>0shot/limit200 no signal" in accuracies[0]

@@ -4,19 +4,37 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bench.record.kind import Side
 from bench.report.board import Column, Row
 from bench.report.plots.looks import Look
 
 
 @dataclass(frozen=True)
 class PlotAxis:
-    """The axis that quality is drawn against; `sign` is 1 where more of it is better, -1 where less is."""
+    """The axis that quality is drawn against; `sign` is 1 where more of it is better, -1 where less is.
+
+    `of` names what is drawn, and `what` the axis, in the title.
+    """
 
     kind: str
     column: Column
     what: str
     label: str
     sign: int
+    of: str = "quality"
+
+
+def side_axis(side: Side, column: Column, of: Side) -> PlotAxis:
+    """A side of quality as the axis that another, `of`, is drawn against."""
+    sign = -1 if column.direction == "lower" else 1
+    better = "left" if sign < 0 else "right"
+    label = f"{column.task} {column.kind.axis}, {column.protocol}; {better} is better"
+    return PlotAxis(slug(side), column, f"'{side}'", label, sign, f"'{of}'")
+
+
+def slug(name: str) -> str:
+    """'can say' -> 'can-say'."""
+    return name.replace(" ", "-")
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from bench.report.board import Board, Column, Row
-from bench.report.cell import Cell
+from bench.report.board import Board, Column
 from bench.report.plots.looks import Look, Series, legend, letter2d, line2d, looks, names, series_of
 from bench.report.plots.style import DASHES, INK, QUIET, canvas, log_scale, plain, settled
 
@@ -16,42 +15,47 @@ Mark = tuple[float, float, float]
 """Removed (%), kept (%), and one standard error of what is kept."""
 
 
-def retention_curve(board: Board, model: str) -> Any | None:
-    """The figure; None where no method was run at two sizes or more, or the dense model's quality is not known."""
-    quality = next((c for c in board.columns if c.id == board.quality[model]), None)
+def retention_curve(board: Board, model: str, quality: Column) -> Any | None:
+    """The figure; None where no method was run at two sizes or more, or the dense model's quality is not known.
+
+    What is 0 for the dense model, as its divergence from itself, has no share that is kept: it is drawn as it is.
+    """
     dense = next((row for row in board.of(model) if row.identity.method == "dense"), None)
-    lines = curves(board, model, quality, dense) if quality and dense else {}
+    whole = dense.value(quality.id) if dense else None
+    lines = curves(board, model, quality, whole) if whole is not None else {}
     lines = {series: line for series, line in lines.items() if max(x for x, _, _ in line) - line[0][0] > 1.0}
-    if not lines or quality is None:
+    if not lines:
         return None
     figure, axes = canvas(WIDTH, HEIGHT)
     found, titles = looks(row.identity for row in board.of(model)), names(lines)
+    start = 100.0 if whole else 0.0
     for series, line in lines.items():
-        _draw_line(axes, found[series], line)
-    _dress(axes, model, quality, [mark for line in lines.values() for mark in line])
+        _draw_line(axes, found[series], line, start)
+    _dress(axes, model, quality, [mark for line in lines.values() for mark in line], start)
     legend(figure, {name: found[series] for series, name in titles.items()}, WIDTH, HEIGHT)
     return settled(figure)
 
 
-def curves(board: Board, model: str, quality: Column, dense: Row) -> dict[Series, list[Mark]]:
-    """For each series its rows from the least to the most removed, without the dense model."""
-    whole = dense.cells.get(quality.id, Cell(None)).value
+def curves(board: Board, model: str, quality: Column, whole: float) -> dict[Series, list[Mark]]:
+    """For each series its rows from the least to the most removed; `whole` is the dense model's value."""
     lines: dict[Series, list[Mark]] = defaultdict(list)
     for row in board.of(model):
         removed, cell = row.value("removed.params"), row.cells.get(quality.id)
-        if row is dense or not whole or removed is None or cell is None or not cell.value:
+        if row.identity.method == "dense" or removed is None or cell is None or not cell.value:
             continue
-        kept = whole / cell.value if quality.direction == "lower" else cell.value / whole
+        kept = cell.value
+        if whole:
+            kept = 100 * (whole / cell.value if quality.direction == "lower" else cell.value / whole)
         off = cell.uncertainty
         error = kept * (off.half or 0.0) / cell.value if off is not None else 0.0
-        lines[series_of(row.identity)].append((100 * removed, 100 * kept, 100 * error))
+        lines[series_of(row.identity)].append((100 * removed, kept, error))
     return {series: sorted(line) for series, line in sorted(lines.items())}
 
 
-def _draw_line(axes: Any, look: Look, line: Sequence[Mark]) -> None:
+def _draw_line(axes: Any, look: Look, line: Sequence[Mark], start: float) -> None:
     x, y = [mark[0] for mark in line], [mark[1] for mark in line]
     axes.plot(
-        [0.0, *x], [100.0, *y], color=look.colour, linewidth=1.4, alpha=0.7, linestyle="-" if look.is_filled else DASHES
+        [0.0, *x], [start, *y], color=look.colour, linewidth=1.4, alpha=0.7, linestyle="-" if look.is_filled else DASHES
     )
     for place, kept, error in line:
         axes.plot([place, place], [max(kept - error, 0.1 * kept), kept + error], color=look.colour, linewidth=1.2)
@@ -60,13 +64,13 @@ def _draw_line(axes: Any, look: Look, line: Sequence[Mark]) -> None:
         axes.plot(x, y, linestyle="", **letter2d(look))
 
 
-def _dress(axes: Any, model: str, quality: Column, marks: Sequence[Mark]) -> None:
+def _dress(axes: Any, model: str, quality: Column, marks: Sequence[Mark], start: float) -> None:
     """Titles, axes with unit and protocol, and a logarithmic scale where hardly anything is kept."""
     least = min(kept for _, kept, _ in marks)
-    if 0 < least < 10:
+    if start and 0 < least < 10:
         axes.set_yscale("log")
         log_scale(axes.yaxis, least, 100.0)
-    axes.axhline(100.0, color=INK, linewidth=0.9, linestyle=DASHES, alpha=0.45, zorder=1)
+    axes.axhline(start, color=INK, linewidth=0.9, linestyle=DASHES, alpha=0.45, zorder=1)
     noun = quality.kind.noun
     what = f"dense {noun} / {noun}" if quality.direction == "lower" else f"{noun} / dense {noun}"
     axes.set_title(f"{plain(model)}: quality kept at each size", loc="left", fontweight="bold", pad=10)
@@ -75,5 +79,10 @@ def _dress(axes: Any, model: str, quality: Column, marks: Sequence[Mark]) -> Non
         "recovery training",
         color=QUIET,
     )
-    axes.set_ylabel(f"{quality.task} {what} (%)\n{quality.protocol}; higher is better", color=QUIET)
+    better = f"{what} (%)\n{quality.protocol}; higher is better" if start else _as_it_is(quality)
+    axes.set_ylabel(f"{quality.task} {better}", color=QUIET)
     axes.set_axisbelow(True)
+
+
+def _as_it_is(quality: Column) -> str:
+    return f"{quality.kind.axis}\n{quality.protocol}; {quality.direction} is better"

@@ -227,7 +227,7 @@ def _dress(axes: Any, points: Sequence[Point], model: str, axis: PlotAxis, quali
     if axis.kind == "speed":
         axes.axvline(1.0, color=INK, linewidth=0.9, linestyle=DASHES, alpha=0.45, zorder=1)
     better = "lower" if quality.direction == "lower" else "higher"
-    axes.set_title(f"{plain(model)}: quality against {axis.what}", loc="left", fontweight="bold", pad=10)
+    axes.set_title(f"{plain(model)}: {axis.of} against {axis.what}", loc="left", fontweight="bold", pad=10)
     axes.set_xlabel("\n".join([axis.label, *_remarks(points, axis)]), color=QUIET)
     axes.set_ylabel(f"{quality.task} {quality.kind.axis}\n{quality.protocol}; {better} is better", color=QUIET)
     axes.set_axisbelow(True)
