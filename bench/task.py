@@ -17,8 +17,9 @@ from pydantic import Field, model_validator
 
 from bench.errors import UsageError, unknown
 from bench.protocol import BOS, Protocol
-from bench.task_accuracy import CPU_TOKENS, GPU_TOKENS, AccuracyTask, RenderedTask
+from bench.task_accuracy import AccuracyTask, RenderedTask
 from bench.task_divergence import DivergenceTask
+from bench.task_gold import GoldTask
 from bench.task_group import TaskGroup
 from bench.task_kind import DataRef, TaskSpec
 from bench.yamlfile import validated
@@ -34,36 +35,6 @@ GENERATION = re.compile(
 )
 GENERATION_TEXT = f"{'|'.join(BACKENDS)}/b<batch>/p<prompt tokens>/n<new tokens>"
 """`b1-64` is a sweep: batches 1, 2, 4, … until the throughput stops growing, 64 at most."""
-
-
-class GoldTask(TaskSpec):
-    """Gold answers scored after contexts that were rendered elsewhere, a file for each protocol.
-
-    A file has the columns `item`, `context`, `choices` (the gold answer alone), `gold` and perhaps `part`. `+shuffled`
-    gives each answer the context of another item of its part.
-    """
-
-    module = "bench.measure.bits"
-    engine = f"bits/1 lm-eval/0.4 packed/cpu{CPU_TOKENS}/gpu{GPU_TOKENS}"
-    seconds = 7.0
-    has_limit = True
-    flags = (*BOS, "shuffled")
-    imports = 120_000_000  # lm-eval
-
-    kind: Literal["gold"]
-    texts: dict[str, DataRef] = Field(min_length=1, description="protocol without flags -> file of the pack")
-
-    def data(self, protocol: str | None = None) -> list[str]:
-        return [self.texts[Protocol.parse(protocol).asked]] if protocol else list(self.texts.values())
-
-    def protocol(self, given: str | None) -> str:
-        protocol = Protocol.parse(given or next(iter(self.texts)), self.flags, f"task {self.name}")
-        if protocol.asked not in self.texts:
-            raise UsageError(f"task {self.name}: protocol '{given}' is not {' or '.join(self.texts)}")
-        return str(protocol)
-
-    def usual(self) -> Sequence[str]:
-        return list(self.texts)
 
 
 class PerplexityTask(TaskSpec):

@@ -20,7 +20,8 @@ from bench.measure.ratio import bits_per_byte
 from bench.measure.subject import Subject
 from bench.protocol import Protocol
 from bench.record.schema import Evidence, Windows
-from bench.task import GoldTask, Task
+from bench.task import Task
+from bench.task_gold import GoldTask
 
 PART = "part"
 COLUMNS = ("item", "context", "choices", "gold")

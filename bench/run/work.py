@@ -21,9 +21,10 @@ from bench.registry import tasks_named
 from bench.run.cells import ArtifactCell, MeasureCell
 from bench.shape import Shape
 from bench.suite import RandomTokens, TextSource
-from bench.task import GENERATION, ContinuationTask, GenerationTask, GoldTask, PerplexityTask, SizeTask
+from bench.task import GENERATION, ContinuationTask, GenerationTask, PerplexityTask, SizeTask
 from bench.task_accuracy import CPU_TOKENS, GPU_TOKENS, AccuracyTask, ChoiceTask
 from bench.task_divergence import DivergenceTask
+from bench.task_gold import GoldTask
 from bench.task_kind import TaskSpec
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}

@@ -17,7 +17,8 @@ from bench.measure.scorer import PackedLM
 from bench.measure.subject import Subject
 from bench.paths import cache_dir
 from bench.record.kinds import kind_of
-from bench.task import GoldTask, Task
+from bench.task import Task
+from bench.task_gold import GoldTask
 from tests.measure.test_scorer import ask
 from tests.packs import ADJECTIVES, make_pack
 
