@@ -216,9 +216,13 @@ def tasks_named(text: str, limit: int | None = None, where: str = "") -> list[Ta
 
 
 def _tasks_of(group: TaskGroup, protocol: str | None, limit: int | None, where: str) -> list[Task]:
-    if group.is_mixed and protocol not in (None, MIXED):
-        raise UsageError(f"{where}: protocol '{protocol}': its tasks have their own protocols")
-    chosen = "" if protocol is None or group.is_mixed else f"@{protocol}"
+    """Its members; flags that follow `mixed` are added to each one's own protocol."""
+    chosen = f"@{protocol}" if protocol else ""
+    if group.is_mixed:
+        asked, plus, flags = (protocol or MIXED).partition("+")
+        if asked != MIXED:
+            raise UsageError(f"{where}: protocol '{protocol}': its tasks have their own protocols")
+        chosen = plus + flags
     return [task for member in group.members for task in tasks_named(member + chosen, limit, where)]
 
 

@@ -40,6 +40,8 @@ def test_a_suite_names_the_tasks_of_a_mixed_group_with_a_limit_alone(monkeypatch
     monkeypatch.setitem(load_tasks(), "several", group("piqa.acc@0shot+nobos", "boolq.acc@0shot"))
     for name in ("several/limit20", "several@mixed/limit20"):
         assert [task.id for task in tasks_named(name)] == ["piqa@0shot+nobos/limit20", "boolq@0shot/limit20"]
+    flagged = [task.id for task in tasks_named("several@mixed+notice/limit20")]
+    assert flagged == ["piqa@0shot+nobos+notice/limit20", "boolq@0shot+notice/limit20"]
     with pytest.raises(UsageError, match="protocol '0shot': its tasks have their own"):
         tasks_named("several@0shot")
 
