@@ -26,8 +26,9 @@ from bench.registry import Registry, tasks_named
 from bench.run.cells import ArtifactCell, Job, MeasureCell
 from bench.run.work import BYTES, NOTICE, compress_seconds, measure_seconds, number, passes_of
 from bench.shape import Shape
-from bench.task import GoldTask, kind_of_task
+from bench.task import kind_of_task
 from bench.task_accuracy import BEGINNING_BYTES, ChoiceTask
+from bench.task_gold import GoldTask
 
 GB = 10**9
 
