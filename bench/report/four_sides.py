@@ -31,7 +31,8 @@ def four_sides(board: Board, model: str) -> list[str]:
     ]
     meaning = "; ".join(f"*{side}*: {what}" for side, what in MEANING.items())
     table = ["### Four sides", "", f"The rank stands first, then the value. {meaning}.", "", *grid(heads, lines)]
-    return [*table, *[f"- {escape(sentence)}" for sentence in first_on_all(board, model)], "", *_order(board, model)]
+    firsts = [f"- {escape(sentence)}" for sentence in first_on_all(board, model)]
+    return [*table, *firsts, *[""] * bool(firsts), *_order(board, model)]
 
 
 def _head(board: Board, model: str, column: Column | None) -> tuple[str, ...]:
