@@ -19,6 +19,7 @@ from bench.errors import UsageError, unknown
 from bench.protocol import BOS, Protocol
 from bench.task_accuracy import AccuracyTask, RenderedTask
 from bench.task_divergence import DivergenceTask
+from bench.task_exact_match import ExactMatchTask, OpenTask
 from bench.task_gold import GoldTask
 from bench.task_group import TaskGroup
 from bench.task_kind import DataRef, TaskSpec
@@ -155,6 +156,8 @@ class ContinuationTask(TaskSpec):
 
 KINDS: dict[str, type[TaskSpec]] = {
     "accuracy": AccuracyTask,
+    "exact_match": ExactMatchTask,
+    "open_answer": OpenTask,
     "gold": GoldTask,
     "rendered_accuracy": RenderedTask,
     "perplexity": PerplexityTask,

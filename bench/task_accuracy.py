@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -52,16 +52,15 @@ class ChoiceTask(TaskSpec):
         return Protocol(f"{int(shots[1])}shot", protocol.flags, protocol.seed)
 
 
-class AccuracyTask(ChoiceTask):
+class LmEvalTask(ChoiceTask):
     """lm-eval's stock task with only its data source replaced; `5shot` puts five examples before each question.
 
     Examples are chosen as lm-eval does it: the first ones where its file says so, else drawn for each item in turn from
     one sequence of random numbers, so that the first items have the same examples under any limit.
     """
 
-    flags = (*BOS, "separate", "notice", "chat", *EXAMPLES)
+    flags: ClassVar[tuple[str, ...]] = (*BOS, "separate", "notice", "chat", *EXAMPLES)
 
-    kind: Literal["accuracy"]
     lm_eval: str = Field(description="name of the stock lm-eval task")
     splits: dict[str, DataRef] = Field(description="lm-eval split name -> file of the pack")
     examples: DataRef | None = Field(None, description="the file of the split that lm-eval takes examples from")
@@ -97,7 +96,7 @@ class AccuracyTask(ChoiceTask):
         return str(protocol)
 
     @model_validator(mode="after")
-    def _is_named_by_its_part(self) -> AccuracyTask:
+    def _is_named_by_its_part(self) -> LmEvalTask:
         if self.by and not self.lm_eval.endswith(tuple(self.by.values())):
             raise ValueError(f"by: '{self.lm_eval}' does not end in '{next(iter(self.by.values()))}'")
         return self
@@ -117,15 +116,20 @@ class AccuracyTask(ChoiceTask):
         return self.model_dump(mode="json", exclude=NO_INGREDIENTS | unused)
 
 
-class RenderedTask(ChoiceTask):
+class AccuracyTask(LmEvalTask):
+    """The answers to choose from are scored."""
+
+    kind: Literal["accuracy"]
+
+
+class PromptsTask(ChoiceTask):
     """Questions whose prompts were rendered by others, examples included: one file for each protocol.
 
     Its rows have a `context`, the texts that may continue it (`choices`) and the number of the right one (`gold`).
     """
 
-    flags = (*BOS, "separate", "notice")
+    flags: ClassVar[tuple[str, ...]] = (*BOS, "separate", "notice")
 
-    kind: Literal["rendered_accuracy"]
     texts: dict[str, DataRef] = Field(min_length=1, description="protocol without flags -> file of the pack")
 
     def data(self, protocol: str | None = None) -> list[str]:
@@ -140,3 +144,9 @@ class RenderedTask(ChoiceTask):
 
     def usual(self) -> Sequence[str]:
         return list(self.texts)
+
+
+class RenderedTask(PromptsTask):
+    """The answers to choose from are scored."""
+
+    kind: Literal["rendered_accuracy"]

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 DataRef = Annotated[str, Field(pattern=r"^[a-z0-9_]+/[a-z0-9_]+$", description="<dataset>/<split> of the data pack")]
-NO_INGREDIENTS = {"description", "protocols", "grids", "windows", "headline", "chance", "texts"}
+NO_INGREDIENTS = {"description", "protocols", "grids", "windows", "headline", "chance", "choice", "texts"}
 """Fields of a task that describe it, list protocols or judge its numbers, but change no number."""
 
 
@@ -53,6 +53,8 @@ class TaskSpec(BaseTask, ABC):
     needs_dense: ClassVar[bool] = False
     """Whether it needs the dense model that a checkpoint was made from."""
     processes: ClassVar[int] = 0
+    cached: ClassVar[tuple[int, int]] = (0, 0)
+    """Tokens whose keys and values are in memory at once, on a CPU and on a GPU."""
     working: ClassVar[int] = 0
 
     kind: str

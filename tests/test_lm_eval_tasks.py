@@ -133,7 +133,7 @@ def test_code_next_to_a_task_is_part_of_its_definition(tmp_path: Path, monkeypat
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("gsm8k", "task gsm8k: lm-eval's output type 'generate_until' is not measured; multiple_choice and log"),
+        ("humaneval", "task humaneval: lm-eval runs what the model writes, which is not done here"),
         ("wikitext", "task wikitext: lm-eval's output type 'loglikelihood_rolling' is not measured"),
         ("cola", "task cola: none of lm-eval's metrics for it (mcc) is measured"),
         ("sciqq", "unknown task 'sciqq'; did you mean sciq"),
@@ -145,6 +145,14 @@ def test_what_cannot_be_measured_is_one_sentence(name: str, sentence: str) -> No
         tasks_named(f"{name}@0shot")
     assert sentence in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_task_that_generates_has_a_metric_for_each_filter_that_is_known() -> None:
+    [task] = tasks_named("gsm8k_cot@0shot")
+    spec = task.spec
+    assert isinstance(spec, StockTask)
+    assert spec.kind == "exact_match"
+    assert spec.metrics == ("exact_match", "exact_match_flexible_extract")
 
 
 def test_parts_of_an_item_are_no_share(with_hub: list[Any], tiny_mha: Path) -> None:

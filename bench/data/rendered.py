@@ -137,6 +137,7 @@ RENDERED: dict[str, Source] = {
     **{f"{task.partition('/')[0]}_olmes/5shot": _choices(f"{task}_rc_5shot") for task in OLMES},
     **{f"{task.partition('/')[0]}_olmes_mc/5shot": _choices(f"{task}_mc_5shot") for task in OLMES},
     "winogrande_olmes_mc/5shot": _choices("winogrande/val_mc_5shot"),
+    "sciq_olmes/5shot": _choices("sciq/rc_5shot"),
     "csqa/0shot": _choices("csqa/rc_0shot"),
     "csqa/5shot": _choices("csqa/val_rc_5shot"),
     "csqa_mc/5shot": _choices("csqa/val_mc_5shot"),

@@ -25,7 +25,7 @@ from bench.errors import DataError, UsageError, first_line
 from bench.lm_eval_files import examples_of, stock_yaml
 from bench.measure.scorer import quiet
 from bench.protocol import Protocol
-from bench.task_accuracy import AccuracyTask, ChoiceTask, RenderedTask
+from bench.task_accuracy import ChoiceTask, LmEvalTask, PromptsTask
 
 EXAMPLES = "examples"
 ZERO_SHOT = Protocol("0shot")
@@ -72,7 +72,7 @@ def build_tasks(spec: ChoiceTask, pack: Pack, protocol: Protocol = ZERO_SHOT) ->
 
 
 @build_tasks.register
-def _(spec: AccuracyTask, pack: Pack, protocol: Protocol = ZERO_SHOT) -> dict[str, ConfigurableTask]:
+def _(spec: LmEvalTask, pack: Pack, protocol: Protocol = ZERO_SHOT) -> dict[str, ConfigurableTask]:
     refs = dict(spec.splits)
     if spec.examples in spec.data(str(protocol)):
         refs[EXAMPLES] = spec.examples
@@ -92,7 +92,7 @@ def _(spec: AccuracyTask, pack: Pack, protocol: Protocol = ZERO_SHOT) -> dict[st
 
 
 @build_tasks.register
-def _(spec: RenderedTask, pack: Pack, protocol: Protocol = ZERO_SHOT) -> dict[str, ConfigurableTask]:
+def _(spec: PromptsTask, pack: Pack, protocol: Protocol = ZERO_SHOT) -> dict[str, ConfigurableTask]:
     path = pack.path(spec.texts[protocol.asked])
     table = pq.read_table(path)
     missing = {CONTEXT, CHOICES, GOLD} - set(table.column_names)
@@ -115,12 +115,10 @@ def _(spec: RenderedTask, pack: Pack, protocol: Protocol = ZERO_SHOT) -> dict[st
     return {"": _built(config, DatasetDict(test=rows), f"{path}: not as a rendered task reads it")}
 
 
-def _stock(
-    spec: AccuracyTask, name: str, tables: Mapping[str, Table], protocol: Protocol, read: str
-) -> ConfigurableTask:
+def _stock(spec: LmEvalTask, name: str, tables: Mapping[str, Table], protocol: Protocol, read: str) -> ConfigurableTask:
     data = DatasetDict({split: Dataset(table) for split, table in tables.items()})
     shots = protocol.shots
-    config = {**load_yaml(stock_yaml(name)), "task": spec.name, "dataset_kwargs": None, "num_fewshot": shots}
+    config = {**_loaded(spec, name), "task": spec.name, "dataset_kwargs": None, "num_fewshot": shots}
     for key in ("tag", "group", "task_list"):
         config.pop(key, None)
     evaluated = _evaluated(spec)
@@ -141,9 +139,19 @@ def _stock(
     return task
 
 
-def _evaluated(spec: AccuracyTask) -> str:
+def _evaluated(spec: LmEvalTask) -> str:
     """The split whose items are asked."""
     return next(split for split in ("test", "validation", *spec.splits) if split in spec.splits)
+
+
+def _loaded(spec: LmEvalTask, name: str) -> dict[str, Any]:
+    """The settings of lm-eval's task, with its functions."""
+    try:
+        with quiet():
+            settings: dict[str, Any] = load_yaml(stock_yaml(name))
+    except ImportError as error:
+        raise UsageError(f"task {spec.name}: lm-eval's '{name}' needs another package ({first_line(error)})") from error
+    return settings
 
 
 def _built(config: Mapping[str, Any], data: DatasetDict, problem: str) -> ConfigurableTask:

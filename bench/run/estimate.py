@@ -1,8 +1,8 @@
 """Estimates of the memory, disk and time that a checkpoint will take, made before anything is computed. No torch.
 
 Memory is the peak resident size of the worker and what it starts (on CUDA the device's): closed forms of the model's
-shape and the settings. The working memory of decompositions and key/value caches are left out. Time is what the same
-cells took before on the same machine, else a rough count (`bench.run.work`).
+shape and the settings. The working memory of decompositions and the caches of timed generation are left out. Time is
+what the same cells took before on the same machine, else a rough count (`bench.run.work`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from bench.record.schema import MeasureRecord
 from bench.record.store import Store
 from bench.registry import Registry, tasks_named
 from bench.run.cells import ArtifactCell, Job, MeasureCell
-from bench.run.work import BYTES, NOTICE, compress_seconds, measure_seconds, number, passes_of
+from bench.run.passes import NOTICE, passes_of
+from bench.run.work import BYTES, compress_seconds, measure_seconds, number
 from bench.shape import Shape
 from bench.task import kind_of_task
 from bench.task_accuracy import BEGINNING_BYTES, ChoiceTask
@@ -173,18 +174,20 @@ def _measuring(cell: ArtifactCell, task: MeasureCell, shape: Shape) -> float:
     if kind.in_turn:
         passes = passes_of(cell, task)
         return max(models) + width * shape.hidden * ((passes.tokens if passes else 0) + shape.vocab) + kind.working
-    together = kind.processes * INTERPRETER + sum(models) + kind.working + _beginning(cell, task, shape)
+    together = kind.processes * INTERPRETER + sum(models) + kind.working + _cached(cell, task, shape)
     if kind.is_timed and INTERPRETER + SPARE * together > room_of(cell.device):
         return INTERPRETER + max(models) + kind.working
     return together
 
 
-def _beginning(cell: ArtifactCell, task: MeasureCell, shape: Shape) -> float:
-    """Bytes of the keys and values that a scorer keeps of examples which all prompts begin with."""
-    [found], passes = tasks_named(task.task), passes_of(cell, task)
+def _cached(cell: ArtifactCell, task: MeasureCell, shape: Shape) -> float:
+    """Bytes of keys and values: of a batch that is answered, or of examples that all scored prompts begin with."""
+    [found], passes, token = tasks_named(task.task), passes_of(cell, task), shape.cache_bytes(BYTES[cell.dtype])
+    if tokens := found.spec.cached[cell.device == "cuda"]:
+        return token * tokens
     if passes is None or not isinstance(found.spec, ChoiceTask | GoldTask) or found.protocol.startswith("0shot"):
         return 0.0
-    return min(float(BEGINNING_BYTES), shape.cache_bytes(BYTES[cell.dtype]) * passes.window)
+    return min(float(BEGINNING_BYTES), token * passes.window)
 
 
 def _scoring(cell: ArtifactCell, shape: Shape, traits: Traits) -> float:

@@ -7,48 +7,21 @@ and once more for the weights' own gradients. Tokens of a text are counted from 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import singledispatch
+from dataclasses import dataclass
 from typing import Any
 
 import psutil
 
-from bench.data.pack import Pack
 from bench.method import Traits
-from bench.protocol import Protocol
 from bench.record.provenance import accelerator_name
-from bench.registry import tasks_named
 from bench.run.cells import ArtifactCell, MeasureCell
+from bench.run.passes import NOTICE, passes_of, size_of
 from bench.shape import Shape
 from bench.suite import RandomTokens, TextSource
-from bench.task import GENERATION, ContinuationTask, GenerationTask, PerplexityTask, SizeTask
-from bench.task_accuracy import CPU_TOKENS, GPU_TOKENS, AccuracyTask, ChoiceTask
-from bench.task_divergence import DivergenceTask
-from bench.task_gold import GoldTask
-from bench.task_kind import TaskSpec
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-TOKENS_OF_A_BYTE = 0.7
-"""Tokens for each byte of a Parquet file of text: 0.5 to 0.9 in those of the tasks."""
-TYPICAL = {
-    "alpaca_cleaned/train": (51_760, 13_200_000),
-    "alpaca_en_demo/train": (999, 250_805),
-    "arc_challenge/test": (1172, 117_643),
-    "arc_easy/test": (2376, 189_383),
-    "boolq/validation": (3270, 667_941),
-    "hellaswag/validation": (10_042, 3_097_681),
-    "openbookqa/test": (500, 36_651),
-    "piqa/validation": (1838, 168_734),
-    "wikitext2_raw/test": (4358, 392_342),
-    "winogrande/validation": (1267, 49_874),
-}
-"""Rows and bytes of files that a plan may list before they are here."""
 RANDOM_ROWS = 4096
 """Examples of random tokens."""
-PARTS = 57
-"""Parts of a task that has any: MMLU's subjects."""
-NOTICE = 200
-"""Tokens of the notice (`bench.blocks.notice`)."""
 FACTORISING = 40
 """Operations for p·q·min(p, q) of a matrix that is decomposed."""
 TRAINED, SCORED = 2, 4
@@ -139,100 +112,15 @@ def compress_seconds(cell: ArtifactCell, shape: Shape, after: float, traits: Tra
 
 def measure_seconds(job: ArtifactCell, cell: MeasureCell, shape: Shape, after: float) -> float | None:
     """Seconds of a measurement; None for a kind of task whose work is not known."""
-    passes = passes_of(job, cell)
-    if passes is None:
+    read = passes_of(job, cell)
+    if read is None:
         return None
     weights = BYTES[job.dtype] * shape.params()
     work = Work(
-        operations=_operations(shape, passes.tokens, passes.window) * (after + passes.dense),
-        read=weights * passes.times * (after + passes.dense),
+        operations=_operations(shape, read.tokens, read.window) * (after + read.dense),
+        read=weights * read.times * (after + read.dense),
     )
     return 1.0 + work.seconds(machine_for(job.device, job.dtype))
-
-
-@dataclass(frozen=True)
-class Passes:
-    """Tokens that go through a model, in windows of so many, in so many passes; `dense`: 1 where the dense one's do."""
-
-    tokens: float
-    window: int
-    times: float
-    dense: int = 0
-
-
-def passes_of(job: ArtifactCell, cell: MeasureCell) -> Passes | None:
-    """What a measurement does; None for a kind of task whose work is not known."""
-    [task] = tasks_named(cell.task)
-    return _passes(task.spec, task.protocol, task.limit, GPU_TOKENS if job.device == "cuda" else CPU_TOKENS)
-
-
-@singledispatch
-def _passes(spec: TaskSpec, protocol: str, limit: int | None, budget: int) -> Passes | None:
-    return None
-
-
-@_passes.register
-def _(spec: SizeTask, protocol: str, limit: int | None, budget: int) -> Passes:
-    return Passes(0, 1, 0)
-
-
-@_passes.register
-def _(spec: ChoiceTask, protocol: str, limit: int | None, budget: int) -> Passes:
-    """Each item has examples of its own, unless they are the first ones; then they are read once."""
-    asks = Protocol.parse(protocol)
-    rows, tokens = _text(spec.data(str(asks))[0])
-    by = isinstance(spec, AccuracyTask) and spec.by is not None
-    items = min(limit * (PARTS if by else 1) if limit else rows, rows)
-    mean = tokens / max(rows, 1) + (NOTICE if "notice" in asks.flags else 0)
-    if not isinstance(spec, AccuracyTask) or not asks.shots:
-        return Passes(items * mean, round(mean), items * mean / budget)
-    known = _text(spec.examples) if spec.examples else (rows, tokens)
-    context = asks.shots * (known[1] / known[0] if known[0] else mean)
-    read = (PARTS if by else 1) if spec.repeats_examples(asks) else items
-    total = items * mean + read * context
-    return Passes(total, round(mean + context), total / budget)
-
-
-@_passes.register
-def _(spec: GoldTask, protocol: str, limit: int | None, budget: int) -> Passes:
-    rows, tokens = _text(spec.texts[protocol.split("+")[0]])
-    items, mean = min(limit or rows, rows), tokens / max(rows, 1)
-    return Passes(items * mean, round(mean), items * mean / budget)
-
-
-@_passes.register
-def _(spec: PerplexityTask, protocol: str, limit: int | None, budget: int) -> Passes:
-    return _windows(spec.text, protocol, limit, budget)
-
-
-@_passes.register
-def _(spec: DivergenceTask, protocol: str, limit: int | None, budget: int) -> Passes:
-    [text] = spec.data()
-    return replace(_windows(text, protocol.partition("/")[2], limit, budget), dense=1)
-
-
-@_passes.register
-def _(spec: GenerationTask, protocol: str, limit: int | None, budget: int) -> Passes | None:
-    match = GENERATION.match(protocol)
-    if match is None:
-        return None
-    prompt, new, batches = int(match["prompt"]), int(match["new"]), [int(match["batch"])]
-    while match["most"] and batches[-1] < int(match["most"]):
-        batches.append(2 * batches[-1])
-    runs = 2 * spec.rounds + 2  # each round is a pair in both orders
-    return Passes(runs * sum(batches) * (prompt + new), prompt + new, runs * len(batches) * new, dense=1)
-
-
-@_passes.register
-def _(spec: ContinuationTask, protocol: str, limit: int | None, budget: int) -> Passes:
-    new = int(protocol.removeprefix("n"))
-    return Passes(len(spec.beginnings) * 2 * new, 2 * new, len(spec.beginnings) * new, dense=1)
-
-
-def _windows(text: str, protocol: str, limit: int | None, budget: int) -> Passes:
-    window = int(protocol.split("+")[0])
-    tokens = min(_text(text)[1], limit * window if limit else float("inf"))
-    return Passes(tokens, window, tokens / max(budget, window))
 
 
 def _calibrating(cell: ArtifactCell, shape: Shape, traits: Traits) -> Work:
@@ -271,18 +159,11 @@ def _operations(shape: Shape, tokens: float, window: int) -> float:
 
 def _rows_and_tokens(text: TextSource | RandomTokens | None) -> tuple[int, float]:
     """Examples of a training text and their tokens; of one that is not known as many as of random tokens."""
-    if isinstance(text, TextSource) and (found := _text(text.data)) != (0, 0):
+    if isinstance(text, TextSource) and (found := size_of(text.data)) != (0, 0):
         rows, tokens = found
         share = 1.0 if text.rows is None else min(1.0, (text.rows[1] - text.rows[0]) / max(rows, 1))
         return round(rows * share), tokens * share
     return RANDOM_ROWS, float("inf")
-
-
-def _text(ref: str) -> tuple[int, float]:
-    """Rows of a file, and about how many tokens they hold; (0, 0) where it is neither here nor known."""
-    here = {file.ref: (file.entry.rows, file.entry.bytes) for file in Pack.default().files()}
-    rows, size = here.get(ref) or TYPICAL.get(ref, (0, 0))
-    return rows, TOKENS_OF_A_BYTE * size
 
 
 def number(settings: Mapping[str, Any], name: str, default: int) -> int:

@@ -10,6 +10,7 @@ import pytest
 from bench.catalogue import CATALOGUE
 from bench.registry import load_registry
 from bench.run import work
+from bench.run.passes import _passes
 from bench.run.plan import Plan, make_plan
 from bench.shape import Shape
 from bench.suite import load_suite
@@ -78,7 +79,7 @@ def test_llama_7b_takes_what_its_operations_say(tmp_path: Path) -> None:
 
 
 def test_a_kind_that_nothing_is_known_of_has_no_time() -> None:
-    assert work._passes(object(), "", None, 1024) is None  # type: ignore[arg-type]
+    assert _passes(object(), "", None, 1024) is None  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
