@@ -19,7 +19,6 @@ from tests.suites import environment, here, leanboard, make_suite
 pytestmark = pytest.mark.slow
 
 TASKS = ["size", "wikitext2@128/limit2"]
-SPEED = "generate@hf/b1/p4/n2"
 BAD_METHODS = {
     "raises": "raise RuntimeError('a planted error')",
     "exits": "import os; os._exit(7)",
@@ -28,6 +27,8 @@ BAD_METHODS = {
     "lies": "",
     "returns_nothing": "return None",
 }
+DEADLY = ("exits", "is_killed")
+"""Those that end their process; the others need none of their own."""
 
 
 def records(root: Path) -> dict[str, Any]:
@@ -42,10 +43,10 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("sweep")
     plugins = write_plugins(root / "plugins", BAD_METHODS)
     (plugins / "broken.py").write_text("import a_package_that_is_not_there\n")
-    make_suite(root, methods=["not_a_number", "lies", "returns_nothing"], tasks=TASKS)
+    here_alone = [name for name in BAD_METHODS if name not in DEADLY]
+    make_suite(root, methods=[*here_alone, "random"], tasks=TASKS)
     assert here(root, "run", "suite.yaml", "--plugins", "plugins", "--executor", "inline").returncode == 3
-    timed = {"name": "dense", "tasks": [SPEED]}
-    make_suite(root, methods=[timed, "raises", "exits", "is_killed", "random"], tasks=TASKS)
+    make_suite(root, methods=["dense", *DEADLY, "random"], tasks=TASKS)
     done = leanboard(root, "run", "suite.yaml", "--plugins", "plugins", "--jobs", "2")
     (root / "stdout").write_text(done.stdout)
     assert done.returncode == 3, done.stderr + done.stdout
@@ -57,8 +58,8 @@ def test_every_cell_ends_in_a_record_with_its_code(swept: Path) -> None:
         (r.method, getattr(r, "task", "compress")): (r.status, r.error.code if r.error else "")
         for r in records(swept).values()
     }
-    for method, measured in (("dense", [*TASKS[1:], "size@64", SPEED]), ("random", [*TASKS[1:], "size@64"])):
-        assert {outcome[method, what] for what in ("compress", *measured)} == {("ok", "")}
+    for method in ("dense", "random"):
+        assert {outcome[method, what] for what in ("compress", "size@64", *TASKS[1:])} == {("ok", "")}
     assert outcome["raises", "compress"] == ("failed", "exception.RuntimeError")
     assert outcome["exits", "compress"] == ("failed", "worker_died")
     assert outcome["is_killed", "compress"] == ("failed", "worker_died")
@@ -155,7 +156,7 @@ def test_kill_9_loses_at_most_the_cell_in_flight(tmp_path: Path) -> None:
     assert alive == [], "workers outlive their parent"
     kept = good(tmp_path)
     assert len(kept) < 6
-    done = leanboard(tmp_path, "run", "suite.yaml")
+    done = here(tmp_path, "run", "suite.yaml", "--executor", "inline")
     assert done.returncode == 0, done.stderr + done.stdout
     assert f"{6 - len(kept)} cells to do, {len(kept)} cached" in done.stdout
     after = good(tmp_path)

@@ -13,8 +13,9 @@ from tests.suites import environment, make_suite
 pytestmark = pytest.mark.slow
 
 RUN = """
-import sys
+import os, sys
 from pathlib import Path
+import bench.run.compress
 from bench.run.executors import run_jobs
 from bench.run.worker import Worker
 from tests.run.bad import jobs_of
@@ -29,40 +30,26 @@ def logged(function):
 Worker._compress = logged(Worker._compress)
 Worker._measure = logged(Worker._measure)
 jobs = jobs_of(Path.cwd(), plugins=())
-print("ready", flush=True)
-sys.stdin.readline()
+os.fork()  # the two have their imports and their plan in common
 events = []
 run_jobs(jobs, 1, events.append, executor="inline")
-print(sum(e["event"] == "done" and e["status"] == "ok" for e in events))
+said = sum(e["event"] == "done" and e["status"] == "ok" for e in events)
+os.write(1, f"{said}\\n".encode())
 """
 
 
 def test_no_cell_is_done_twice_and_both_runs_know_of_all(tmp_path: Path) -> None:
     make_suite(tmp_path, methods=["dense", "random"], tasks=["size", "wikitext2@128/limit2", "piqa/limit4"])
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-c", RUN],
-            cwd=tmp_path,
-            env=environment(tmp_path),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
-    for process in both:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n", process.communicate()
-    said = []
-    for process in both:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    for process in both:
-        out, errors = process.communicate(timeout=240)
-        assert process.returncode == 0, errors
-        said.append(int(out))
+    both = subprocess.run(
+        [sys.executable, "-c", RUN],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    said = [int(line) for line in both.stdout.split()]
+    assert len(said) == 2, both.stderr
     records, problems = Store(tmp_path / "results").read_all()
     assert problems == []
     assert {record.status for record in records} == {"ok"}
