@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 """Of each process, before it imports torch: tiny matrices are slower on several threads, on a busy machine much."""
-LONG = ("slow", "faults", "perf", "network", "vllm")
+LONG = ("slow", "product", "faults", "perf", "network", "vllm")
 MOST_CPU_SECONDS = 10.0
 """Of a test in `tox -e quick`: several times what any of them takes here, for the sake of slow machines."""
 

@@ -74,11 +74,11 @@ def leanboard(root: Path, *arguments: str, timeout: float = 240) -> subprocess.C
     )
 
 
-def here(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def here(root: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """The same in this process, which has all imports: for a command that computes little."""
     out, err = io.StringIO(), io.StringIO()
     with (
-        patch.dict(os.environ, environment(root)),
+        patch.dict(os.environ, environment(root) | variables),
         patch.object(sys, "argv", ["leanboard", *arguments]),
         chdir(root),
         redirect_stdout(out),

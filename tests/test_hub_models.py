@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from bench.record.store import Store
 from bench.rehearse.sources import source_of
 from bench.run.models import real_models
 from tests.hub import Hub
-from tests.suites import environment, make_suite
+from tests.suites import here, make_suite
 
 REPO = "some-lab/Tiny-1.5"
 
@@ -208,17 +206,11 @@ def test_a_suite_of_a_hub_id_is_run_and_its_records_keep_the_commit(hub: Hub, se
     make_suite(tmp_path, models=[model], methods=["dense"], tasks=["size"])
 
     def run(*arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "bench.cli", *arguments],
-            cwd=tmp_path,
-            env=environment(tmp_path) | hub.environment,
-            capture_output=True,
-            text=True,
-        )
+        done = here(tmp_path, *arguments, **hub.environment)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    run("run", "suite.yaml")
+    run("run", "suite.yaml", "--executor", "inline")
     records, problems = Store(tmp_path / "results").read_all()
     assert problems == []
     assert {(record.model, record.provenance.model_revision) for record in records} == {(model, commit)}

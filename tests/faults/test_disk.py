@@ -20,7 +20,7 @@ from bench.run.status import running
 from tests.faults.conftest import Tally
 from tests.run.bad import jobs_of, write_plugins
 from tests.run.test_sweep import good
-from tests.suites import leanboard, make_suite
+from tests.suites import here, leanboard, make_suite
 
 pytestmark = pytest.mark.slow
 
@@ -72,7 +72,7 @@ def test_a_full_results_folder_ends_in_a_sentence_and_keeps_what_is_there(
     assert 1 <= len(kept) < 4
     assert leftovers(results) == []
     remount(results, "size=64m")
-    done = leanboard(tmp_path, "run", "suite.yaml")
+    done = here(tmp_path, "run", "suite.yaml", "--executor", "inline")
     assert done.returncode == 0, done.stderr
     after = good(tmp_path)
     assert len(after) == 4
@@ -90,7 +90,7 @@ def test_a_read_only_results_folder_is_said_before_anything_is_computed(
     assert "Read-only file system" in sentence(done.stderr)
     assert not (tmp_path / "cache" / "artifacts").exists()
     remount(tmp_path / "results", "rw")
-    assert leanboard(tmp_path, "run", "suite.yaml").returncode == 0
+    assert here(tmp_path, "run", "suite.yaml", "--executor", "inline").returncode == 0
     remount(tmp_path / "results", "ro")
     done = leanboard(tmp_path, "run", "suite.yaml")
     assert done.returncode == 1

@@ -11,7 +11,7 @@ from tests.faults.conftest import Tally
 from tests.run.bad import jobs_of, write_plugins
 from tests.suites import make_suite
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
 DISTURBS = """
 random.seed(7); np.random.seed(7); torch.manual_seed(7)
@@ -59,7 +59,6 @@ def swept(root: Path, methods: list[str], bodies: dict[str, str], targets: list[
     return {(record.method, record.kind): record for record in records}
 
 
-@pytest.mark.faults
 def test_what_a_plug_in_changes_around_it_changes_no_number(tmp_path: Path, tally: Tally) -> None:
     found = swept(tmp_path, ["dense", *HARMLESS], HARMLESS, [])
     assert {record.status for record in found.values()} == {"ok"}
@@ -76,7 +75,6 @@ def test_what_a_plug_in_changes_around_it_changes_no_number(tmp_path: Path, tall
     )
 
 
-@pytest.mark.faults
 def test_a_plug_in_that_fails_costs_its_own_cells_alone(tmp_path: Path, tally: Tally) -> None:
     found = swept(tmp_path, [*BAD, "dense"], {name: body for name, (body, _) in BAD.items()}, [])
     codes = {name: found[name, "artifact"].error.code for name in BAD}

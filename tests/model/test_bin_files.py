@@ -14,6 +14,7 @@ from bench.errors import DataError, UsageError
 from bench.model.bin_files import convert
 from bench.model.load import load_folder
 from tests.hub import Hub
+from tests.in_process import run_module
 
 IDS = torch.tensor([[5, 9, 200, 31, 7]])
 
@@ -201,14 +202,15 @@ def test_an_unknown_family_and_a_full_disk_are_seen_before(
 
 @pytest.mark.slow
 def test_a_repository_of_bin_files_is_converted_in_a_process_of_its_own(
-    hub: Hub, tiny_gqa: Path, tmp_path: Path
+    hub: Hub, tiny_gqa: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As Vicuna's is: nothing but .bin shards; and a pickle with code does nothing there either."""
+    """As Vicuna's is: nothing but .bin shards; and a pickle with code does nothing."""
     commit = hub.add("lab/vicuna", bins_of(tiny_gqa, tmp_path / "served", shards=2))
     ref = resolve("lab/vicuna", offline=False)
     assert (ref.id, ref.revision) == ("lab/vicuna", commit)
     assert torch.equal(logits(ref.path), logits(tiny_gqa))
     assert resolve("lab/vicuna", offline=True) == ref
+    monkeypatch.setattr("bench.catalogue.bin_files.run_module", run_module)
     bad = bins_of(tiny_gqa, tmp_path / "bad")
     torch.save({"a": Code(tmp_path / "ran")}, bad / "pytorch_model.bin")
     with pytest.raises(DataError, match=r"bad/pytorch_model\.bin: this pickle asks for .* is refused$"):

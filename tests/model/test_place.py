@@ -38,6 +38,12 @@ SPLIT = {
 }
 CHOSEN = ({"mode": "channel"}, {"form": "adapter"}, {"decomposition": "tucker", "mode": 1})
 CASES = [(name, config) for name, config in EVERY if config in ({}, *CHOSEN)]
+PLACED = [
+    pytest.param(name, config, where, marks=() if (where == "offload") == bool(config) else pytest.mark.product)
+    for name, config in CASES
+    for where in SPLIT
+]
+"""Each method by its defaults on two devices, with what is chosen by offload; the rest by `tox -e product`."""
 
 
 def test_13b_in_bfloat16_takes_two_cards_of_24_gb_in_halves() -> None:
@@ -128,13 +134,11 @@ def test_generation_is_that_of_one_device(folder: Path, placement: Placement) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "config"), CASES, ids=str)
-def test_methods_give_the_weights_of_one_device(
-    folder: Path, placement: Placement, name: str, config: dict[str, Any]
-) -> None:
+@pytest.mark.parametrize(("name", "config", "where"), PLACED, ids=str)
+def test_methods_give_the_weights_of_one_device(folder: Path, name: str, config: dict[str, Any], where: str) -> None:
     plain = compressed(loaded(folder, None), name, config)
     with pretended():
-        assert_same_weights(plain, compressed(loaded(folder, placement), name, config))
+        assert_same_weights(plain, compressed(loaded(folder, SPLIT[where]), name, config))
 
 
 @pytest.mark.slow

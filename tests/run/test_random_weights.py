@@ -16,6 +16,7 @@ from bench.measure.memory import peak_memory
 from bench.model import random as maker
 from bench.random_weights import Recipe, recipe_of
 from bench.record.store import Store
+from tests.in_process import run_module
 from tests.suites import here, make_suite
 
 pytestmark = pytest.mark.slow
@@ -108,7 +109,8 @@ def test_shapes_of_folders_are_read_and_others_refused(tiny_gqa: Path, tmp_path:
             recipe_of("llama-7b", {"llama-7b": tmp_path}, "float32")
 
 
-def test_a_shape_that_is_none_is_one_sentence_and_leaves_nothing() -> None:
+def test_a_shape_that_is_none_is_one_sentence_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.random_weights.run_module", run_module)
     recipe = Recipe("x-random", SHAPE | {"num_attention_heads": 5}, "float32")
     with pytest.raises(Exception, match="x-random: the random weights cannot be made") as caught:
         recipe.make(lambda line: None)

@@ -73,7 +73,7 @@ def test_the_command_for_a_checkpoint_that_is_gone_makes_it_again(tmp_path: Path
     assert f"its checkpoint is not on this machine ({checkpoint}); make it again with: " in done.stderr
     again = done.stderr.strip().rpartition("make it again with: ")[2].split()
     assert again[:3] == ["leanboard", "run", "suite.yaml"]
-    assert here(tmp_path, *again[1:]).returncode == 0
+    assert here(tmp_path, *again[1:], "--executor", "inline").returncode == 0
     done = here(tmp_path, "export", folder.name[:8], "--to", "out")
     assert done.returncode == 0, done.stderr
     assert "| `params.stored` | " in (tmp_path / "out" / "README.md").read_text()

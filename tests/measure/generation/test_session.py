@@ -15,9 +15,10 @@ import torch
 
 from bench.data.pack import Pack
 from bench.errors import DataError, LeanboardError
-from bench.measure import measure, memory
+from bench.measure import generation, measure, memory
 from bench.measure.generation import process_client
 from bench.measure.generation.backend import Checkpoint, Workload, engine
+from bench.measure.generation.in_process import InProcessClient
 from bench.measure.generation.process_client import ProcessClient
 from bench.measure.generation.roofline import MachineProbe, least_seconds
 from bench.measure.generation.timing import Local
@@ -116,7 +117,8 @@ def test_a_real_measurement(tiny_mha: Path, tiny_gqa: Path) -> None:
     assert "_loaded" not in vars(subject)
 
 
-def test_without_a_dense_model_there_is_no_speed_up(tiny_gqa: Path) -> None:
+def test_without_a_dense_model_there_is_no_speed_up(tiny_gqa: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generation, "ProcessClient", InProcessClient)
     result = measure(TASK, Subject(tiny_gqa), Pack([]))
     assert not {name for name in values(result.metrics) if "speedup" in name}
     assert set(result.evidence.samples) == {"prefill", "decode", "cpu", "step"}
