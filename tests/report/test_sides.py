@@ -13,9 +13,11 @@ from bench.record.schema import ArtifactRecord, Evidence, Metric, Windows
 from bench.record.text import AnyRecord
 from bench.report.build import build
 from bench.report.plots import KINDS, plots
+from bench.report.plots.looks import looks
 from bench.report.plots.retention import curves, retention_curve
 from bench.report.plots.style import style
 from bench.report.sides import tau_b
+from bench.report.site.index import index_page
 from tests.record.records import artifact, measure, scored
 from tests.report.boards import KNOWN, PAIR, PPL, answers, cells, dense, row, text_losses
 
@@ -114,3 +116,16 @@ def test_what_is_zero_for_the_dense_model_is_drawn_as_it_is() -> None:
         axes = retention_curve(board, "tiny", quality).axes[0]
     assert axes.lines[0].get_ydata()[0] == 0.0
     assert "lower is better" in axes.get_ylabel()
+
+
+def test_the_site_ranks_each_side_and_says_whether_the_order_holds() -> None:
+    rows = {"a": (1.4, 0.4, 0.2), "b": (1.3, 0.5, 0.4), "c": (1.2, 0.6, 0.6), "d": (1.1, 0.7, 0.8)}
+    records = tasked("dense", 1.0, 0.8, 0.0) + [r for m, values in rows.items() for r in tasked(m, *values)]
+    [section] = index_page(board := build(records, [], KNOWN), {}, {"tiny": looks(board.standings)})["sections"]
+    assert [title for title, _ in section["ranks"]] == ["knows", "can say", "models text"]
+    found = {line.method: [standing.text for standing, _ in line.ranks] for line in section["lines"]}
+    assert found["dense"] == ["–", "–", "–"]
+    assert (found["a"][0], found["a"][2]) == ("4", "1")
+    assert found["d"][0] == "1"
+    assert {a.sides for a, _ in section["agreements"]} >= {("knows", "can say"), ("knows", "models text")}
+    assert section["firsts"][0].endswith("first, or tied with the first, on each side that is ranked: none.")

@@ -86,7 +86,8 @@ def test_an_index_a_page_for_each_row_and_for_each_method() -> None:
 @pytest.mark.parametrize("records", [smollm(), hostile(), of_the_hub(), []], ids=["main job", "hostile", "hub", "none"])
 def test_every_link_leads_somewhere_on_the_site_or_to_a_file_of_the_report(records: list[AnyRecord]) -> None:
     files = made(records)
-    outside = {"../leaderboard.csv", "../long.csv", "../paired.csv", "../leaderboard.md", "../reproduction.md"}
+    csv = {f"../{name}.csv" for name in ("leaderboard", "long", "paired", "sides")}
+    outside = csv | {"../leaderboard.md", "../reproduction.md"}
     for name, content in files.items():
         page = Page(content) if name.endswith(".html") else None
         ids = {a["id"] for _, a in page.tags if "id" in a} if page else set()

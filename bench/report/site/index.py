@@ -12,6 +12,8 @@ from bench.protocol import FLAGS, flags_of
 from bench.record.rows import RowName
 from bench.report.board import WORSE, Board, Column, Row
 from bench.report.formats import smoke_notes, title_of
+from bench.report.four_sides import MEANING, first_on_all, tau_text
+from bench.report.headline import is_baseline
 from bench.report.matrix import KEYS, matrix_of
 from bench.report.plots.looks import Looks, series_of
 from bench.report.rank import Standing
@@ -46,7 +48,8 @@ class Head:
 
 @dataclass(frozen=True)
 class BoardLine:
-    """A row: `cut` where another size begins, `ties` the numbers of the rows without a significant difference."""
+    """A row: its `ranks` with a tip each, `cut` where another size begins, `ties` the numbers of the rows without a
+    significant difference by the headline."""
 
     number: int
     href: str
@@ -57,8 +60,7 @@ class BoardLine:
     track: str
     band: str
     mark: Mark
-    standing: Standing | None
-    rank_tip: str
+    ranks: tuple[tuple[Standing | None, str], ...]
     ties: str
     status: str
     is_worse: bool
@@ -76,6 +78,9 @@ def index_page(board: Board, methods: Mapping[str, MethodEntry], looks: Looks) -
         sections.append(
             {
                 "model": model,
+                "ranks": _rank_heads(board, model),
+                "agreements": [(a, tau_text(a)) for a in board.agreements if a.model == model],
+                "firsts": first_on_all(board, model),
                 "heads": [_head(board, model, column) for column in columns],
                 "lines": _lines(board, model, columns, numbers, tracks, looks),
                 "headline": board.headlines[model],
@@ -105,7 +110,8 @@ def band_of(row: Row) -> str:
 def _head(board: Board, model: str, column: Column) -> Head:
     title, protocol = title_of(column, column.id in board.smoke)
     headline = board.headlines[model]
-    counts = column.id == headline.metric or (column.id in headline.others and not column.kind.is_share)
+    leads = column.id in (headline.metric, *headline.sides.values())
+    counts = leads or (column.id in headline.others and not column.kind.is_part)
     view = "k" if counts or column.name in KEY else "a" if column.kind.is_quality else "m"
     signal = board.signals[model].get(column.id)
     better = {"lower": "lower is better", "higher": "higher is better"}.get(column.direction, "")
@@ -119,11 +125,13 @@ def _head(board: Board, model: str, column: Column) -> Head:
 
 
 def _columns(board: Board, model: str) -> list[Column]:
-    """The headline first, then the other perplexities and means that count, then the rest in the board's order."""
+    """The headlines of the sides first, then the others that count over tasks, then the rest in the board's order."""
     headline = board.headlines[model]
     found = [c for c in board.columns_of(model) if any(c.id in row.cells for row in board.of(model))]
-    first = [c.id for c in found if not c.kind.is_share and c.id in headline.others]
-    order = {id_: i for i, id_ in enumerate([headline.metric, *first])}
+    found = [c for c in found if not is_baseline(c)]
+    first = [c.id for c in found if not c.kind.is_part and c.id in headline.others]
+    leading = dict.fromkeys([headline.metric, *headline.sides.values(), *first])
+    order = {id_: i for i, id_ in enumerate(leading)}
     return sorted(found, key=lambda column: order.get(column.id, len(order)))
 
 
@@ -150,8 +158,7 @@ def _lines(
                 track=tracks[identity.method],
                 band=band_of(row),
                 mark=mark_of(looks[model][series_of(identity)]),
-                standing=standing,
-                rank_tip=rank_tip(standing),
+                ranks=tuple((s, rank_tip(s)) for s in _standings(board, row)),
                 ties=" ".join(str(numbers[tie]) for tie in standing.ties) if standing else "",
                 status=row.status,
                 is_worse=WORSE in row.notes,
@@ -161,6 +168,21 @@ def _lines(
         )
         target = identity.target
     return lines
+
+
+def _rank_heads(board: Board, model: str) -> list[tuple[str, str]]:
+    """The columns of ranks with their tips: one for each side where several were measured, else one."""
+    headline = board.headlines[model]
+    what = "interval of ranks by {}, among rows of the same size and recovery, from paired tests corrected by Holm"
+    if len(headline.sides) < 2:
+        return [("rank", what.format("the headline metric"))]
+    return [(side, f"{MEANING[side]}: {what.format(metric)}") for side, metric in headline.sides.items()]
+
+
+def _standings(board: Board, row: Row) -> list[Standing | None]:
+    """The standings in those columns."""
+    sides = board.headlines[row.identity.model].sides
+    return [board.on_side(row.identity, side) for side in sides] if len(sides) > 1 else [board.standing(row.identity)]
 
 
 def rank_tip(standing: Standing | None) -> str:

@@ -57,17 +57,22 @@ def row_page(
 
 def _facts(board: Board, row: Row, dense: Row | None) -> Iterator[dict[str, str]]:
     """The few numbers that come first, with those of the dense model."""
-    headline = board.headlines[row.identity.model].metric
-    wanted = (headline, "removed.params", SPEEDUP, "generate.peak_memory", "cost.seconds")
-    for column in sorted(board.columns_of(row.identity.model), key=lambda column: column.id != headline):
+    headline = board.headlines[row.identity.model]
+    leading = list(dict.fromkeys([headline.metric, *headline.sides.values()]))
+    wanted = (*leading, "removed.params", SPEEDUP, "generate.peak_memory", "cost.seconds")
+    order = {metric: i for i, metric in enumerate(leading)}
+    for column in sorted(board.columns_of(row.identity.model), key=lambda column: order.get(column.id, len(order))):
         value = row.value(column.id)
         if (column.id in wanted or column.name in wanted) and value is not None:
             shown = number_of(row.cells[column.id], column.unit)
             title, protocol = title_of(column, column.id in board.smoke)
             reference = dense.value(column.id) if dense and dense is not row else None
-            is_compared = column.id == headline or column.name == "generate.peak_memory"
+            is_compared = column.id in leading or column.name == "generate.peak_memory"
+            standing = board.standings.get(row.identity, {}).get(column.id) if column.id in leading else None
             yield {
                 "title": title,
+                "side": (column.kind.side or "") * (column.id in leading),
+                "rank": f"rank {standing.text} of {standing.of}" if standing and standing.is_ranked else "",
                 "protocol": protocol,
                 "text": shown.text,
                 "error": shown.error,
