@@ -31,6 +31,12 @@ GAIN = 5.0
 TRAINED_ON = "*/card.md"
 """The text that tokenizers are trained on: the cards of the methods that come with Leanboard."""
 
+CHAT = (
+    "{% for m in messages %}<{{ m.role }}> {{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant> {% endif %}"
+)
+"""A chat template, whether or not the real tokenizer has one: the real plan says where it has none."""
+
 WeightsKind = Literal["safetensors", "bin"]
 TokenizerKind = Literal["sentencepiece", "bpe", "bpe+bos", "none"]
 
@@ -149,7 +155,7 @@ def _bpe(*, adds_bos: bool) -> PreTrainedTokenizerFast:
             single="<|begin|> $A", pair="<|begin|> $A <|begin|> $B", special_tokens=[("<|begin|>", 1)]
         )
     names = {"bos_token": "<|begin|>"} if adds_bos else {}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", **names)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", chat_template=CHAT, **names)
 
 
 def _write_sentencepiece(folder: Path, fast: bool) -> None:
@@ -171,6 +177,7 @@ def _write_sentencepiece(folder: Path, fast: bool) -> None:
     (folder / "tokenizer.model").write_bytes(model.getvalue())
     special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     settings = {"tokenizer_class": f"{prefix_of(default())}Tokenizer", "add_bos_token": True, "add_eos_token": False}
+    settings |= {"chat_template": CHAT}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings | special, indent=1), encoding="utf-8")
     (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=1), encoding="utf-8")
     if fast:

@@ -25,6 +25,8 @@ TYPICAL = {
     "arc_easy/test": (2376, 189_383),
     "boolq/validation": (3270, 667_941),
     "hellaswag/validation": (10_042, 3_097_681),
+    "mmlu/dev": (285, 55_015),
+    "mmlu/test": (14_042, 2_178_859),
     "openbookqa/test": (500, 36_651),
     "piqa/validation": (1838, 168_734),
     "wikitext2_raw/test": (4358, 392_342),

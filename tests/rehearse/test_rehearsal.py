@@ -52,23 +52,25 @@ def test_every_cell_ends_in_the_table_whatever_a_method_does(tmp_path: Path) -> 
         "--plugins",
         str(folder),
         methods=["raises", "exits", "dense"],
-        tasks=["size", "boolq", "wikitext2@128"],
+        tasks=["size", "boolq", "wikitext2@128", "mmlu@5shot", "hellaswag@2shot+chat"],
     )
     assert ended.returncode == 3, ended.stderr
     lines = table(ended)
     assert sum("compress failed" in line for line in lines) == 2
     assert "no such layer" in ended.stdout
     assert "asked the process to exit (code 7)" in ended.stdout
-    assert sum(" skipped 0.0 " in line for line in lines) == 6
+    assert sum(" skipped 0.0 " in line for line in lines) == 10
     assert [line.split(" seed 0 ")[1].split()[:2] for line in lines if "dense · default · seed 0" in line] == [
         ["compress", "ok"],
         ["size@64", "ok"],
         ["boolq@0shot/limit2", "ok"],
         ["wikitext2@128/limit2", "ok"],
+        ["mmlu@5shot/limit2", "ok"],
+        ["hellaswag@2shot+chat/limit2", "ok"],
     ]
     home = tmp_path / "cache" / "rehearsals" / "tiny"
-    assert lines[-1].startswith("rehearsed 12 cells in ")
-    assert lines[-1].endswith(f"8 failed; report and records are in {home / 'results'}")
+    assert lines[-1].startswith("rehearsed 18 cells in ")
+    assert lines[-1].endswith(f"12 failed; report and records are in {home / 'results'}")
     assert (home / "results" / "leaderboard.csv").exists()
     assert sorted(file.name for file in home.iterdir()) == ["results"]
     assert len(Store(home / "results").read_all()[0]) == 12

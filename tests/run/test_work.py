@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from bench.catalogue import CATALOGUE
-from bench.registry import load_registry
-from bench.run import work
+from bench.registry import load_registry, tasks_named
+from bench.run import passes, work
 from bench.run.passes import _passes
 from bench.run.plan import Plan, make_plan
 from bench.shape import Shape
@@ -80,6 +80,22 @@ def test_llama_7b_takes_what_its_operations_say(tmp_path: Path) -> None:
 
 def test_a_kind_that_nothing_is_known_of_has_no_time() -> None:
     assert _passes(object(), "", None, 1024) is None  # type: ignore[arg-type]
+
+
+def test_examples_are_counted_for_each_item_or_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passes, "size_of", lambda ref: (100, 7000.0))
+
+    def tokens(task: str) -> float:
+        [found] = tasks_named(task)
+        read = passes._passes(found.spec, found.protocol, found.limit, 1024)
+        assert read is not None
+        return read.tokens
+
+    assert tokens("piqa@0shot/limit10") == 10 * 70
+    assert tokens("piqa@5shot/limit10") == 10 * 70 * 6
+    assert tokens("piqa@5shot+first_n/limit10") == 10 * 70 + 5 * 70
+    assert tokens("mmlu@5shot/limit1") == 57 * 70 + 57 * 5 * 70
+    assert tokens("csqa@5shot/limit10") == 10 * 70  # rendered: what repeats takes no room in the file
 
 
 @pytest.mark.slow
