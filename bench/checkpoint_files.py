@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ OTHER_FORMATS = (".gguf", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".
 FLOATS = ("F16", "BF16", "F32", "F64")
 """Types of safetensors that are weights as they are: F8 and F4 need scales."""
 GIT_LFS = b"version "
+ARCHIVE = b"PK\x03\x04"
 LFS_POINTER = "a pointer of Git LFS and not the file itself; fetch it with: git lfs pull"
 MISSING = "this shard of the checkpoint is missing"
 CODE_REFUSED = "the model would run code of its own, which is refused without --trust-remote-code"
@@ -50,12 +52,15 @@ def check_checkpoint(folder: Path) -> tuple[dict[str, Any], list[Path]]:
     return config, check_weights(folder)
 
 
-def check_config(config: dict[str, Any], file: Path) -> None:
-    """Refuse a model that cannot be read, whatever its weights; raises `UsageError` as `check_checkpoint` does."""
+def check_config(config: dict[str, Any], file: Path, trust_remote_code: bool = False) -> None:
+    """Refuse a model that cannot be read, whatever its weights; raises `UsageError` as `check_checkpoint` does.
+
+    `trust_remote_code` leaves code of a known family's model to `bench.foreign`.
+    """
     if "auto_map" in config and of_type(str(config.get("model_type"))) is None:
         raise UsageError(f"{file}: model_type: '{config.get('model_type')}' would run code of its own (auto_map)")
     family = Shape.of(config, file).family
-    if config.get("model_type") != family.lean_type and "auto_map" in config:
+    if config.get("model_type") != family.lean_type and "auto_map" in config and not trust_remote_code:
         raise UsageError(f"{file}: auto_map: {CODE_REFUSED}")
     if quantised := config.get("quantization_config"):
         kind = quantised.get("quant_method", "unknown") if isinstance(quantised, dict) else quantised
@@ -121,6 +126,14 @@ def _shards(index: Path, suffix: str) -> list[str]:
         if Path(name).name != name or not name.endswith(f".{suffix}"):
             raise DataError(f"{index}: weight_map: '{name}' is not the name of a {suffix} file next to it")
     return names
+
+
+def check_bin(path: Path) -> None:
+    """See that a file of torch's is whole, as far as that shows: an archive's list is its end. Raises `DataError`."""
+    with path.open("rb") as file:
+        is_archive = file.read(len(ARCHIVE)) == ARCHIVE
+    if not path.stat().st_size or (is_archive and not zipfile.is_zipfile(path)):
+        raise DataError(f"{path}: truncated")
 
 
 def check_safetensors(path: Path) -> None:

@@ -18,4 +18,9 @@ def run_module(module: str, *arguments: str) -> str | None:
     )
     if done.returncode < 0:
         return f"ended by signal {-done.returncode}; the machine may be out of memory"
-    return None if done.returncode == 0 else (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    return None if done.returncode == 0 else last_words(done)
+
+
+def last_words(done: subprocess.CompletedProcess[str]) -> str:
+    """Why a process failed: the last line of its error output, or its exit code where it said nothing."""
+    return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]

@@ -7,12 +7,15 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
+from safetensors.torch import load_file
 
-from bench.api import evaluate
+from bench.api import compress, evaluate
 from bench.catalogue import CATALOGUE, HubId, ModelRef, is_here, resolve
-from bench.catalogue.hub import _reason
+from bench.catalogue.hub import _reason, from_hub
 from bench.errors import UsageError
+from bench.model.checkpoint import read_manifest
 from bench.record.store import Store
 from bench.rehearse.sources import source_of
 from bench.run.models import real_models
@@ -156,6 +159,47 @@ def test_a_damaged_file_of_the_snapshot_is_fetched_again(hub: Hub, served: Path)
     assert "no weights on this machine" in refusal(offline=True)
     assert resolve(REPO, offline=False).path == weights.parent
     assert weights.stat().st_size == (served / "model.safetensors").stat().st_size
+
+
+def test_a_damaged_bin_of_the_snapshot_is_fetched_again(hub: Hub, tiny_mha: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_mha, tmp_path / "bins")
+    state = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(state, folder / "pytorch_model.bin")
+    hub.add(REPO, folder)
+    fetched = from_hub(REPO, HubId(REPO), False, print) / "pytorch_model.bin"
+    blob = fetched.resolve()
+    blob.write_bytes(blob.read_bytes()[:-100])
+    assert "no weights on this machine" in refusal(offline=True)
+    from_hub(REPO, HubId(REPO), False, print)
+    assert fetched.read_bytes() == (folder / "pytorch_model.bin").read_bytes()
+
+
+def test_code_of_its_own_is_fetched_where_it_is_trusted_alone(
+    hub: Hub, served: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = served / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"auto_map": {"AutoModelForCausalLM": "own.Own"}}))
+    (served / "own.py").write_text("raise RuntimeError\n")
+    hub.add(REPO, served)
+    with pytest.raises(UsageError, match="which is refused without --trust-remote-code"):
+        resolve(REPO, offline=False)
+    assert not any("own.py" in line or ".safetensors" in line for line in hub.asked)
+    compared: list[Path] = []
+    monkeypatch.setattr("bench.foreign.run_module", lambda module, folder, copy: compared.append(Path(folder)))
+    ref = resolve(REPO, offline=False, trust_remote_code=True)
+    assert ref.remote_code is not None
+    assert (compared[0] / "own.py").is_file()
+    assert (ref.revision, ref.path.name[:6]) == (compared[0].name, "plain-")
+
+
+def test_compress_takes_a_hub_id(hub: Hub, served: Path, tmp_path: Path) -> None:
+    hub.add(REPO, served, "v1")
+    made = compress(f"{REPO}@v1", "magnitude", target={"basis": "params", "value": 0.2}, out=tmp_path / "out")
+    assert made.achieved["params"] == pytest.approx(0.2, abs=0.005)
+    manifest = read_manifest(made.path)
+    assert manifest is not None
+    assert manifest.ingredients["weights"] == resolve(f"{REPO}@v1", offline=True).fingerprint
 
 
 def test_what_cannot_be_read_is_refused_before_its_weights_are_fetched(hub: Hub, served: Path) -> None:

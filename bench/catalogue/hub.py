@@ -16,6 +16,7 @@ from bench.checkpoint_files import (
     BIN,
     TOKENIZER_FILES,
     bins_alone,
+    check_bin,
     check_config,
     check_safetensors,
     check_weights,
@@ -73,8 +74,8 @@ def snapshot(source: HubId) -> Path | None:
     return folder
 
 
-def from_hub(name: str, source: HubId, offline: bool, on_progress: Say) -> Path:
-    """The snapshot on this machine, downloaded where it is not there or not whole.
+def from_hub(name: str, source: HubId, offline: bool, on_progress: Say, trust_remote_code: bool = False) -> Path:
+    """The snapshot on this machine, downloaded where it is not there or not whole; with code of its own where trusted.
 
     Raises:
         UsageError: it is not to be had, in one sentence that begins with `name`.
@@ -89,7 +90,7 @@ def from_hub(name: str, source: HubId, offline: bool, on_progress: Say) -> Path:
     if why is not None:
         raise UsageError(f"{name}: no weights on this machine and {why}; {advice}")
     try:
-        return _download(name, source, on_progress)
+        return _download(name, source, on_progress, trust_remote_code)
     except DataError as error:
         raise UsageError(f"{name}: {error}; {advice}") from error
     except LeanboardError:
@@ -131,16 +132,16 @@ def files_of(source: HubId, offline: bool) -> list[str]:
     return names
 
 
-def _download(name: str, source: HubId, on_progress: Say) -> Path:
+def _download(name: str, source: HubId, on_progress: Say, trust_remote_code: bool) -> Path:
     """Small files first, so that a model that cannot be read is refused before its weights are fetched."""
     from huggingface_hub import HfApi, snapshot_download
 
     info = HfApi().model_info(source.repo, revision=source.revision, files_metadata=True)
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or () if "/" not in file.rfilename}
-    small = [file for file in sizes if file.endswith(SMALL)]
+    small = [file for file in sizes if file.endswith((*SMALL, ".py") if trust_remote_code else SMALL)]
     options: dict[str, Any] = {"tqdm_class": _quiet_bars(lambda done: None)}
     folder = Path(snapshot_download(source.repo, revision=source.revision, allow_patterns=small, **options))
-    check_config(read_json(folder / "config.json"), folder / "config.json")
+    check_config(read_json(folder / "config.json"), folder / "config.json", trust_remote_code)
     names = list(sizes)
     weights = weight_names(folder, names) or weight_names(folder, names, BIN)
     if not weights:
@@ -163,16 +164,19 @@ def _download(name: str, source: HubId, on_progress: Say) -> Path:
 
 def _is_damaged(path: Path) -> bool:
     try:
-        if path.is_file() and path.suffix != f".{BIN}":
-            check_safetensors(path)
+        if path.is_file():
+            (check_bin if path.suffix == f".{BIN}" else check_safetensors)(path)
     except DataError:
         return True
     return False
 
 
 def _check_whole(folder: Path) -> None:
-    """Raise `DataError` where weights are missing or truncated; of .bin files, a missing one is seen."""
-    if not bins_alone(folder):
+    """Raise `DataError` where weights are missing or truncated."""
+    bins = bins_alone(folder)
+    for name in bins:
+        check_bin(folder / name)
+    if not bins:
         check_weights(folder)
 
 

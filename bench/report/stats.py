@@ -184,16 +184,6 @@ def lower(losses: Array, baseline: Array) -> float:
     return rounded(float(stdtr(len(gains) - 1, -gains.mean() / error)))
 
 
-def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """The interval of the median between two of the values, exact for any distribution (sign test).
-
-    It is the narrowest that holds the median with at least 95 %; None for fewer than six values, which are too few.
-    """
-    ordered, n = sorted(values), len(values)
-    outside = [k for k in range(n // 2) if 2 * bdtr(k, n, 0.5) <= 1 - LEVEL]
-    return (ordered[outside[-1]], ordered[n - 1 - outside[-1]]) if outside else None
-
-
 def rounded(value: float) -> float:
     """Nine significant digits, so that the order of a sum does not change the result."""
     return float(f"{value:.9g}") + 0.0

@@ -16,6 +16,7 @@ from bench.errors import DataError, UsageError
 from bench.model.adapter import FOLDER
 from bench.model.checkpoint import TOLERANCE, Manifest, load_checkpoint, read_manifest, save_checkpoint, take_probe
 from bench.model.load import dtype_of
+from bench.process import last_words
 from bench.serve import foreign
 from bench.serve.card import write_card
 from bench.serve.find import Found
@@ -104,8 +105,7 @@ def _check(folder: Path, manifest: Manifest) -> None:
     command = [sys.executable, "-P", foreign.__file__, str(folder.resolve())]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise DataError(f"{folder}: without Leanboard it cannot be loaded ({reason})")
+        raise DataError(f"{folder}: without Leanboard it cannot be loaded ({last_words(done)})")
     worst = json.loads(done.stdout.splitlines()[-1])
     if not worst <= TOLERANCE[manifest.dtype]:
         raise DataError(f"{folder}: without Leanboard its logits differ by {worst:.2g}")

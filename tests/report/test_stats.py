@@ -17,7 +17,6 @@ from bench.report.stats import (
     estimate,
     holm,
     mcnemar_all,
-    median_interval,
     pairwise,
     resample_items,
     resample_windows,
@@ -202,32 +201,6 @@ def test_signal_is_an_exact_binomial_test() -> None:
     for right in (5, 6):
         assert above_chance(right, 100, 0.0) == pytest.approx(mcnemar("1" * right, "0" * right))
     assert above_chance(5, 100, 0.0) > 0.05 > above_chance(6, 100, 0.0)
-
-
-def drifting(draws: np.random.Generator, rounds: int) -> list[float]:
-    """Ratios of rounds A-B-B-A of the same model on a machine that gets slower, with an outlier now and then."""
-    slow = draws.uniform(-0.03, 0.03)
-    times = [
-        (1 + slow * i) * np.exp(draws.normal(0, 0.02)) * (1.3 if draws.random() < 0.05 else 1)
-        for i in range(2 * rounds)
-    ]
-    return [times[2 * i + (i % 2)] / times[2 * i + 1 - (i % 2)] for i in range(rounds)]
-
-
-def test_the_speed_of_the_dense_model_against_itself_is_one() -> None:
-    draws = np.random.default_rng(8)
-    covered = 0
-    for _ in range(200):
-        interval = median_interval(drifting(draws, 6))
-        assert interval is not None
-        covered += interval[0] <= 1.0 <= interval[1]
-    assert covered / 200 >= 0.93
-
-
-def test_the_interval_of_a_median_lies_between_two_of_the_values() -> None:
-    assert median_interval([1.0, 2.0, 3.0, 4.0, 5.0]) is None
-    assert median_interval([3.0, 1.0, 2.0, 6.0, 5.0, 4.0]) == (1.0, 6.0)
-    assert median_interval(list(range(1, 21))) == (6, 15)
 
 
 @pytest.mark.perf

@@ -62,9 +62,10 @@ def test_no_more_than_asked_for() -> None:
     assert start_all(pool, [job("a"), job("b"), job("c")]) == ["a", "b"]
 
 
-def test_a_job_that_one_gpu_does_not_hold_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.run.executors.local.accelerator_memory", lambda: 24)
-    pool = _Pool(3, Limits(), {"wide": 40, "a": 20})
+@pytest.mark.parametrize("need", [40, 22], ids=["more than it has", "what it has to work with"])
+def test_a_job_that_one_gpu_does_not_hold_gets_all(need: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.run.executors.local.accelerator_memory", lambda: 24 * 10**9)
+    pool = _Pool(3, Limits(), {"wide": need * 10**9, "a": 20 * 10**9})
     assert start_all(pool, [job("a", "cuda"), job("wide", "cuda")]) == ["a"]
     pool.running.clear()
     assert start_all(pool, [job("wide", "cuda"), job("a", "cuda")]) == ["wide"]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import psutil
 
+from bench.blocks.settings import WORKING
 from bench.record.provenance import accelerator_ids, accelerator_memory
 from bench.run.cells import Job
 from bench.run.executors.attendant import Attendant, Limits
@@ -92,8 +93,8 @@ class _Pool:
         return 0 if job.artifact.device == "cuda" else self.memory.get(job.artifact.key, 0)
 
     def _gpus_for(self, job: Job) -> list[str]:
-        """A free GPU, or all where one does not hold what the job needs."""
-        is_wide = self.memory.get(job.artifact.key, 0) > (accelerator_memory() or float("inf"))
+        """A free GPU, or all where one does not hold what the job needs and what `bench.model.place` leaves free."""
+        is_wide = self.memory.get(job.artifact.key, 0) > (accelerator_memory() or float("inf")) - WORKING
         return accelerator_ids() if is_wide else self._free_gpus()[:1]
 
     def _free_gpus(self) -> list[str]:
