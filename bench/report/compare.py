@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.errors import UsageError
+from bench.record.kind import SIDES
 from bench.record.kinds import form_of, kind_of
 from bench.record.rows import RowName
 from bench.record.store import differences
@@ -87,6 +88,7 @@ def _compared(a: str, b: str, ours: Runs, theirs: Runs, groups: Sequence[TaskGro
     bases = [Basis(id_, (id_,), form_of(id_).direction == "higher") for id_ in shared if kind_of(id_).is_quality]
     means = [mean for mean in means_of(shared, groups, {}) if set(mean.parts) <= set(shared)]
     bases += [Basis(mean.id, mean.parts, form_of(mean.id).direction == "higher") for mean in means]
+    bases.sort(key=lambda basis: _place(basis.metric))
     ranking = Ranker(runs, evidence_of(runs, sorted({part for basis in bases for part in basis.parts})), {})
     tests = [_tested(ranking, rows, basis, values) for basis in bases]
     corrected = iter(holm([test.p for test in tests if test.p is not None]))
@@ -96,6 +98,12 @@ def _compared(a: str, b: str, ours: Runs, theirs: Runs, groups: Sequence[TaskGro
         tuple(Change(**{**vars(test), "holm": next(corrected) if test.p is not None else None}) for test in tests),
         tuple(_keys(ours, theirs)),
     )
+
+
+def _place(metric: str) -> tuple[int, bool, str]:
+    """Sort key of metrics: side by side of quality, means over tasks before single tasks."""
+    kind = kind_of(metric)
+    return SIDES.index(kind.side) if kind.side else len(SIDES), kind.is_part, metric
 
 
 def _values(seeds: Runs) -> dict[str, list[float]]:
@@ -151,7 +159,7 @@ def table(compared: Compared) -> list[dict[str, str]]:
     lines = []
     for test in compared.tests:
         d, gap, unit = test.difference, kind_of(test.metric).gap, form_of(test.metric).unit
-        line = {"metric": test.metric, "n": str(test.n or "–")}
+        line = {"side": kind_of(test.metric).side or "–", "metric": test.metric, "n": str(test.n or "–")}
         for side, value in (("A", test.a), ("B", test.b)):
             line[side] = number(value, unit)
         if d is not None and test.p is not None and test.holm is not None:

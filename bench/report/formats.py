@@ -14,6 +14,7 @@ from bench.report.paired import Pair
 ARROWS = {"higher": " ↑", "lower": " ↓", "none": ""}
 NOTHING = "–"
 COUNTS = ("parameters", "MACs", "bytes", "tokens", "steps")
+FINE = ("bits/byte", "nats/token")
 SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -48,6 +49,8 @@ def writer(value: float, unit: str) -> tuple[Callable[[float], str], str]:
         return lambda x: f"{x / size:.4g}", f" {suffix}" if suffix else ""
     if abs(value) >= 1e6:
         return lambda x: f"{x:.2e}", ""
+    if unit in FINE:
+        return lambda x: f"{x:.3f}", ""
     decimals = 0 if abs(value) >= 1000 else 1 if abs(value) >= 100 else 2
     return lambda x: f"{x:,.{decimals}f}", ""
 

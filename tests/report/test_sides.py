@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -12,6 +13,8 @@ from scipy.stats import kendalltau
 from bench.record.schema import ArtifactRecord, Evidence, Metric, Windows
 from bench.record.text import AnyRecord
 from bench.report.build import build
+from bench.report.compare import compare_rows, table
+from bench.report.find import Rows
 from bench.report.plots import KINDS, plots
 from bench.report.plots.looks import looks
 from bench.report.plots.retention import curves, retention_curve
@@ -19,7 +22,7 @@ from bench.report.plots.style import style
 from bench.report.sides import tau_b
 from bench.report.site.index import index_page
 from tests.record.records import artifact, measure, scored
-from tests.report.boards import KNOWN, PAIR, PPL, answers, cells, dense, row, text_losses
+from tests.report.boards import KNOWN, PAIR, PPL, answers, cells, dense, row, store, text_losses
 
 
 def test_each_side_has_its_own_headline() -> None:
@@ -129,3 +132,11 @@ def test_the_site_ranks_each_side_and_says_whether_the_order_holds() -> None:
     assert found["d"][0] == "1"
     assert {a.sides for a, _ in section["agreements"]} >= {("knows", "can say"), ("knows", "models text")}
     assert section["firsts"][0].endswith("first, or tied with the first, on each side that is ranked: none.")
+
+
+def test_two_rows_are_compared_side_by_side(tmp_path: Path) -> None:
+    records = [r for m, values in {"a": (1.4, 0.4, 0.2), "b": (1.3, 0.5, 0.4)}.items() for r in tasked(m, *values)]
+    lines = table(compare_rows(Rows(store(tmp_path, records)), "a", "b", []))
+    assert [line["side"] for line in lines] == ["knows", "can say", "can say", "models text"]
+    assert lines[1]["B − A"].endswith(" bits/byte")
+    assert len(lines[1]["A"].partition(".")[2]) == 3
