@@ -57,6 +57,7 @@ class Kind:
     `needs_signal`: it ranks only where the dense model is shown to do better than a baseline. `least` is the number of
     items a task, or windows, from which it ranks; what needs more than two and has fewer is called a smoke test.
     `over` is the kind that a mean is made of; `mean` is the name of the metric of the mean over tasks of this kind.
+    `is_derived`: a report computes it from several records, and none holds it (`bench.report.derived`).
     `first` names the metrics that come first; `no_first` is the sentence to print where others of the kind are there
     but those are not.
 
@@ -78,6 +79,7 @@ class Kind:
     gap: Gap = field(default_factory=lambda: Gap("value", ""))
     over: Kind | None = None
     mean: str = ""
+    is_derived: bool = False
     first: tuple[str, ...] = ()
     no_first: str = ""
     noun: str = ""
@@ -87,7 +89,7 @@ class Kind:
 
     @property
     def is_share(self) -> bool:
-        """Whether it is the share of right items of one task."""
+        """Whether it is a share of the items of one task, for most kinds of right ones."""
         return self.evidence == "items"
 
     @property

@@ -9,6 +9,15 @@ from __future__ import annotations
 import math
 
 from bench.record.kind import Form, Gap, Kind
+from bench.record.kinds_compared import (
+    ANSWER_FLIPS,
+    ANSWER_FLIPS_MEAN,
+    DIVERGENCE,
+    FLATTERY,
+    FLIPS,
+    FLIPS_MEAN,
+    TOP_TOKEN,
+)
 
 SPEEDUP = "generate.speedup"
 """The speed-up over the dense model, without its protocol."""
@@ -207,35 +216,6 @@ EXACT_MATCH = Kind(
     footnote="*right*: the share of the questions to which the model's own greedy answer, cut at the task's texts to "
     "stop at, is the right one as lm-eval compares them. Guessing gives nothing.",
 )
-DIVERGENCE = Kind(
-    "divergence",
-    "Divergence from the dense model",
-    {"*.kl": Form("nats/token", "lower", "{task} KL (nats)")},
-    evidence="windows",
-    has_neighbours=True,
-    is_quality=True,
-    side="stays itself",
-    gap=Gap("divergence", "nats/token"),
-    noun="divergence",
-    axis="divergence from the dense model (nats per token)",
-    protocol="text and window",
-    footnote="*KL*: Kullback-Leibler divergence of a model's next token from the dense model's, over the full "
-    "vocabulary, in nats per token, on the windows of a perplexity; 0 where nothing moved.",
-)
-TOP_TOKEN = Kind(
-    "top token",
-    "Divergence from the dense model",
-    {"*.top1": Form("fraction", "higher", "{task} same top token (%)")},
-    evidence="windows",
-    has_neighbours=True,
-    is_quality=True,
-    side="stays itself",
-    gap=Gap("same top token", "points", 100.0, 1),
-    noun="same top token",
-    axis="same top token as the dense model (%)",
-    protocol="text and window",
-    footnote="*same top token*: in how many % of the positions the likeliest next token is the dense model's.",
-)
 GENERATION = Kind(
     "generation",
     "Generation",
@@ -293,8 +273,13 @@ KINDS: list[Kind] = [
     BPB,
     BPB_MEAN,
     EXACT_MATCH,
+    FLATTERY,
     DIVERGENCE,
     TOP_TOKEN,
+    FLIPS,
+    FLIPS_MEAN,
+    ANSWER_FLIPS,
+    ANSWER_FLIPS_MEAN,
     GENERATION,
     CONTINUATION,
     UNKNOWN,

@@ -19,8 +19,9 @@ from bench.record.text import AnyRecord
 from bench.report.board import WORSE, Board, Column, Row
 from bench.report.cards import cards_of
 from bench.report.cell import cell_of
+from bench.report.derived import with_derived, with_means, with_signals
 from bench.report.evidence import evidence_of
-from bench.report.frame import Run, current, long_frame, metrics_of, status_text, text_notes
+from bench.report.frame import Run, current, dense_of, long_frame, metrics_of, status_text, text_notes
 from bench.report.gates import Signal, dense_gate, signals_of
 from bench.report.headline import bases_of, headline_of, means_of
 from bench.report.order import column_place, is_worse_than_random, row_place
@@ -40,10 +41,11 @@ def build(
 ) -> Board:
     """The board of these records, in any order; seeds change nothing for the `deterministic` methods."""
     records = sorted(records, key=lambda record: record.key)
-    runs, notes = current(records)
+    found, notes = current(records)
+    runs, groups = with_derived(found, groups), with_means(groups)
     models = sorted({identity.model for identity in runs})
-    dense = {model: _dense(runs, model) for model in models}
-    signals = {model: signals_of(dense[model]) for model in models}
+    dense = {model: dense_of(runs, model) for model in models}
+    signals = {model: with_signals(signals_of(dense[model])) for model in models}
     gates = {model: dense_gate(dense[model], known_dense(published, model)) for model in models}
     known = _metrics_of_tasks(run for seeds in runs.values() for run in seeds.values())
     order = {member: i for i, member in enumerate(name for group in groups for name in group.by_name)}
@@ -73,10 +75,6 @@ def build(
     )
     board = _compared(replace(board, published=tuple(compare(published, board.rows, gates))), runs)
     return replace(board, cards=cards_of(board, runs, deterministic))
-
-
-def _dense(runs: Mapping[RowName, Mapping[int, Run]], model: str) -> Mapping[int, Run]:
-    return next((seeds for row, seeds in sorted(runs.items()) if (row.model, row.method) == (model, "dense")), {})
 
 
 def _compared(board: Board, runs: Mapping[RowName, Mapping[int, Run]]) -> Board:
@@ -207,7 +205,7 @@ def _group_means(
     for group in groups:
         for mean in means_of(values, [group], signals):
             absent = tuple(part for part in mean.parts if part not in values)
-            if absent and mean.is_whole:
+            if absent and mean.is_whole and not group.metric_kind.is_derived:  # it lacks what the task lacks
                 missing[mean.id] = absent
             elif not absent:
                 found.append(mean_of_metrics(mean.id, [values[part] for part in mean.parts], group.is_mixed))

@@ -172,6 +172,11 @@ def current(records: Sequence[AnyRecord]) -> tuple[dict[RowName, dict[int, Run]]
     return runs, notes
 
 
+def dense_of(runs: Mapping[RowName, Mapping[int, Run]], model: str) -> Mapping[int, Run]:
+    """The seeds of the dense row of a model; none where it was not run."""
+    return next((seeds for row, seeds in sorted(runs.items()) if (row.model, row.method) == (model, "dense")), {})
+
+
 def _newest(group: Sequence[AnyRecord], artifacts: Mapping[str, ArtifactRecord], stale: Mapping[str, str]) -> Run:
     group = sorted(group, key=lambda record: (record.provenance.created, record.key))
     ages: dict[str, str] = {}

@@ -72,7 +72,7 @@ def signals_of(dense: Mapping[int, Run]) -> dict[str, Signal]:
             chance = chance_of(record.task)
             for id_ in (metric.id for metric in record.metrics if metric.id not in found):
                 bits, kind = record.evidence.items.get(split(id_)[1]), kind_of(id_)
-                if bits is not None:
+                if bits is not None and not kind.is_derived:
                     found[id_] = _signal(id_, bits, chance)
                 elif kind.evidence == "windows" and kind.needs_signal and SHUFFLED not in flags_of(split(id_)[2]):
                     found[id_] = _against_shuffled(id_, dense)

@@ -87,7 +87,7 @@ def headline_of(
     return Headline(
         chosen.metric,
         tuple(others),
-        tuple(signal for signal in counts.values() if signal.has_signal is False),
+        tuple(s for id_, s in counts.items() if s.has_signal is False and not kind_of(id_).is_derived),
         chosen.reason,
         metrics,
     )
@@ -160,7 +160,7 @@ def bases_of(
             lacking = without_signal(column.id, groups, signals)
             why = f"signal missing or not known on {', '.join(lacking)}" if lacking else ""
             yield Basis(column.id, means[column.id].parts, column.direction == "higher"), why
-        elif column.kind.leads or (column.kind.is_share and is_headline(column.id, groups)):
+        elif column.kind.leads or (column.kind.is_quality and column.kind.is_share and is_headline(column.id, groups)):
             yield basis, _why_no_signal(column, signals)
 
 

@@ -77,7 +77,7 @@ def _section(board: Board, model: str) -> list[str]:
         "Accuracy": [c for c in accuracy if c not in variants],
         "The tasks' other accuracies": variants,
         **{kind.section: [c for c in columns if c.kind is kind] for kind in others},
-        "Size, speed and cost in detail": [c for c in columns if c not in key and not c.kind.is_quality],
+        "Size, speed and cost in detail": [c for c in columns if c not in key and not c.kind.side],
     }
     sides = four_sides(board, model)
     lines = opening(board, model) + _text_line(board, model) + [*sides, *["### Key numbers", ""] * bool(sides)]

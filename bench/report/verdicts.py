@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from bench.record.kind import SIDES
-from bench.record.kinds import form_of
+from bench.record.kinds import form_of, kind_of
 from bench.record.rows import RowName
 from bench.report.board import Board, Column, Comparison
 from bench.report.formats import NOTHING, escape, grid, number, title_of
@@ -98,7 +98,7 @@ def _unranked(board: Board, model: str) -> list[str]:
 def evidence(board: Board, model: str) -> list[str]:
     """The known dense scores with ours, and on which tasks the dense model is above chance."""
     checks = [check for check in board.gates[model].checks if check.ours is not None]
-    signals = list(board.signals[model].values())
+    signals = [signal for id_, signal in board.signals[model].items() if not kind_of(id_).is_derived]
     lines: list[str] = []
     if checks:
         rows = [

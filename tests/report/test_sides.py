@@ -39,9 +39,10 @@ def test_one_task_with_signal_stands_for_what_a_model_knows() -> None:
     records += [*row("saap", 0.2, share=0.8), *row("random", 1.0, share=0.3)]
     board = build(records, [], KNOWN)
     headline = board.headlines["tiny"]
-    assert headline.sides == {"knows": "piqa.acc@0shot/limit200", "models text": PPL}
+    flips = "piqa.acc_flips@0shot/limit200"
+    assert headline.sides == {"knows": "piqa.acc@0shot/limit200", "models text": PPL, "stays itself": flips}
     found = {r.identity.method: [board.on_side(r.identity, side).text for side in headline.sides] for r in board.rows}
-    assert found == {"dense": ["–", "–"], "saap": ["1", "1"], "random": ["2", "2"]}
+    assert found == {"dense": ["–"] * 3, "saap": ["1"] * 3, "random": ["2"] * 3}
 
 
 def tasked(method: str, nats: float, share: float, shift: float, **who: Any) -> list[AnyRecord]:
@@ -125,9 +126,9 @@ def test_the_site_ranks_each_side_and_says_whether_the_order_holds() -> None:
     rows = {"a": (1.4, 0.4, 0.2), "b": (1.3, 0.5, 0.4), "c": (1.2, 0.6, 0.6), "d": (1.1, 0.7, 0.8)}
     records = tasked("dense", 1.0, 0.8, 0.0) + [r for m, values in rows.items() for r in tasked(m, *values)]
     [section] = index_page(board := build(records, [], KNOWN), {}, {"tiny": looks(board.standings)})["sections"]
-    assert [title for title, _ in section["ranks"]] == ["knows", "can say", "models text"]
+    assert [title for title, _ in section["ranks"]] == ["knows", "can say", "models text", "stays itself"]
     found = {line.method: [standing.text for standing, _ in line.ranks] for line in section["lines"]}
-    assert found["dense"] == ["–", "–", "–"]
+    assert found["dense"] == ["–"] * 4
     assert (found["a"][0], found["a"][2]) == ("4", "1")
     assert found["d"][0] == "1"
     assert {a.sides for a, _ in section["agreements"]} >= {("knows", "can say"), ("knows", "models text")}

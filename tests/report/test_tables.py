@@ -228,7 +228,7 @@ def test_markdown_shows_ranks_ties_gate_and_signal() -> None:
     text = markdown(ranked())
     assert "Dense gate **passed**: 1 of 1 known scores were measured, and all reproduced." in text
     assert "Left out, since the dense model has no signal there: `boolq.acc@0shot/limit200`." in text
-    sides, key, knows, ranks, accuracies, *_ = tables(text)
+    sides, key, knows, ranks, _, accuracies, *_ = tables(text)
     assert key[0][4] == "rank"
     assert {line[0].removesuffix(" ▼"): line[4] for line in key[2:]} == {
         "dense": "–",
@@ -240,8 +240,8 @@ def test_markdown_shows_ranks_ties_gate_and_signal() -> None:
     assert ranks[0][:3] == ["row", "among", "wikitext2 ppl ↓<br>128/limit64"]
     assert {line[0]: line[1:3] for line in knows[2:]}["saap"] == ["params=0.2, recovery none", "1–2 of 3"]
     shown = {line[0].removesuffix(" ▼"): [cell.partition(" ± ")[0] for cell in line[1:]] for line in sides[2:]}
-    assert shown["dense"] == ["89.5", "–", "20.00", "–"]
-    assert [cell.partition(" · ")[0] for cell in shown["saap"]] == ["**1–2**", "–", "**1–2**", "–"]
+    assert shown["dense"] == ["89.5", "–", "20.00", "0.0"]
+    assert [cell.partition(" · ")[0] for cell in shown["saap"]] == ["**1–2**", "–", "**1–2**", "**1–2**"]
     assert {line[0]: line[1:3] for line in ranks[2:]}["saap"] == ["params=0.2, recovery none", "1–2 of 3"]
     assert not any("boolq" in head for head in ranks[0])
     assert "boolq acc (%) ↑<br>0shot/limit200 no signal" in accuracies[0]
