@@ -1,13 +1,15 @@
 """Greedy answers to prompts, in batches: the likeliest token always, until a text to stop at, EOS, or enough tokens.
 
-Prompts of like length stand in one batch, padded on the left. A row leaves its batch once its answer has ended. An
-answer ends and is cut as lm-eval's transformers backend does it with one prompt at a time, but settings of the model's
-`generation_config.json` other than its ends (a repetition penalty) do not count.
+What many prompts begin with, the examples of a few-shot task, is read once. Prompts of like length stand in one batch,
+padded on the left; a row leaves it once its answer has ended. An answer ends and is cut as lm-eval's transformers
+backend does it with one prompt at a time, but settings of the model's `generation_config.json` other than its ends (a
+repetition penalty) do not count.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +19,9 @@ from transformers.cache_utils import Cache
 
 from bench.errors import LeanboardError
 from bench.measure.answers import Answers
+from bench.measure.beginnings import beginnings
 from bench.measure.measurement import Progress
+from bench.model.layers import window_of
 
 
 @dataclass(frozen=True)
@@ -51,25 +55,50 @@ class Answerer:
         """
         questions = [(prompt, [*self.ends.until, self.ends.most]) for prompt in prompts]
         found: dict[int, str] = {number: text for number, (text,) in (kept.load(questions) if kept else {}).items()}
-        for batch in self._batches(prompts):
-            if not found.keys() >= set(batch):
-                answers = self._answered([prompts[number] for number in batch])
-                found |= dict(zip(batch, answers, strict=True))
-                if kept:
-                    kept.keep({number: (found[number],) for number in batch})
-            on_progress(len(found), len(prompts))
+        for beginning, readers in self._groups(prompts):
+            read: Cache | None = None
+            for batch in self._batches(prompts, readers):
+                if not found.keys() >= set(batch):
+                    read = read or self._read(beginning)
+                    answers = self._answered([prompts[number][len(beginning) :] for number in batch], read)
+                    found |= dict(zip(batch, answers, strict=True))
+                    if kept:
+                        kept.keep({number: (found[number],) for number in batch})
+                on_progress(len(found), len(prompts))
         return [found[number] for number in range(len(prompts))]
 
-    def _batches(self, prompts: Sequence[list[int]]) -> Iterator[list[int]]:
+    def _groups(self, prompts: Sequence[list[int]]) -> Iterator[tuple[list[int], list[int]]]:
+        """Tokens that prompts begin with, and the numbers of those prompts; first of those that have none in common.
+
+        A model that only sees a window of tokens counts the padding after a beginning, and reads every prompt whole.
+        """
+        whole = window_of(self.model) is not None
+        found = [] if whole else beginnings([prompt[:-1] for prompt in prompts], self.budget)
+        shared = {number for one in found for number in one.readers}
+        yield [], [number for number in range(len(prompts)) if number not in shared]
+        for one in found:
+            yield one.tokens, one.readers
+
+    def _batches(self, prompts: Sequence[list[int]], numbers: Sequence[int]) -> Iterator[list[int]]:
         """Numbers of prompts that are answered together, the longest first."""
-        left = sorted(range(len(prompts)), key=lambda number: (-len(prompts[number]), prompts[number]))
+        left = sorted(numbers, key=lambda number: (-len(prompts[number]), prompts[number]))
         while left:
             rows = max(1, self.budget // (len(prompts[left[0]]) + self.ends.most))
             yield left[:rows]
             left = left[rows:]
 
-    def _answered(self, prompts: Sequence[list[int]]) -> list[str]:
-        batch, rows = Batch.of(prompts, self.model.device), list(range(len(prompts)))
+    def _read(self, beginning: list[int]) -> Cache | None:
+        """Its keys and values."""
+        if not beginning:
+            return None
+        with torch.inference_mode():
+            ids = torch.tensor([beginning], device=self.model.device)
+            read: Cache = self.model(ids, use_cache=True, logits_to_keep=1).past_key_values
+        return read
+
+    def _answered(self, prompts: Sequence[list[int]], read: Cache | None) -> list[str]:
+        """The answers to prompts, of which `read` has a beginning already."""
+        batch, rows = Batch.of(prompts, self.model.device, read), list(range(len(prompts)))
         ids: list[list[int]] = [[] for _ in prompts]
         while rows:
             for row, token in zip(rows, batch.step(self.model), strict=True):
@@ -100,11 +129,15 @@ class Batch:
     cache: Cache | None = None
 
     @classmethod
-    def of(cls, prompts: Sequence[list[int]], device: torch.device) -> Batch:
-        width = max(map(len, prompts))
+    def of(cls, prompts: Sequence[list[int]], device: torch.device, read: Cache | None = None) -> Batch:
+        """With `read`, the keys and values of what stands before each of them, of one row."""
+        width, before = max(map(len, prompts)), read.get_seq_length() if read else 0
         padded = torch.stack([pad(torch.tensor(ids), (width - len(ids), 0)) for ids in prompts])
-        seen = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts])
-        return cls(padded.to(device), seen.to(device))
+        seen = torch.tensor([[1] * before + [0] * (width - len(ids)) + [1] * len(ids) for ids in prompts])
+        cache = deepcopy(read)
+        if cache is not None:
+            cache.batch_repeat_interleave(len(prompts))
+        return cls(padded.to(device), seen.to(device), cache)
 
     def step(self, model: PreTrainedModel) -> list[int]:
         """The likeliest next token of each row; the batch then ends in it."""

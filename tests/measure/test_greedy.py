@@ -10,7 +10,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel
 
 from bench.errors import LeanboardError
-from bench.measure import answers
+from bench.measure import answers, greedy
 from bench.measure.answers import Answers
 from bench.measure.greedy import Answerer, Ends
 from tests.packs import ADJECTIVES
@@ -61,6 +61,29 @@ def test_they_are_lm_evals(model: PreTrainedModel, until: tuple[str, ...]) -> No
 def test_what_stands_beside_a_prompt_changes_nothing(model: PreTrainedModel) -> None:
     ends = Ends(("\n", "."), 16)
     assert ours(model, ends, budget=10_000) == ours(model, ends, budget=1)
+
+
+def test_what_prompts_begin_with_is_read_once(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But by a model with a window, which would count the padding behind it."""
+    tokenizer, seen = make_tokenizer(), [0]
+    examples = [" ".join(ADJECTIVES[::step] * 2) + ". " for step in (1, -1)]
+    ids = [tokenizer(examples[i % 2] + text)["input_ids"] for i, text in enumerate([*PROMPTS, *PROMPTS[:3]])]
+    answerer = Answerer(model, tokenizer, Ends(("g", "aU"), 16), 900)
+
+    def read(_: object, args: tuple[torch.Tensor, ...], given: dict[str, Any]) -> None:
+        seen[0] += (args[0] if args else given["input_ids"]).numel()
+
+    def answered() -> tuple[list[str], int]:
+        seen[0] = 0
+        with model.register_forward_pre_hook(read, with_kwargs=True):
+            return answerer.answers(ids, lambda done, total: None), seen[0]
+
+    found, tokens = answered()
+    monkeypatch.setattr(greedy, "beginnings", lambda texts, most: [])
+    whole, every = answered()
+    assert found == whole
+    assert len(set(found)) > 3
+    assert tokens == every if model.config.model_type == "mistral" else tokens < 0.7 * every
 
 
 def test_texts_to_stop_at_are_cut_off_wherever_they_begin() -> None:
