@@ -39,6 +39,19 @@ def put(*path: str | int, value: Any) -> Change:
     return edit
 
 
+def add_bits(value: float) -> Change:
+    """Bits per byte of a text whose tokens have two bytes each, as if they were `value`."""
+
+    def edit(data: dict[str, Any]) -> None:
+        [metric], windows = data["metrics"], data["evidence"]["windows"]
+        sizes = [2 * count for count in windows["targets"]]
+        name = metric["id"].replace("ppl_token", "bits_per_byte")
+        data["metrics"].append(metric | {"id": name, "value": value, "unit": "bits/byte", "n": sum(sizes)})
+        data["evidence"]["sums"] = {"bits_per_byte": {"nll": windows["nll"], "targets": sizes}}
+
+    return edit
+
+
 def test_whole_records_have_no_problems(tmp_path: Path) -> None:
     assert check_records(sent(tmp_path)) == []
 
@@ -65,6 +78,7 @@ def test_whole_records_have_no_problems(tmp_path: Path) -> None:
         (TEXT, put("metrics", 0, "value", value=9.0), "is 9, but its 32 windows give "),
         (TEXT, put("evidence", "windows", value=None), "has no windows as its evidence"),
         (TEXT, put("evidence", "windows", "targets", 0, value=0), "has a window of 0 targets"),
+        (TEXT, add_bits(9.0), "bits_per_byte@128/limit32 is 9, but its 32 windows give "),
         (ARTIFACT, put("seed", value=3), "field 'seed' is 3, but the ingredients say 0"),
         (
             ARTIFACT,
