@@ -49,19 +49,21 @@ def side_text(board: Board, row: Row, side: Side, column: Column | None) -> str:
 
 
 def first_on_all(board: Board, model: str) -> list[str]:
-    """A sentence for each group that is ranked on several sides: which rows nothing beats on any of them."""
+    """A sentence for each group that is ranked on several sides: the rows that nothing beats on any, else on each."""
     labels = board.labels(model)
-    groups: dict[str, dict[str, set[str]]] = defaultdict(dict)
+    firsts: dict[str, dict[Side, list[str]]] = defaultdict(lambda: defaultdict(list))
     for row in board.of(model):
-        ranked = [s for side in SIDES if (s := board.on_side(row.identity, side)) is not None and s.is_ranked]
-        if len(ranked) > 1:
-            groups[ranked[0].group][labels[row.identity]] = {s.metric for s in ranked if s.low == 1}
+        for side in SIDES:
+            standing = board.on_side(row.identity, side)
+            if standing is not None and standing.low == 1:
+                firsts[standing.group][side].append(labels[row.identity])
     lines = []
-    for group, firsts in groups.items():
-        every = set().union(*firsts.values())
-        all_round = [label for label, metrics in firsts.items() if metrics == every]
-        said = ", ".join(all_round) or "none"
-        lines.append(f"{group}: first, or tied with the first, on each side that is ranked: {said}.")
+    for group, sides in firsts.items():
+        everywhere = [label for label in next(iter(sides.values())) if all(label in found for found in sides.values())]
+        if len(sides) > 1:
+            each = "; ".join(f"{side}: {', '.join(found)}" for side in SIDES if (found := sides.get(side)))
+            said = ", ".join(everywhere) or f"no row ({each})"
+            lines.append(f"{group}: first, or tied with the first, on each side that is ranked: {said}.")
     return lines
 
 

@@ -126,12 +126,12 @@ def _place(side: Side, choice: Choice) -> tuple[bool, int]:
 
 def without_signal(metric: str, groups: Sequence[TaskGroup], signals: Mapping[str, Signal]) -> list[str]:
     """The tasks of a metric on which signal is missing or not known; none where its kind needs none."""
-    whose, name, suffix = split(metric)
+    _, name, suffix = split(metric)
     kind = kind_of(metric).over or kind_of(metric)
     if name.startswith(OF_SIGNAL) or not kind.needs_signal:
         return []
-    group = next((group for group in groups if group.name == whose), None)
-    parts = group.parts(suffix) if group is not None and kind_of(metric).over else (metric,)
+    group = next((group for group in groups if group.mean(suffix) == metric), None)
+    parts = group.parts(suffix) if group is not None else (metric,)
     return [id_ for id_ in parts if id_ not in signals or not signals[id_].has_signal]
 
 

@@ -123,7 +123,9 @@ def evidence(board: Board, model: str) -> list[str]:
 def _signal(signal: Signal) -> list[str]:
     verdict = {True: "yes", False: "no signal", None: NOTHING}[signal.has_signal]
     p = NOTHING if signal.p is None else "< 0.001" if signal.p < 0.001 else f"{signal.p:.3f}"
-    values = (number(x, form_of(signal.metric).unit) for x in (signal.value, signal.chance))
+    unit = form_of(signal.metric).unit
+    shown = "%" if unit == "fraction" else unit
+    values = (NOTHING if x is None else f"{number(x, unit)} {shown}" for x in (signal.value, signal.chance))
     return [f"`{signal.metric}`", *values, f"{signal.n}", p, verdict]
 
 

@@ -132,7 +132,8 @@ def test_the_site_ranks_each_side_and_says_whether_the_order_holds() -> None:
     assert (found["a"][0], found["a"][2]) == ("4", "1")
     assert found["d"][0] == "1"
     assert {a.sides for a, _ in section["agreements"]} >= {("knows", "can say"), ("knows", "models text")}
-    assert section["firsts"][0].endswith("first, or tied with the first, on each side that is ranked: none.")
+    assert "on each side that is ranked: no row (knows: " in section["firsts"][0]
+    assert "; can say: d; models text: a" in section["firsts"][0]
 
 
 def test_two_rows_are_compared_side_by_side(tmp_path: Path) -> None:
