@@ -63,7 +63,7 @@ def choices(requests: list[Instance], answers: list[tuple[float, bool]]) -> list
     """The likeliest choice of each item."""
     items = defaultdict(list)
     for request, (logp, _) in zip(requests, answers, strict=True):
-        items[request.doc_id].append(logp)
+        items[request.task_name, request.doc_id].append(logp)
     return [logps.index(max(logps)) for logps in items.values()]
 
 

@@ -7,21 +7,19 @@ from typing import Any
 
 import pytest
 import torch
-from lm_eval.api.instance import Instance
 from transformers import PreTrainedModel
 
 from bench.blocks.groups import kept_of, shape_of
 from bench.measure.generation.backend import Workload
 from bench.measure.generation.hf import Transformers
 from bench.measure.perplexity import window_losses
-from bench.measure.scorer import PackedLM
 from bench.method import Target
 from bench.model.load import load_folder
 from bench.registry import load_registry
 from bench.run.compress import Order, Stages, Texts, build
 from tests.blocks.context import token_ids
-from tests.devices.test_mixing import CASES, compressed, recovered, settings
-from tests.tiny import make_checkpoint, make_tokenizer
+from tests.devices.test_mixing import CASES, EXAMPLES, answers, compressed, recovered, settings
+from tests.tiny import make_checkpoint
 
 TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}
 ON_CPU = ("llm_pruner", "compresso", "lora", "trawl")
@@ -67,16 +65,11 @@ def test_perplexity(folder: Path, device: str, dtype: str) -> None:
     assert there == pytest.approx(here, rel=TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("examples", ["", EXAMPLES], ids=["0shot", "5shot"])
 @pytest.mark.parametrize("dtype", TOLERANCE)
-def test_accuracy(folder: Path, device: str, dtype: str) -> None:
-    texts = [(f"The {animal} is", f" {what}") for animal in ("fox", "dog") for what in ("quick", "lazy", "kept again")]
-    answers = []
-    for where in (device, "cpu"):
-        lm = PackedLM(loaded(folder, dtype, where), make_tokenizer())
-        assert lm.notes == []
-        answers.append(lm.loglikelihood([Instance("loglikelihood", {}, text, i) for i, text in enumerate(texts)]))
-    there, here = ([logp for logp, _ in answer] for answer in answers)
-    assert there == pytest.approx(here, rel=TOLERANCE[dtype])
+def test_accuracy(folder: Path, device: str, dtype: str, examples: str) -> None:
+    there, here = (answers(loaded(folder, dtype, where), examples) for where in (device, "cpu"))
+    assert [logp for logp, _ in there] == pytest.approx([logp for logp, _ in here], rel=TOLERANCE[dtype])
 
 
 def test_greedy_tokens(folder: Path, device: str) -> None:
