@@ -16,8 +16,8 @@ from bench.task_kind import DataRef, TaskSpec
 class GoldTask(TaskSpec):
     """Gold answers scored after contexts that were rendered elsewhere, a file for each protocol.
 
-    A file has the columns `item`, `context`, `choices` (the gold answer alone), `gold` and perhaps `part`. `+shuffled`
-    gives each answer the context of another item of its part.
+    A file has the columns `item`, `context`, `choices`, `gold` (the number of the right one) and perhaps `part`.
+    `+shuffled` gives each answer the context of another item of its part.
     """
 
     module = "bench.measure.bits"

@@ -8,7 +8,7 @@ text that is longer than the model takes loses its beginning, as in lm-eval.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lm_eval.api.instance import Instance
@@ -53,23 +53,26 @@ def read(pack: Pack, ref: str, *, is_shuffled: bool = False) -> list[tuple[str, 
     """The contexts and gold answers of a file, in order; shuffled, each answer has another item's context.
 
     Raises:
-        DataError: a row is not a context with one answer, or there is no other item.
+        DataError: a row is not a context with a gold answer, or there is no other item.
     """
     has_parts = PART in pack.columns(ref)
     rows = pack.rows(ref, [*COLUMNS, PART] if has_parts else COLUMNS)
     if not rows:
         raise DataError(f"{pack.path(ref)}: has no rows")
     for row in rows:
-        if not (isinstance(row["context"], str) and _is_answer(row["choices"])):
-            raise DataError(f"{pack.path(ref)}: item '{row['item']}' is not a context with one gold answer")
+        if not (isinstance(row["context"], str) and _gold(row)):
+            raise DataError(f"{pack.path(ref)}: item '{row['item']}' is not a context with a gold answer")
     others = _others([row.get(PART) for row in rows]) if is_shuffled else list(range(len(rows)))
     if is_shuffled and any(i == other for i, other in enumerate(others)):
         raise DataError(f"{pack.path(ref)}: +shuffled needs two items or more (of each part)")
-    return [(rows[other]["context"], row["choices"][0]) for row, other in zip(rows, others, strict=True)]
+    return [(rows[other]["context"], _gold(row)) for row, other in zip(rows, others, strict=True)]
 
 
-def _is_answer(choices: Any) -> bool:
-    return isinstance(choices, list) and len(choices) == 1 and isinstance(choices[0], str) and bool(choices[0])
+def _gold(row: Mapping[str, Any]) -> str:
+    """The answer that is right; '' where there is none."""
+    choices, gold = row["choices"], row["gold"]
+    is_there = isinstance(choices, list) and isinstance(gold, int) and 0 <= gold < len(choices)
+    return choices[gold] if is_there and isinstance(choices[gold], str) else ""
 
 
 def _others(parts: Sequence[Any]) -> list[int]:

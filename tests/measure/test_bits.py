@@ -95,6 +95,11 @@ def test_shuffled_gives_each_answer_the_context_of_another_item_of_its_part(pack
     assert result.metrics[0].id == "quiz.bpb@5shot+shuffled/limit2"
 
 
+def test_of_several_choices_the_gold_one_is_scored(tmp_path: Path) -> None:
+    rows = [row(0, "a:", " wrong") | {"choices": [" wrong", " right"], "gold": 1}]
+    assert bits.read(Pack([make_pack(tmp_path, {"quiz/5shot": rows})]), "quiz/5shot") == [("a:", " right")]
+
+
 def test_contexts_that_the_model_does_not_take_are_cut_and_counted(tmp_path: Path, tiny_gqa: Path) -> None:
     rows = [row(0, "short:", " yes"), row(1, "word " * 600, " yes")]
     subject = Subject(tiny_gqa)
@@ -108,8 +113,8 @@ def test_contexts_that_the_model_does_not_take_are_cut_and_counted(tmp_path: Pat
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([row(0, "a", " b") | {"choices": [" b", " c"]}], "item 'q0' is not a context with one gold answer"),
-        ([row(0, "a", "")], "item 'q0' is not a context with one gold answer"),
+        ([row(0, "a", " b") | {"gold": 1}], "item 'q0' is not a context with a gold answer"),
+        ([row(0, "a", "")], "item 'q0' is not a context with a gold answer"),
         ([row(0, "a", " b"), row(1, "a", " b", part="x")], r"\+shuffled needs two items or more"),
     ],
 )
