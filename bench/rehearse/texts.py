@@ -98,6 +98,7 @@ def _value(column: str, columns: tuple[str, ...], i: int, answers: int) -> Any:
         "idx": i,
         "ind": i,
         "label": str(i % 4) if "endings" in columns else i % 2,
+        "part": f"part {i % 2}",
         "sentence": f"{_words(i, 6)} because _ is {_words(i + 1, 2)}.",
         "split": "made up",
         "subject": "abstract_algebra",
