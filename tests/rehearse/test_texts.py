@@ -8,6 +8,7 @@ from bench.data.pack import Pack
 from bench.data.source import Source
 from bench.data.sources import SOURCES
 from bench.errors import UsageError
+from bench.measure import bits
 from bench.rehearse import texts
 from bench.rehearse.texts import gather
 from tests.packs import make_pack
@@ -51,3 +52,11 @@ def test_made_up_rows_enter_the_pack_of_the_cache_in_use_alone(tmp_path: Path, m
     monkeypatch.setenv("LEANBOARD_CACHE", str(tmp_path / "own"))
     found.write()
     assert Pack.default().rows("piqa/validation", ["goal"])[0] == {"goal": found.rows["piqa/validation"][0]["goal"]}
+
+
+def test_made_up_gold_answers_have_another_item_of_their_part(tmp_path: Path) -> None:
+    found = gather(["math_gold/4shot"], offline=True, say=lambda line: None)
+    pack = Pack([make_pack(tmp_path, {"math_gold/4shot": found.rows["math_gold/4shot"]})])
+    plain, shuffled = (bits.read(pack, "math_gold/4shot", is_shuffled=flag) for flag in (False, True))
+    assert [answer for _, answer in plain] == [answer for _, answer in shuffled]
+    assert all(own != other for (own, _), (other, _) in zip(plain, shuffled, strict=True))
