@@ -161,5 +161,6 @@ class Batch:
     def keep(self, rows: list[int]) -> None:
         """Go on with these rows alone, if any; the memory of the others is freed."""
         if self.cache is not None and 0 < len(rows) < len(self.newest):
-            self.newest, self.seen = self.newest[rows], self.seen[rows]
-            self.cache.batch_select_indices(torch.tensor(rows))
+            chosen = torch.tensor(rows)
+            self.newest, self.seen = self.newest[chosen], self.seen[chosen]
+            self.cache.batch_select_indices(chosen)

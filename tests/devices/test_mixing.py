@@ -22,6 +22,7 @@ from bench.measure import continuations, divergence
 from bench.measure.generation.backend import Workload
 from bench.measure.generation.hf import Transformers
 from bench.measure.generation.timing import Local
+from bench.measure.greedy import Answerer, Ends
 from bench.measure.perplexity import window_losses
 from bench.measure.scorer import PackedLM
 from bench.measure.subject import Subject
@@ -204,6 +205,20 @@ def test_continuations_follow_the_model(folder: Path) -> None:
     plain, there = on_both(
         lambda device: continuations.continued(Subject(folder, device=device), ["A fox", "The lazy dog is"], 5)
     )
+    assert there == plain
+
+
+@pytest.mark.parametrize("examples", ["", EXAMPLES], ids=["0shot", "5shot"])
+def test_own_answers_follow_the_model(folder: Path, examples: str) -> None:
+    """In one batch, which rows leave one after another."""
+
+    def answered(device: str) -> Any:
+        model, tokenizer = model_of(folder, device), make_tokenizer()
+        texts = ("A fox", "The lazy dog", "It", "What", "So")
+        prompts = [tokenizer(f"{examples}{text} is")["input_ids"] for text in texts]
+        return Answerer(model, tokenizer, Ends(tuple("aeiou"), 6), 2000).answers(prompts, lambda done, total: None)
+
+    plain, there = on_both(answered)
     assert there == plain
 
 
