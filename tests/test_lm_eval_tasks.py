@@ -93,6 +93,14 @@ def test_a_task_asks_what_lm_evals_own_asks(
     assert len(with_hub) == 1
 
 
+def test_examples_come_from_the_split_that_lm_eval_names(with_hub: list[Any]) -> None:
+    for task, split in (("mmlu_abstract_algebra@5shot", "dev"), ("anli_r1@2shot", "train_r1")):
+        [found] = tasks_named(task)
+        with_hub.clear()
+        fetch(found.data(), offline=False)
+        assert [where[2] for where in with_hub] == [found.data()[0].rpartition("/")[2], split]
+
+
 def test_the_key_holds_lm_evals_version_and_definition_of_the_task() -> None:
     [task] = tasks_named("race")
     settings = task.settings()["task"]

@@ -8,6 +8,7 @@ import pytest
 from bench.errors import UsageError
 from bench.protocol import Protocol, flags_of, why_not_for
 from bench.registry import tasks_named
+from bench.run.cells import chat_ingredients
 
 
 @pytest.mark.parametrize(
@@ -91,3 +92,18 @@ def test_a_model_without_bos_is_known_by_its_files(says: dict[str, object], why:
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(says))
     assert why_not_for("0shot+bos/limit4", tmp_path) == why
     assert why_not_for("0shot+nobos", tmp_path) is None
+
+
+def test_a_model_without_chat_template_is_known_by_its_files(tmp_path: Path) -> None:
+    """In either place where tokenizers keep one; what it says is part of the key of what is asked with it alone."""
+    [chat], [plain] = tasks_named("piqa@0shot+chat"), tasks_named("piqa@0shot")
+    assert why_not_for(chat.suffix, tmp_path) is None
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    assert why_not_for(chat.suffix, tmp_path) == "the tokenizer has no chat template, which +chat asks for"
+    found = []
+    for name, text in (("tokenizer_config.json", '{"chat_template": "one"}'), ("chat_template.jinja", "two")):
+        (tmp_path / name).write_text(text)
+        assert why_not_for(chat.suffix, tmp_path) is None
+        found.append(chat_ingredients(chat, tmp_path)["chat_template"])
+    assert found[0] != found[1]
+    assert chat_ingredients(plain, tmp_path) == {}

@@ -122,6 +122,19 @@ def test_results_equal_lm_evals_own_evaluation(name: str, flag: str, tmp_path: P
     assert ("[assistant]" in samples[0]["arguments"][0][0]) == bool(flag)
 
 
+def test_a_template_that_writes_a_bos_gets_no_second_one(tmp_path: Path, tiny_mha: Path) -> None:
+    subject = Subject(tiny_mha)
+    subject.tokenizer.chat_template = "{{ bos_token }}" + CHAT
+    seen: list[list[int]] = []
+    stock = subject.scorer._loglikelihood_tokens
+    subject.scorer._loglikelihood_tokens = lambda requests, **_: seen.extend(r[1] for r in requests) or stock(requests)
+    for flags in ("+chat", "+bos+chat"):
+        measure(tasks_named(f"arc_easy@1shot{flags}/limit2")[0], subject, pack_of("arc_easy", tmp_path))
+    bos = subject.tokenizer.bos_token_id
+    assert [(ids[0], ids.count(bos)) for ids in seen] == [(bos, 1)] * len(seen)
+    assert len(seen) == 16
+
+
 def test_what_was_chosen_by_the_length_of_answers(tmp_path: Path, tiny_mha: Path) -> None:
     pack = pack_of("arc_easy", tmp_path)
     found = measure(tasks_named("arc_easy@0shot")[0], Subject(tiny_mha), pack).evidence
