@@ -71,7 +71,7 @@ class Estimate:
 
     def is_spread(self, device: str) -> bool:
         """Whether one GPU does not hold the weights, so that they lie on all and on the CPU (`bench.model.place`)."""
-        return device == "cuda" and self.weights > room_of(device) - WORKING
+        return is_spread(self.weights, device)
 
     def time_of(self, key: str) -> tuple[float | None, str]:
         """Seconds of the cell of `key`, and what they are from: `record`, `count` or nothing."""
@@ -127,6 +127,11 @@ def estimate(job: Job, shape: Shape, traits: Traits, seconds: Mapping[str, float
         counted=counted,
         weights=BYTES[cell.dtype] * shape.params(),
     )
+
+
+def is_spread(weights: int, device: str) -> bool:
+    """Whether so many bytes of weights are more than one GPU takes."""
+    return device == "cuda" and weights > room_of(device) - WORKING
 
 
 def room_of(device: str) -> float:

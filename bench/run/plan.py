@@ -11,22 +11,25 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from bench.data.files import read_json
 from bench.data.lengths import shortfall
 from bench.data.pack import Pack
 from bench.data.sources import ensure
 from bench.errors import UsageError, unknown
 from bench.protocol import why_not_for
 from bench.random_weights import Recipe, without_quality
-from bench.record.provenance import accelerator_name, machine_fingerprint
+from bench.record.provenance import accelerator_ids, accelerator_name, machine_fingerprint
 from bench.record.store import Store
 from bench.registry import Registry, tasks_named
 from bench.run.agreement import sources_of
 from bench.run.cells import NOT_HERE, ArtifactCell, Job, MeasureCell, chat_ingredients, measure_ingredients
 from bench.run.entries import PlanEntry
-from bench.run.estimate import Estimate, estimates_of, past_seconds
+from bench.run.estimate import Estimate, estimates_of, is_spread, past_seconds
 from bench.run.fit import misfits
 from bench.run.models import keyless, random_models, real_models
 from bench.run.threads import threads_each
+from bench.run.work import BYTES
+from bench.shape import Shape
 from bench.suite import FirstOf, Suite, TextSource
 from bench.task import Task, kind_of_task
 
@@ -123,7 +126,7 @@ def make_plan(
             artifact = plan_entry.cell(ref, target, seed, suite, device, models.tokens(ref))
             if _fits(artifact, only):
                 mine = {task.id: task for task in [*tasks, *plan_entry.own_tasks]}.values()
-                every = [(task, _measure_cell(artifact, task, accelerator)) for task in mine]
+                every = [(task, _measure_cell(artifact, task, accelerator, models.configs)) for task in mine]
                 plan.whole.setdefault(artifact.key, []).extend(cell.key for _, cell in every)
                 cells = [cell for task, cell in every if _asked(task, only)]
                 sources = sources_of(plan_entry.entry, ref.path)
@@ -145,10 +148,22 @@ def _fill_in(
     plan.misfits = misfits(plan.open_jobs(), plan.estimates)
 
 
-def _measure_cell(artifact: ArtifactCell, task: Task, accelerator: str | None) -> MeasureCell:
+def _machine(artifact: ArtifactCell, accelerator: str | None, config: Mapping[str, Any] | None) -> str:
+    """What speed depends on: the machine, its threads and, where one GPU does not hold the dense model, how many do."""
+    found = f"{machine_fingerprint(accelerator)}/{threads_each(1)} threads"
+    if artifact.device != "cuda":
+        return found
+    file = artifact.weights / "config.json"
+    weights = BYTES[artifact.dtype] * Shape.of(config or read_json(file), file).params()
+    return f"{found}/spread over {len(accelerator_ids())} GPUs" if is_spread(weights, artifact.device) else found
+
+
+def _measure_cell(
+    artifact: ArtifactCell, task: Task, accelerator: str | None, configs: Mapping[Path, Mapping[str, Any]]
+) -> MeasureCell:
     pack = Pack.default()
     data = {ref: pack.fingerprint(ref) if pack.has(ref) else NOT_HERE for ref in task.data()}
-    machine = f"{machine_fingerprint(accelerator)}/{threads_each(1)} threads" if task.spec.is_timed else None
+    machine = _machine(artifact, accelerator, configs.get(artifact.weights)) if task.spec.is_timed else None
     ingredients = measure_ingredients(
         artifact.key, task, data, task.spec.engine, artifact.dtype, artifact.device, machine
     )

@@ -70,6 +70,22 @@ def test_every_row_of_7b_fits_a_card_of_24_gb(
     assert plan.keyless == set(plan.all_keys())
 
 
+def test_the_key_of_a_speed_says_where_one_card_does_not_hold_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def machines() -> dict[str, str | None]:
+        cells = [cell for job in planned("llama7b", tmp_path).jobs for cell in job.cells]
+        return {cell.kind: cell.ingredients.get("machine") for cell in cells}
+
+    with_card(monkeypatch, 24)
+    whole = machines()
+    with_card(monkeypatch, 14)
+    monkeypatch.setattr("bench.run.plan.accelerator_ids", lambda: ["0", "1"])
+    spread = machines()
+    assert spread["generation"] == f"{whole['generation']}/spread over 2 GPUs"
+    assert spread | {"generation": whole["generation"]} == whole
+
+
 def test_what_does_not_fit_a_small_card_is_said_row_by_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from bench.views import plan_rows
 
