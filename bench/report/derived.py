@@ -105,8 +105,10 @@ def _flattery(record: MeasureRecord, run: Run) -> Iterator[tuple[str, str]]:
 
 def _same_questions(record: MeasureRecord, other: MeasureRecord) -> bool:
     """Whether two tasks were measured well, and read the same file."""
-    mine, its = (dict(one.ingredients.get("data") or {}) for one in (record, other))
-    return {record.status, other.status} == {"ok"} and bool(mine.items() & its.items())
+    mine, its = record.ingredients.get("data"), other.ingredients.get("data")
+    if not isinstance(mine, dict) or not isinstance(its, dict) or {record.status, other.status} != {"ok"}:
+        return False
+    return any(its.get(file) == fingerprint for file, fingerprint in mine.items())
 
 
 def _flips(

@@ -1,6 +1,5 @@
 """Metrics that the report computes from the items of several records."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -106,13 +105,9 @@ def test_where_the_dense_model_guesses_flips_say_nothing() -> None:
     assert [signal.metric for signal in board.headlines["tiny"].left_out] == ["arc_easy.acc@0shot/limit200"]
 
 
-def test_flattery_is_what_is_chosen_right_and_answered_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench.report import derived
-
-    monkeypatch.setattr(derived, "load_tasks", lambda: {"sciq_open": SimpleNamespace(choice="sciq.acc")})
-
+def test_flattery_is_what_is_chosen_right_and_answered_wrong() -> None:
     def asked(made: ArtifactRecord, task: str, bits: str, metric: str, file: str = "f1") -> MeasureRecord:
-        ingredients = {"data": {"sciq/validation": file}, "engine": "e/1"}
+        ingredients = {"data": {"sciq_olmes/5shot": file}, "engine": "e/1"}
         return scored(made, f"{task}@5shot/limit4", bits, (metric,), ingredients=ingredients)
 
     def board(said: MeasureRecord) -> dict[str, float | None]:
@@ -122,9 +117,9 @@ def test_flattery_is_what_is_chosen_right_and_answered_wrong(monkeypatch: pytest
 
     reference, made = artifact("dense", target="none", removed=0.0), artifact("random")
     others = [
-        asked(reference, "sciq", "1111", "acc"),
+        asked(reference, "sciq_olmes", "1111", "acc_norm"),
         asked(reference, "sciq_open", "1100", "exact_match"),
-        asked(made, "sciq", "1110", "acc"),
+        asked(made, "sciq_olmes", "1110", "acc_norm"),
     ]
     assert board(asked(made, "sciq_open", "0101", "exact_match")) == {"sciq_open.flattery@5shot/limit4": 0.5}
     whole = build([reference, made, *others, asked(made, "sciq_open", "0101", "exact_match")], [], KNOWN)
@@ -135,3 +130,4 @@ def test_flattery_is_what_is_chosen_right_and_answered_wrong(monkeypatch: pytest
     assert not any("flattery" in metric for standing in whole.standings.values() for metric in standing), "no rank"
     assert board(asked(made, "sciq_open", "0101", "exact_match", file="f2")) == {}, "other questions"
     assert board(asked(made, "sciq_open", "01", "exact_match")) == {}
+    assert board(scored(made, "sciq_open@5shot/limit4", "0101", ("exact_match",))) == {}, "its data is not known"
