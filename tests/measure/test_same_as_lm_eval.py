@@ -1,7 +1,6 @@
 """Log-probabilities and choices of real questions, against lm-eval's own evaluation: SmolLM2-135M, float32.
 
-Only where the model and the data are here. 200 items of each task, with and without examples, were compared once by
-`compare`; the tests take a few.
+Only where the model and the data are here. The tests take a few items; `compare` takes as many as one has time for.
 """
 
 from typing import Any
