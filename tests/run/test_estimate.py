@@ -232,6 +232,16 @@ def test_examples_that_are_kept_count_with_their_keys_and_values(cached: Path) -
     assert (five - zero) % (2 * 4096 * 4 * 32) == 0 < five - zero < 10**9
 
 
+def test_a_batch_that_is_answered_counts_with_its_keys_and_values(cached: Path) -> None:
+    """By hand: of 4096 tokens, each 2 x 4096 numbers of 4 bytes in each of LLaMA-7B's 32 layers."""
+    [job] = planned(cached, methods=["dense"], tasks=["arc_easy@0shot"]).jobs
+    answers = job.cells[0].model_copy(update={"task": "nq_open@0shot", "kind": "exact_match"})
+    shape, traits = Shape.of(CATALOGUE["llama-7b"].config), load_registry().method("dense").cls.traits
+    both = (job, job.model_copy(update={"cells": [answers]}))
+    scored, answered = (estimate.estimate(one, shape, traits, {}).needs[answers.key] for one in both)
+    assert answered - scored == 4096 * 2 * 4096 * 4 * 32
+
+
 def test_gradients_of_one_row_take_the_room_of_one_row(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`param_first` passes ten windows of 64 tokens at once, `param_second` one after the other."""
     orders = [{"name": "llm_pruner", "config": {"importance": order}} for order in ("param_first", "param_second")]

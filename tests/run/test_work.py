@@ -98,6 +98,19 @@ def test_examples_are_counted_for_each_item_or_once(monkeypatch: pytest.MonkeyPa
     assert tokens("csqa@5shot/limit10") == 10 * 70  # rendered: what repeats takes no room in the file
 
 
+def test_own_answers_take_their_prompts_and_a_pass_for_each_token_of_the_longest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By hand: prompts of 70 tokens, or 420 with examples; 4096 tokens hold 30 rows, or 8."""
+    monkeypatch.setattr(passes, "size_of", lambda ref: (1319, 1319 * 70.0))
+    for protocol, prompt, rows in (("0shot", 70, 30), ("5shot", 420, 8)):
+        [task] = tasks_named(f"gsm8k@{protocol}/limit120")
+        read = passes._passes(task.spec, task.protocol, task.limit, 1024)
+        assert read is not None
+        assert read.tokens == 120 * (prompt + passes.ANSWER)
+        assert read.times == 120 / rows * (1 + passes.LONGEST)
+
+
 @pytest.mark.slow
 def test_counts_are_of_the_size_that_committed_records_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`smollm-full` on two cores that other work shared: the median of each kind within a factor of 3."""
