@@ -31,7 +31,9 @@ EXAMPLES = ("first_n", "seed")
 """Flags about how examples are chosen."""
 FEWSHOT_SEED = 1234
 """The seed with which lm-eval draws examples where it is told no other."""
-SEED = re.compile(r"^seed(\d+)$")
+SEED = re.compile(r"^seed(\d{1,9})$")
+WHOLE = re.compile(r"\d{1,9}")
+"""A number in a protocol."""
 NO_CHAT = "the tokenizer has no chat template, which +chat asks for"
 
 

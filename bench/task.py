@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from bench.errors import UsageError, unknown
-from bench.protocol import BOS, Protocol
+from bench.protocol import BOS, WHOLE, Protocol
 from bench.task_accuracy import AccuracyTask, RenderedTask
 from bench.task_divergence import DivergenceTask
 from bench.task_exact_match import ExactMatchTask, OpenTask
@@ -26,13 +26,14 @@ from bench.task_kind import DataRef, TaskSpec
 from bench.yamlfile import validated
 
 TASK_ID = re.compile(
-    r"^(?P<name>[a-z0-9_]+)(?:\.(?P<metric>[a-z0-9_]+))?(?:@(?P<protocol>[a-z0-9_/+-]+?))?(?:/limit(?P<limit>[1-9]\d*))?$"
+    r"^(?P<name>[a-z0-9_]+)(?:\.(?P<metric>[a-z0-9_]+))?(?:@(?P<protocol>[a-z0-9_/+-]+?))?"
+    r"(?:/limit(?P<limit>[1-9]\d{0,8}))?$"
 )
 BACKENDS = ("hf", "vllm")
 """Engines that generate: modules of `bench.measure.generation`. `hf` is transformers."""
 GENERATION = re.compile(
-    rf"^(?P<backend>{'|'.join(BACKENDS)})/b(?P<batch>[1-9]\d*)(?:-(?P<most>[1-9]\d*))?"
-    r"/p(?P<prompt>[1-9]\d*)/n(?P<new>[1-9]\d*)$"
+    rf"^(?P<backend>{'|'.join(BACKENDS)})/b(?P<batch>[1-9]\d{{0,8}})(?:-(?P<most>[1-9]\d{{0,8}}))?"
+    r"/p(?P<prompt>[1-9]\d{0,8})/n(?P<new>[1-9]\d{0,8})$"
 )
 GENERATION_TEXT = f"{'|'.join(BACKENDS)}/b<batch>/p<prompt tokens>/n<new tokens>"
 """`b1-64` is a sweep: batches 1, 2, 4, … until the throughput stops growing, 64 at most."""
@@ -62,7 +63,7 @@ class PerplexityTask(TaskSpec):
 
     def protocol(self, given: str | None) -> str:
         protocol = Protocol.parse(given or str(self.windows[0]), self.flags, f"task {self.name}")
-        if not protocol.asked.isdecimal() or int(protocol.asked) < 2:
+        if not WHOLE.fullmatch(protocol.asked) or int(protocol.asked) < 2:
             raise UsageError(f"task {self.name}: protocol '{given}' is not a window length of 2 tokens or more")
         return str(Protocol(str(int(protocol.asked)), protocol.flags))
 
@@ -132,7 +133,7 @@ class SizeTask(TaskSpec):
     kind: Literal["size"]
 
     def protocol(self, given: str | None) -> str:
-        if given is not None and not given.isdecimal():
+        if given is not None and not WHOLE.fullmatch(given):
             raise UsageError(f"task {self.name}: protocol '{given}' is not a sequence length")
         return given or "64"
 
@@ -149,7 +150,7 @@ class ContinuationTask(TaskSpec):
     beginnings: tuple[str, ...] = Field(min_length=1)
 
     def protocol(self, given: str | None) -> str:
-        if given is not None and not re.fullmatch(r"n[1-9]\d*", given):
+        if given is not None and not re.fullmatch(r"n[1-9]\d{0,8}", given):
             raise UsageError(f"task {self.name}: protocol '{given}' is not n<new tokens>")
         return given or "n24"
 

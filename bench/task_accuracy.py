@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -18,7 +19,7 @@ CPU_TOKENS, GPU_TOKENS = 1024, 8192
 """Tokens in one forward pass of the scorer."""
 BEGINNING_BYTES = 2 * 10**9
 """Keys and values that it keeps at most, of what many prompts begin with."""
-SHOTS = re.compile(r"^(\d+)shot$")
+SHOTS = re.compile(r"^(\d{1,9})shot$")
 
 
 class ChoiceTask(TaskSpec):
@@ -110,10 +111,14 @@ class LmEvalTask(ChoiceTask):
         return examples_of(resolved(stock_yaml(self.lm_eval))[1])
 
     def settings(self, protocol: str) -> dict[str, Any]:
-        """Without fields that were added later, where they change nothing: keys of before stay as they are."""
+        """Without fields that were added later, where they change nothing: keys of before stay as they are.
+
+        Examples are chosen by lm-eval's own code, so that its exact version counts where there are some.
+        """
         unused = {"by"} if self.by is None else set()
         unused |= {"examples"} if self.examples not in self.data(protocol) else set()
-        return self.model_dump(mode="json", exclude=NO_INGREDIENTS | unused)
+        sampler = {"sampler": f"lm-eval/{version('lm_eval')}"} if Protocol.parse(protocol).shots else {}
+        return self.model_dump(mode="json", exclude=NO_INGREDIENTS | unused) | sampler
 
 
 class AccuracyTask(LmEvalTask):

@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from bench.errors import UsageError, unknown
-from bench.protocol import BOS, Protocol
+from bench.protocol import BOS, WHOLE, Protocol
 from bench.task_kind import BaseTask, TaskSpec
 
 
@@ -55,7 +55,7 @@ class DivergenceTask(TaskSpec):
     def protocol(self, given: str | None) -> str:
         protocol = Protocol.parse(given or self.protocols[0], self.flags, f"task {self.name}")
         name, _, window = protocol.asked.partition("/")
-        if not name or not window.isdecimal() or int(window) < 2:
+        if not name or not WHOLE.fullmatch(window) or int(window) < 2:
             raise UsageError(
                 f"task {self.name}: protocol '{given}' is not <perplexity task>/<window of 2 tokens or more>"
             )

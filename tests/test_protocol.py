@@ -72,6 +72,26 @@ def test_what_is_no_protocol_is_one_sentence(wrong: str, sentence: str) -> None:
     assert str(raised.value) == sentence
 
 
+@pytest.mark.parametrize(
+    "task",
+    [
+        "piqa@{}shot",
+        "csqa@{}shot",
+        "gsm8k_gold@{}shot",
+        "gsm8k@{}shot",
+        "piqa@5shot+seed{}",
+        "wikitext2@{}",
+        "divergence@wikitext2/{}",
+        "size@{}",
+        "generate@hf/b{}/p8/n8",
+        "piqa@0shot/limit{}",
+    ],
+)
+def test_a_number_of_thousands_of_digits_is_one_sentence(task: str) -> None:
+    with pytest.raises(UsageError):
+        tasks_named(task.format("9" * 5000))
+
+
 def test_the_flags_of_an_id_are_those_before_its_limit_and_tasks() -> None:
     assert flags_of("0shot+notice+nobos/limit20") == ["nobos", "notice"]
     assert flags_of("0shot/limit20/boolq+piqa") == []

@@ -158,7 +158,7 @@ class PackedLM(HFLM):  # type: ignore[misc]
         shares = [(one, {i: left.pop(i)[len(one.tokens) :] for i in one.readers}) for one in found]
         yield from batches(build_tries(left), self._budget, self.device)
         for one, rest in shares:
-            yield from batches(build_rows(rest, len(one.tokens)), self._budget, self.device, one)
+            yield from batches(build_rows(rest, len(one.tokens), self._budget), self._budget, self.device, one)
 
     def _scores(self, batch: Batch, targets: list[list[int]]) -> dict[int, Answer]:
         """The answer of each request in the batch, by its number."""

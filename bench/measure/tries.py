@@ -139,11 +139,14 @@ def build_tries(sequences: Mapping[int, list[int]]) -> list[Trie]:
     return tries
 
 
-def build_rows(sequences: Mapping[int, list[int]], before: int) -> list[Trie]:
-    """The same of sequences that go on from `before` tokens: small tries share a row, which reads those once."""
+def build_rows(sequences: Mapping[int, list[int]], before: int, budget: int) -> list[Trie]:
+    """The same of sequences that go on from `before` tokens: small tries share a row, which reads those once.
+
+    A shared row has at most `budget` tokens, as its mask grows with their square.
+    """
     rows: list[Trie] = []
     for trie in sorted(build_tries(sequences), key=lambda trie: -len(trie.tokens)):
-        most = COPYING * before / (2 * len(trie.tokens))
+        most = min(COPYING * before / (2 * len(trie.tokens)), budget - len(trie.tokens))
         row = next((row for row in rows if len(row.tokens) <= most), None)
         if row is None:
             rows.append(trie)

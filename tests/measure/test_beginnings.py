@@ -122,6 +122,23 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(kept, default=0) < bound // 2, "that of the check alone"
 
 
+def test_rows_that_read_a_beginning_are_within_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much a shared row would save; one trie alone has 74 tokens."""
+    model, widths = make_model(kv_heads=2), []
+    whole, _ = score(model, TWO_BEGINNINGS)
+    hidden = PackedLM._hidden
+
+    def watched(lm: PackedLM, batch: tries.Batch) -> torch.Tensor:
+        widths.extend([batch.tokens.shape[1]] if batch.beginning else [])
+        return hidden(lm, batch)
+
+    monkeypatch.setattr(PackedLM, "_hidden", watched)
+    monkeypatch.setattr(scorer, "CPU_TOKENS", 96)
+    monkeypatch.setattr(tries, "COPYING", 10**6)
+    assert_same(score(model, TWO_BEGINNINGS)[0], whole)
+    assert 64 < max(widths) <= 96
+
+
 def test_a_task_that_was_cut_off_goes_on_with_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers, "SAVE_SECONDS", 0.0)
     monkeypatch.setattr(scorer, "CPU_TOKENS", 64)

@@ -1,5 +1,6 @@
 """Examples in the prompt: those that lm-eval itself would choose, in its order, for the same items."""
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,10 @@ def test_examples_are_part_of_the_key_only_where_there_are_some() -> None:
     assert (zero.data(), two.data()) == (["piqa/validation"], ["piqa/validation", "piqa/train"])
     assert "examples" not in zero.settings()["task"]
     assert two.settings()["task"]["examples"] == "piqa/train"
+    assert "sampler" not in zero.settings()["task"], "keys of before stay as they are"
+    assert two.settings()["task"]["sampler"] == f"lm-eval/{version('lm_eval')}"
+    [rendered] = tasks_named("csqa@5shot")
+    assert "sampler" not in rendered.settings()["task"], "its examples stand in the file"
     assert not {"by"} & two.settings()["task"].keys()
 
 

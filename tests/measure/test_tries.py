@@ -61,7 +61,7 @@ def test_in_a_row_all_tokens_see_the_beginning_within_the_window(
     sequences: list[list[int]], before: int, window: int
 ) -> None:
     beginning = Beginning(list(range(before)), list(range(len(sequences))))
-    rows = build_rows(dict(enumerate(sequences)), before)
+    rows = build_rows(dict(enumerate(sequences)), before, 64)
     assert sorted(index for row in rows for index in row.paths) == list(range(len(sequences)))
     for batch in batches(rows, 64, CPU, beginning):
         arguments = batch.attention(torch.float32, window)
@@ -79,13 +79,19 @@ def test_in_a_row_all_tokens_see_the_beginning_within_the_window(
 def test_small_tries_share_a_row_and_large_ones_do_not() -> None:
     small = {i: [i, *range(100, 119)] for i in range(40)}
     large = {i: [i, *range(100, 399)] for i in range(4)}
-    assert len(build_rows(small, 400)) < 8
-    assert len(build_rows(small, 20)) > 15
-    assert len(build_rows(large, 400)) == 4
+    assert len(build_rows(small, 400, 1024)) < 8
+    assert len(build_rows(small, 20, 1024)) > 15
+    assert len(build_rows(large, 400, 1024)) == 4
+
+
+def test_a_shared_row_is_within_the_budget_however_long_the_beginning() -> None:
+    rows = build_rows({i: [i, *range(1000, 1024)] for i in range(200)}, 3000, 1024)
+    assert [len(row.tokens) for row in rows] == [1000] * 5
+    assert len(build_rows({i: [i, *range(1000, 2000)] for i in range(3)}, 3000, 512)) == 3, "no larger than one trie"
 
 
 def test_a_batch_reads_a_bounded_number_of_tokens() -> None:
-    rows = build_rows({i: [i, *range(100, 110)] for i in range(200)}, 0)
+    rows = build_rows({i: [i, *range(100, 110)] for i in range(200)}, 0, 1024)
     beginning = Beginning(list(range(1000)), list(range(200)))
     assert max(len(batch.tries) for batch in batches(rows, 1024, CPU, beginning)) == 4
 
