@@ -2,7 +2,9 @@
 
 Source: the `bpb` of OLMo's evaluations, summed negative log-likelihood of the continuation over its UTF-8 bytes, here
 over all items together: models with other tokenizers can be compared. Contexts come rendered, with their examples; a
-text that is longer than the model takes loses its beginning, as in lm-eval.
+text that is longer than the model takes loses its beginning, as in lm-eval. Exactly the bytes of an answer are scored:
+where a token of the whole text would hold the context's end and the answer's start, the two are encoded apart (LLaMA's
+tokenizer then gives the answer one space more).
 """
 
 from __future__ import annotations
@@ -11,12 +13,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lm_eval.api.instance import Instance
-
 from bench.data.pack import Pack
-from bench.errors import DataError
+from bench.errors import DataError, UsageError
 from bench.measure.measurement import Measurement, Resources
 from bench.measure.ratio import bits_per_byte
+from bench.measure.scorer import NO_PREFIX, PackedLM, Request
 from bench.measure.subject import Subject
 from bench.protocol import Protocol
 from bench.record.schema import Evidence, Windows
@@ -25,6 +26,7 @@ from bench.task_gold import GoldTask
 
 PART = "part"
 COLUMNS = ("item", "context", "choices", "gold")
+APART = "context and answer were encoded apart, as a token of the whole text holds parts of both"
 
 
 def measure(task: Task, spec: GoldTask, subject: Subject, resources: Resources) -> Measurement:
@@ -40,13 +42,30 @@ def measure(task: Task, spec: GoldTask, subject: Subject, resources: Resources) 
     protocol = Protocol.parse(task.protocol)
     pairs = read(resources.pack, spec.texts[protocol.asked], is_shuffled="shuffled" in protocol.flags)[: task.limit]
     lm = subject.scorer.following(resources.on_progress, resources.answers, protocol)
-    answers = lm.loglikelihood([Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(pairs)])
-    nats = [-logp for logp, _ in answers]
+    encoded = [_encoded(lm, *pair) for pair in pairs]
+    nats = [-logp for logp, _ in lm.scored([request for request, _ in encoded])]
     sizes = [len(answer.encode()) for _, answer in pairs]
-    cut = sum(len(lm.tok_encode(context + answer)) > lm.max_length + 1 for context, answer in pairs)
+    cut = sum(len(context) + len(answer) > lm.max_length + 1 for (_, context, answer), _ in encoded)
+    apart = sum(is_apart for _, is_apart in encoded)
     notes = [f"the context of {cut} of {len(pairs)} items was cut at its beginning to fit the model"] * (cut > 0)
+    notes += [f"{apart} of {len(pairs)} items: {APART}"] * (apart > 0)
     evidence = Evidence(sums={"bpb": Windows(nll=nats, targets=sizes)}, notes=[*lm.notes, *notes])
     return Measurement([bits_per_byte(task.metric_id("bpb"), nats, sizes)], evidence)
+
+
+def _encoded(lm: PackedLM, context: str, answer: str) -> tuple[Request, bool]:
+    """The ids of a context and those of its answer alone; and whether they were encoded apart.
+
+    What lm-eval does would score other bytes: it moves space at the end of the context into the answer, and counts off
+    the context's ids where a token holds its end and the answer's start.
+    """
+    start = lm.tok_encode(context) if context else [lm.prefix_token_id]
+    if start == [None]:
+        raise UsageError(NO_PREFIX)
+    whole = lm.tok_encode(context + answer)
+    if whole[: len(start)] == start:
+        return ((context, answer), start, whole[len(start) :]), False
+    return ((context, answer), start, lm.tok_encode(answer, add_special_tokens=False)), bool(context)
 
 
 def read(pack: Pack, ref: str, *, is_shuffled: bool = False) -> list[tuple[str, str]]:

@@ -41,6 +41,7 @@ Request = tuple[tuple[str, str], list[int], list[int]]
 POSITIONS_PER_SLICE = 256
 STOCK, STOCK_BATCH = "scored by lm-eval's own backend", 8
 PROBE = 8
+NO_PREFIX = "an empty prompt is replaced by BOS or EOS, and the tokenizer has neither"
 
 
 class PackedLM(HFLM):  # type: ignore[misc]
@@ -98,9 +99,23 @@ class PackedLM(HFLM):  # type: ignore[misc]
             UsageError: a prompt is empty, and the tokenizer has nothing to put in its place.
         """
         if self.prefix_token_id is None and any(not request.args[0] for request in requests):
-            raise UsageError("an empty prompt is replaced by BOS or EOS, and the tokenizer has neither")
-        self._done, self._total = 0, len(requests)
+            raise UsageError(NO_PREFIX)
         answers: list[Answer] = super().loglikelihood(requests, disable_tqdm=True)
+        return answers
+
+    def scored(self, requests: list[Request]) -> list[Answer]:
+        """The answer to each request that is encoded already.
+
+        Raises:
+            LeanboardError: as `loglikelihood`.
+        """
+        longest = self.max_length
+        for (_, text), _, target in requests:
+            if not 0 < len(target) <= longest:
+                raise LeanboardError(f"{text!r}: {len(target)} tokens to score; 1 to {longest} are possible")
+        self._done, self._total = 0, len(requests)
+        by_stock = super()._loglikelihood_tokens
+        answers: list[Answer] = by_stock(requests, disable_tqdm=True) if self.notes else self._packed(requests)
         bad = sum(not math.isfinite(logp) for logp, _ in answers)
         if bad:
             raise LeanboardError(f"the model's log-probability is not finite for {bad} of {len(answers)} continuations")
@@ -116,14 +131,7 @@ class PackedLM(HFLM):  # type: ignore[misc]
     def _loglikelihood_tokens(
         self, requests: list[Request], disable_tqdm: bool = True, override_bs: int | None = None
     ) -> list[Answer]:
-        longest = self.max_length
-        for (_, text), _, target in requests:
-            if not 0 < len(target) <= longest:
-                raise LeanboardError(f"{text!r}: {len(target)} tokens to score; 1 to {longest} are possible")
-        if self.notes:
-            answers: list[Answer] = super()._loglikelihood_tokens(requests, disable_tqdm=True)
-            return answers
-        return self._packed(requests)
+        return self.scored(requests)
 
     @property
     def _has_examples(self) -> bool:

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 from lm_eval.models.huggingface import HFLM
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from bench.data.pack import Pack
 from bench.errors import DataError, UsageError
@@ -21,6 +23,7 @@ from bench.task import Task
 from bench.task_gold import GoldTask
 from tests.measure.test_scorer import ask
 from tests.packs import ADJECTIVES, make_pack
+from tests.tiny import make_model, make_tokenizer
 
 SMOLLM = cache_dir() / "models" / "smollm2-135m"
 SPEC = GoldTask(name="quiz", kind="gold", description="", texts={"5shot": "quiz/5shot", "0shot": "quiz/0shot"})
@@ -101,13 +104,57 @@ def test_of_several_choices_the_gold_one_is_scored(tmp_path: Path) -> None:
 
 
 def test_contexts_that_the_model_does_not_take_are_cut_and_counted(tmp_path: Path, tiny_gqa: Path) -> None:
-    rows = [row(0, "short:", " yes"), row(1, "word " * 600, " yes")]
+    rows = [row(0, "short:", " yes"), row(1, "word" + " word" * 599, " yes")]
     subject = Subject(tiny_gqa)
     result = measure(Task(SPEC, "5shot"), subject, Pack([make_pack(tmp_path, {"quiz/5shot": rows})]))
     assert result.evidence.notes == ["the context of 1 of 2 items was cut at its beginning to fit the model"]
     stock = HFLM(pretrained=subject.model, tokenizer=subject.tokenizer, batch_size=1)
     theirs = stock.loglikelihood(ask(*((row["context"], " yes") for row in rows)), disable_tqdm=True)
     assert sums(result)[0] == pytest.approx([-logp for logp, _ in theirs], abs=1e-4)
+
+
+def merging_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE with tokens that go on over the end of a line or in the middle of a word."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<s>"], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(["def keep(what):\n    return what\n"], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="<s>", model_max_length=512)
+
+
+def test_exactly_the_bytes_of_an_answer_are_scored_where_a_token_holds_parts_of_both_texts(tmp_path: Path) -> None:
+    line = "def keep(what):\n"
+    texts = [(line, "    return what"), ("def keep(wha", "t):"), (line, "what"), ("", "what")]
+    tokenizer, model = merging_tokenizer(), make_model()
+    expected = []
+    for context, answer in texts:
+        start = tokenizer.encode(context) or [tokenizer.bos_token_id]
+        target = tokenizer.encode(answer)
+        together = tokenizer.encode(context + answer)
+        assert (together == start + target) == (answer == "what" and context != "")
+        with torch.no_grad():
+            table = model(torch.tensor([start + target])).logits[0].double().log_softmax(dim=-1)
+        expected.append(-sum(float(table[len(start) + i - 1, token]) for i, token in enumerate(target)))
+    rows = [row(i, *pair) for i, pair in enumerate(texts)]
+    pack = Pack([make_pack(tmp_path, {"quiz/5shot": rows})])
+    result = measure(Task(SPEC, "5shot"), Subject(tmp_path, loaded=(model, tokenizer)), pack)
+    assert sums(result)[0] == pytest.approx(expected, rel=1e-5)
+    assert sums(result)[1] == [15, 3, 4, 4]
+    assert result.evidence.notes == [
+        "2 of 4 items: context and answer were encoded apart, as a token of the whole text holds parts of both"
+    ]
+
+
+def test_a_tokenizer_without_bos_and_eos_scores_no_answer_after_an_empty_context(tmp_path: Path) -> None:
+    plain = make_tokenizer()
+    plain.bos_token = plain.eos_token = None
+    pack = Pack([make_pack(tmp_path, {"quiz/5shot": [row(0, "", "x")]})])
+    with pytest.raises(UsageError, match="an empty prompt is replaced by BOS or EOS, and the tokenizer has neither"):
+        measure(Task(SPEC, "5shot"), Subject(tmp_path, loaded=(make_model(), plain)), pack)
 
 
 @pytest.mark.parametrize(
