@@ -99,7 +99,7 @@ def task_list() -> Rows:
 
 
 def task_details(name: str) -> dict[str, Any]:
-    """A task or group with all that its file says, and the flags that its protocol may have.
+    """A task or group with all that is set of it, and the flags that its protocol may have.
 
     Raises:
         UsageError: there is none of that name.
@@ -109,7 +109,8 @@ def task_details(name: str) -> dict[str, Any]:
         raise unknown("task", name, known)
     spec = known[name]
     flags = [] if isinstance(spec, TaskGroup) else [f"+{flag}" for flag in spec.flags]
-    return {**spec.model_dump(mode="json"), "flags": flags, "data": spec.data(), "here": _is_here(spec)}
+    says = spec.model_dump(mode="json", exclude_none=True)
+    return {**says, "flags": flags, "data": spec.data(), "here": _is_here(spec)}
 
 
 def _is_here(spec: TaskSpec | TaskGroup) -> str:

@@ -115,6 +115,8 @@ def test_tasks_and_models_as_json(tmp_path: Path) -> None:
     assert one["texts"]["8shot"] == "gsm8k_gold/8shot"
     assert "+shuffled" in one["flags"]
     assert "8shot=gsm8k_gold/8shot" in here(tmp_path, "tasks", "gsm8k_gold").stdout
+    moved = json.loads(here(tmp_path, "tasks", "divergence", "--json").stdout)
+    assert "source" not in moved
     models = {row["model"]: row for row in json.loads(here(tmp_path, "models", "--json").stdout)}
     assert models["smollm2-135m"]["weights"] == "not fetched"
 

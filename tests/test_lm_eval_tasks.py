@@ -11,12 +11,14 @@ import pytest
 from bench import lm_eval_files, lm_eval_tasks
 from bench.data import hub, sources
 from bench.data.pack import Pack
+from bench.data.source import HubSplit
 from bench.data.sources import ensure, fetch
 from bench.errors import UsageError
 from bench.lm_eval_tasks import StockTask
 from bench.measure import measure, stock_tasks
 from bench.measure.subject import Subject
-from bench.registry import tasks_named
+from bench.registry import load_tasks, tasks_named
+from bench.task_accuracy import LmEvalTask
 from tests.measure.test_accuracy import stock_task
 
 ROWS: dict[str, list[dict[str, Any]]] = {
@@ -91,6 +93,24 @@ def test_a_task_asks_what_lm_evals_own_asks(
     assert {len(bits) for bits in found.evidence.items.values()} == {5}
     fetch(task.data(), offline=True)  # it is in the pack now
     assert len(with_hub) == 1
+
+
+def test_a_file_of_ours_that_has_lm_evals_name_has_its_data() -> None:
+    """Rows from elsewhere have another name: `sciq_validation` is ours, `sciq` lm-eval's own."""
+    named = [spec for spec in load_tasks().values() if isinstance(spec, LmEvalTask) and spec.name == spec.lm_eval]
+    assert {"boolq", "cb", "copa", "commonsense_qa", "social_iqa", "triviaqa"} <= {spec.name for spec in named}
+    for spec in named:
+        config = lm_eval_files.resolved(lm_eval_files.stock_yaml(spec.name))[1]
+        where = (config["dataset_path"], config.get("dataset_name"), lm_eval_files.evaluated_split(config))
+        for ref in spec.splits.values():
+            split = sources.SOURCES[ref].hub
+            assert split is not None
+            assert (split.repo, split.config, split.split) == where, spec.name
+    [stock], [ours] = tasks_named("sciq"), tasks_named("sciq_validation")
+    assert isinstance(stock.spec, StockTask)
+    [ref] = stock.data()
+    assert sources.SOURCES[ref].hub == HubSplit("allenai/sciq", None, "test")
+    assert ours.data() == ["sciq/validation"]
 
 
 def test_examples_come_from_the_split_that_lm_eval_names(with_hub: list[Any]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from bench.data.datasets import DATASETS
+from bench.data.rendered import RENDERED
+
 NOT_STATED = "not stated"
 
 LICENCES = {
@@ -50,7 +53,9 @@ LICENCES = {
 
 
 def licence_of(ref: str) -> str:
-    """The licence of a file's dataset; '' where the file is of no dataset that is known by name."""
+    """The licence of a file that Leanboard knows where to find; '' of any other, whatever its name begins with."""
+    if ref not in DATASETS and ref not in RENDERED:
+        return ""
     dataset = ref.partition("/")[0]
     known = [name for name in LICENCES if dataset == name or dataset.startswith(f"{name}_")]
     return LICENCES[max(known, key=len)] if known else ""

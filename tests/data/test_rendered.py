@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from bench.data.convert import Row
+from bench.data.datasets import DATASETS
 from bench.data.licences import licence_of
 from bench.data.rendered import COLUMNS, RENDERED, gold, multiple_choice, parts
-from bench.data.sources import SOURCES
 from bench.errors import DataError
 from tests.data.helpers import requests
 
@@ -88,7 +88,11 @@ def test_what_is_rendered_has_its_columns_and_a_protocol_for_a_name() -> None:
 
 
 def test_every_dataset_has_a_licence() -> None:
-    assert [ref for ref in SOURCES if not licence_of(ref)] == []
+    assert [ref for ref in {**DATASETS, **RENDERED} if not licence_of(ref)] == []
     assert licence_of("csqa_mc/5shot") == "MIT"
     assert licence_of("trivia_qa_wikipedia/train") == licence_of("trivia_qa/train")
-    assert licence_of("my_text/train") == ""
+
+
+@pytest.mark.parametrize("ref", ["my_text/train", "drop_mine/test", "piqa_mine/validation"])
+def test_a_file_of_ones_own_has_no_licence_of_a_dataset_with_such_a_name(ref: str) -> None:
+    assert licence_of(ref) == ""

@@ -16,6 +16,7 @@ from bench.data.pack import Pack
 from bench.errors import UsageError
 from bench.lm_eval_files import examples_of, stock_yaml
 from bench.measure import measure
+from bench.measure.scorer import PackedLM
 from bench.measure.stock_tasks import build_requests, build_tasks
 from bench.measure.subject import Subject
 from bench.protocol import Protocol
@@ -102,7 +103,16 @@ def test_the_first_examples_for_every_item(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "flag"), [("arc_easy", ""), ("winogrande", ""), ("arc_easy", "+chat")])
-def test_results_equal_lm_evals_own_evaluation(name: str, flag: str, tmp_path: Path, tiny_mha: Path) -> None:
+def test_requests_and_results_are_those_of_lm_evals_own_evaluation(
+    name: str, flag: str, tmp_path: Path, tiny_mha: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours: list[tuple[str, str]] = []
+    score = PackedLM.loglikelihood
+    monkeypatch.setattr(
+        PackedLM,
+        "loglikelihood",
+        lambda self, requests: ours.extend(request.args for request in requests) or score(self, requests),
+    )
     subject = Subject(tiny_mha)
     subject.tokenizer.chat_template = CHAT
     [task] = tasks_named(f"{name}@2shot{flag}/limit5")
@@ -117,10 +127,11 @@ def test_results_equal_lm_evals_own_evaluation(name: str, flag: str, tmp_path: P
         task_manager=TaskManager(include_defaults=False),
     )
     samples = sorted(theirs["samples"][name], key=lambda sample: sample["doc_id"])
+    assert ours == [tuple(request) for sample in samples for request in sample["arguments"]]
     assert found.items["acc"] == "".join(str(int(sample["acc"])) for sample in samples)
     best = [max(range(len(s["filtered_resps"])), key=lambda i: s["filtered_resps"][i][0]) for s in samples]
     assert found.chosen["acc"] == "".join(map(str, best))
-    assert ("[assistant]" in samples[0]["arguments"][0][0]) == bool(flag)
+    assert [context.count("[assistant]") for context, _ in ours] == [3 * bool(flag)] * len(ours)
 
 
 def test_a_template_that_writes_a_bos_gets_no_second_one(tmp_path: Path, tiny_mha: Path) -> None:
