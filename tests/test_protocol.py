@@ -1,14 +1,16 @@
 """Protocols: one form for each, and one sentence for what is none."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from bench.errors import UsageError
 from bench.protocol import Protocol, flags_of, why_not_for
-from bench.registry import tasks_named
+from bench.registry import load_tasks, tasks_named
 from bench.run.cells import chat_ingredients
+from bench.task_kind import TaskSpec
 
 
 @pytest.mark.parametrize(
@@ -127,3 +129,15 @@ def test_a_model_without_chat_template_is_known_by_its_files(tmp_path: Path) -> 
         found.append(chat_ingredients(chat, tmp_path)["chat_template"])
     assert found[0] != found[1]
     assert chat_ingredients(plain, tmp_path) == {}
+
+
+def test_the_page_on_ranking_says_which_kinds_of_task_have_which_flags() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "ranking.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:3] for line in page.splitlines() if line.startswith("| `+")]
+    said = {(flag, kind) for part, kinds in rows for flag in re.findall(r"\+([a-z_]+)", part) for kind in names(kinds)}
+    specs = [spec for spec in load_tasks().values() if isinstance(spec, TaskSpec)]
+    assert said == {(flag, spec.kind) for spec in specs for flag in spec.flags}
+
+
+def names(cell: str) -> list[str]:
+    return re.findall(r"`(\w+)`", cell)
