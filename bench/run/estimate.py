@@ -24,11 +24,11 @@ from bench.record.schema import MeasureRecord
 from bench.record.store import Store
 from bench.registry import Registry, tasks_named
 from bench.run.cells import ArtifactCell, Job, MeasureCell
-from bench.run.passes import NOTICE, passes_of
+from bench.run.passes import NOTICE, longest, passes_of
 from bench.run.work import BYTES, compress_seconds, measure_seconds, number
 from bench.shape import Shape
 from bench.task import kind_of_task
-from bench.task_accuracy import BEGINNING_BYTES, ChoiceTask
+from bench.task_accuracy import BEGINNING_BYTES, ChoiceTask, PromptsTask
 from bench.task_gold import GoldTask
 
 GB = 10**9
@@ -192,7 +192,8 @@ def _cached(cell: ArtifactCell, task: MeasureCell, shape: Shape) -> float:
         return token * tokens
     if passes is None or not isinstance(found.spec, ChoiceTask | GoldTask) or found.protocol.startswith("0shot"):
         return 0.0
-    return min(float(BEGINNING_BYTES), token * passes.window)
+    is_rendered = isinstance(found.spec, PromptsTask | GoldTask)
+    return min(float(BEGINNING_BYTES), token * (longest(found.data()[0]) if is_rendered else passes.window))
 
 
 def _scoring(cell: ArtifactCell, shape: Shape, traits: Traits) -> float:

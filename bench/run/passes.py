@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import singledispatch
+from functools import lru_cache, singledispatch
+from math import inf
 
 from bench.data.pack import Pack
 from bench.protocol import Protocol
@@ -18,6 +19,8 @@ from bench.task_kind import TaskSpec
 
 TOKENS_OF_A_BYTE = 0.7
 """Tokens for each byte of a Parquet file of text: 0.5 to 0.9 in those of the tasks."""
+TOKENS_OF_TEXT = 0.5
+"""Tokens for each byte of a plain text, at most: 0.2 to 0.3 in rendered questions, 0.4 to 0.7 in formulas."""
 TYPICAL = {
     "alpaca_cleaned/train": (51_760, 13_200_000),
     "alpaca_en_demo/train": (999, 250_805),
@@ -147,3 +150,18 @@ def size_of(ref: str) -> tuple[int, float]:
     here = {file.ref: (file.entry.rows, file.entry.bytes) for file in Pack.default().files()}
     rows, size = here.get(ref) or TYPICAL.get(ref, (0, 0))
     return rows, TOKENS_OF_A_BYTE * size
+
+
+def longest(ref: str) -> float:
+    """About how many tokens the longest `context` of a file of rendered prompts has; infinite where it is not here.
+
+    The size of the file says little: the examples that all contexts repeat take no room in it.
+    """
+    pack = Pack.default()
+    return TOKENS_OF_TEXT * _longest(ref, pack.sha256(ref)) if pack.has(ref) else inf
+
+
+@lru_cache
+def _longest(ref: str, sha256: str) -> int:
+    """Bytes of the longest context, read once for each content."""
+    return max((len(text.encode()) for text in Pack.default().column(ref, "context")), default=0)

@@ -20,6 +20,8 @@ from bench.run import estimate
 from bench.run.plan import Plan, make_plan
 from bench.shape import Shape
 from bench.suite import load_suite
+from bench.task_accuracy import BEGINNING_BYTES
+from tests.packs import make_pack
 from tests.suites import CALIBRATION, environment, here, make_suite
 
 SMOLLM = cache_dir() / "models" / "smollm2-135m"
@@ -230,6 +232,29 @@ def test_examples_that_are_kept_count_with_their_keys_and_values(cached: Path) -
     shape, traits = Shape.of(CATALOGUE["llama-7b"].config), load_registry().method("dense").cls.traits
     zero, five = (estimate.estimate(one, shape, traits, {}).needs[job.cells[0].key] for one in (job, shots))
     assert (five - zero) % (2 * 4096 * 4 * 32) == 0 < five - zero < 10**9
+
+
+@pytest.mark.parametrize(("task", "kind"), [("csqa@5shot", "rendered_accuracy"), ("gsm8k_gold@5shot", "gold")])
+def test_examples_of_rendered_prompts_count_as_they_are_read(
+    task: str, kind: str, cached: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By hand: of 2 x 4096 numbers of 4 bytes in 32 layers, half as many as the longest context has bytes.
+
+    The file is much smaller, as all contexts begin alike; where it is not here, what is kept at most counts.
+    """
+    [job] = planned(cached, methods=["dense"], tasks=["arc_easy@0shot"]).jobs
+    shape, traits = Shape.of(CATALOGUE["llama-7b"].config), load_registry().method("dense").cls.traits
+
+    cell = job.cells[0].model_copy(update={"task": task, "kind": kind})
+
+    def needs() -> int:
+        return estimate.estimate(job.model_copy(update={"cells": [cell]}), shape, traits, {}).needs[cell.key]
+
+    most = needs()
+    text = "".join(f"Number {i} is odd. " for i in range(100))
+    rows = [{"item": f"q{i}", "context": f"{text}{i % 9}", "choices": [" a", " b"], "gold": 0} for i in range(50)]
+    monkeypatch.setenv("LEANBOARD_DATA", str(make_pack(cached / "rendered", {task.replace("@", "/"): rows})))
+    assert most - needs() == BEGINNING_BYTES - (len(text) + 1) / 2 * (2 * 4096 * 4 * 32)
 
 
 def test_a_batch_that_is_answered_counts_with_its_keys_and_values(cached: Path) -> None:
