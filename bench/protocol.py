@@ -35,6 +35,7 @@ SEED = re.compile(r"^seed(\d{1,9})$")
 WHOLE = re.compile(r"\d{1,9}")
 """A number in a protocol."""
 NO_CHAT = "the tokenizer has no chat template, which +chat asks for"
+NO_DEFAULT = "the tokenizer has several chat templates, and none is its default, which +chat asks for"
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,15 @@ def why_not_for(protocol: str, weights: Path) -> str | None:
     says = read_json(settings)
     if "bos" in flags and "bos_token" in says and not says["bos_token"]:
         return "the tokenizer has no BOS, which +bos asks for"
-    return NO_CHAT if "chat" in flags and chat_template(weights) is None else None
+    return why_no_chat(chat_template(weights)) if "chat" in flags else None
+
+
+def why_no_chat(template: Any) -> str | None:
+    """Why a tokenizer's chat template, in whatever form it has it, renders no conversation; None where it may."""
+    if not template:
+        return NO_CHAT
+    names = {one.get("name") for one in template if isinstance(one, dict)} if isinstance(template, list) else template
+    return NO_DEFAULT if not isinstance(template, str) and "default" not in names else None
 
 
 def chat_template(weights: Path) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.errors import UsageError
-from bench.protocol import Protocol, flags_of, why_not_for
+from bench.protocol import NO_DEFAULT, Protocol, flags_of, why_not_for
 from bench.registry import load_tasks, tasks_named
 from bench.run.cells import chat_ingredients
 from bench.task_kind import TaskSpec
@@ -128,6 +128,11 @@ def test_a_model_without_chat_template_is_known_by_its_files(tmp_path: Path) -> 
         assert why_not_for(chat.suffix, tmp_path) is None
         found.append(chat_ingredients(chat, tmp_path)["chat_template"])
     assert found[0] != found[1]
+    (tmp_path / "chat_template.jinja").unlink()
+    for names, why in ((["default", "rag"], None), (["rag"], NO_DEFAULT)):
+        templates = [{"name": name, "template": "one"} for name in names]
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": templates}))
+        assert why_not_for(chat.suffix, tmp_path) == why
     assert chat_ingredients(plain, tmp_path) == {}
 
 

@@ -20,10 +20,11 @@ from lm_eval.api.task import ConfigurableTask
 from bench.blocks.notice import NOTICE
 from bench.errors import UsageError
 from bench.measure.answers import Answer
+from bench.measure.chat import Chat, chat_of
 from bench.measure.measurement import Measurement, Resources
 from bench.measure.stock_tasks import ZERO_SHOT, build_requests, build_tasks
 from bench.measure.subject import Subject
-from bench.protocol import NO_CHAT, Protocol
+from bench.protocol import Protocol
 from bench.record.kinds import form_of
 from bench.record.schema import Evidence, Metric
 from bench.record.shares import share_of
@@ -53,16 +54,15 @@ def measure(task: Task, spec: ChoiceTask, subject: Subject, resources: Resources
 
     Raises:
         UsageError: lm-eval has no such task, the task has no such metric or not so many examples, or the tokenizer has
-            no BOS for `+bos` or no chat template for `+chat`.
+            no BOS for `+bos` or no chat template for `+chat`, or one that fails.
         DataError: a file of the pack is missing, damaged or not in the form that the stock task reads.
         LeanboardError: the model's log-probabilities are not finite, or a continuation cannot be scored.
     """
     protocol = Protocol.parse(task.protocol)
-    if "chat" in protocol.flags and not subject.tokenizer.chat_template:
-        raise UsageError(NO_CHAT)
     stock = build_tasks(spec, resources.pack, protocol)
     lm = subject.scorer.following(resources.on_progress, resources.answers, protocol)
-    items = score(list(stock.values()), lm, task.limit, protocol)
+    chat = chat_of(lm, protocol)
+    items = score(list(stock.values()), lm, task.limit, protocol, chat)
     over = {metric: _of_items(metric, spec) for metric in spec.metrics}
     missing = [metric for metric, name in over.items() if name not in items.bits]
     if missing:
@@ -75,17 +75,22 @@ def measure(task: Task, spec: ChoiceTask, subject: Subject, resources: Resources
         items=bits,
         chosen={metric: items.chosen[name] for metric, name in over.items() if name in items.chosen},
         parts=parts,
-        notes=lm.notes,
+        notes=[*lm.notes, *(chat.notes if chat else [])],
     )
     return Measurement([_fraction(task.metric_id(metric), bits[metric], parts.values()) for metric in bits], evidence)
 
 
-def score(tasks: Sequence[ConfigurableTask], lm: LM, limit: int | None, protocol: Protocol = ZERO_SHOT) -> Items:
+def score(
+    tasks: Sequence[ConfigurableTask],
+    lm: LM,
+    limit: int | None,
+    protocol: Protocol = ZERO_SHOT,
+    chat: Chat | None = None,
+) -> Items:
     """The first `limit` items of each task, in order, scored at once.
 
     With `+notice`, that text stands before every context; what is scored stays the same.
     """
-    chat = lm.apply_chat_template if "chat" in protocol.flags else None
     requests = [request for task in tasks for request in build_requests(task, limit, protocol, chat)]
     for request in requests if "notice" in protocol.flags else []:
         context, continuation = request.args

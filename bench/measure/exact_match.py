@@ -17,12 +17,13 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
 
 from bench.blocks.notice import NOTICE
 from bench.errors import UsageError
+from bench.measure.chat import chat_of
 from bench.measure.greedy import Answerer, Ends
 from bench.measure.measurement import Measurement, Resources
 from bench.measure.scorer import PackedLM
 from bench.measure.stock_tasks import build_requests, build_tasks
 from bench.measure.subject import Subject
-from bench.protocol import NO_CHAT, Protocol
+from bench.protocol import Protocol
 from bench.record.schema import Evidence, Metric
 from bench.record.shares import share_of
 from bench.task import Task
@@ -42,16 +43,14 @@ def measure(task: Task, spec: AnswerTask, subject: Subject, resources: Resources
 
     Raises:
         UsageError: lm-eval's task is not there, samples its answers or has no such metric; the tokenizer has no BOS for
-            `+bos` or no chat template for `+chat`; the model has no room for the answers.
+            `+bos` or no chat template for `+chat`, or one that fails; the model has no room for the answers.
         DataError: a file of the pack is missing, damaged or not in the form that the stock task reads.
         LeanboardError: the model's logits are not finite.
     """
     protocol = Protocol.parse(task.protocol)
-    if "chat" in protocol.flags and not subject.tokenizer.chat_template:
-        raise UsageError(NO_CHAT)
     [stock] = build_tasks(spec, resources.pack, protocol).values()
     lm = subject.scorer.following(resources.on_progress, None, protocol)
-    chat = lm.apply_chat_template if "chat" in protocol.flags else None
+    chat = chat_of(lm, protocol)
     requests = _questions(build_requests(stock, task.limit, protocol, chat), stock, spec)
     ends = _ends(_settings(requests[0]), lm, spec)
     before = NOTICE if "notice" in protocol.flags else ""
@@ -66,9 +65,8 @@ def measure(task: Task, spec: AnswerTask, subject: Subject, resources: Resources
     golds = [_short(_gold(stock, request.doc)) for request in requests]
     texts |= {"gold": golds} if any(golds) else {}
     chosen = {metric: _checked(metric, bits, spec) for metric in spec.metrics}
-    return Measurement(
-        [_share(task.metric_id(metric), found) for metric, found in chosen.items()], Evidence(items=chosen, texts=texts)
-    )
+    evidence = Evidence(items=chosen, texts=texts, notes=chat.notes if chat else [])
+    return Measurement([_share(task.metric_id(metric), found) for metric, found in chosen.items()], evidence)
 
 
 def normalised(text: str) -> str:

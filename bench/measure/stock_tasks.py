@@ -5,7 +5,7 @@ Prompts, choices, metrics and the choice of examples stay lm-eval's own; only wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache, singledispatch
 from itertools import islice
 from typing import Any
@@ -23,6 +23,7 @@ from pyarrow import Table
 from bench.data.pack import Pack
 from bench.errors import DataError, UsageError, first_line
 from bench.lm_eval_files import examples_of, stock_yaml
+from bench.measure.chat import Chat
 from bench.measure.scorer import quiet
 from bench.protocol import Protocol
 from bench.task_accuracy import ChoiceTask, LmEvalTask, PromptsTask
@@ -33,9 +34,6 @@ CONTEXT, CHOICES, GOLD = "context", "choices", "gold"
 
 lm_eval.utils.env.from_string = cache(lm_eval.utils.env.from_string)
 """lm-eval compiles its templates anew for each row, which takes ten times as long as filling them in."""
-
-Chat = Callable[..., str]
-"""Renders a conversation with a model's chat template."""
 
 
 class FirstN(ContextSampler):  # type: ignore[misc]

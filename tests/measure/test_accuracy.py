@@ -161,7 +161,7 @@ def test_the_size_of_batches_does_not_matter(pack: Pack, subject: Subject, monke
 def test_scoring_by_lm_evals_own_backend_is_noted(pack: Pack, tiny_mha: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = Task(spec("arc_easy"), "0shot", 3)
     packed = measure(task, Subject(tiny_mha), pack)
-    monkeypatch.setattr(PackedLM, "_obstacle", lambda self: "the reason")
+    monkeypatch.setattr(PackedLM, "_obstacle", lambda self, pack: [f"{scorer.STOCK}: the reason"])
     stock = measure(task, Subject(tiny_mha), pack)
     assert packed.evidence.notes == []
     assert stock.evidence.notes == ["scored by lm-eval's own backend: the reason"]

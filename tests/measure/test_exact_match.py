@@ -12,6 +12,7 @@ from lm_eval.tasks import TaskManager
 from bench.data.pack import Pack
 from bench.errors import UsageError
 from bench.measure import measure
+from bench.measure.chat import NO_SYSTEM
 from bench.measure.exact_match import normalised
 from bench.measure.greedy import Answerer
 from bench.measure.subject import Subject
@@ -113,6 +114,20 @@ def test_prompts_that_are_too_long_and_their_answers_are_lm_evals(pack: Pack, su
     whole = [sample["resps"][0][0].strip() for sample in theirs]
     assert ours == whole
     assert len(set(ours)) > 1
+
+
+def test_a_description_that_the_chat_template_does_not_take_is_noted(
+    pack: Pack, subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saying(monkeypatch, SAID["nq_open"])
+    task, chat = named("nq_open@0shot+chat/limit2"), "{% for m in messages %}{{ m.content }}{% endfor %}"
+    refuses = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}"
+    for template, notes in ((chat, []), (refuses + chat, [NO_SYSTEM])):
+        monkeypatch.setattr(subject.tokenizer, "chat_template", template)
+        assert measure(task, subject, pack).evidence.notes == notes
+    monkeypatch.setattr(subject.tokenizer, "chat_template", "{{ raise_exception('no') }}")
+    with pytest.raises(UsageError, match=r"^the tokenizer's chat template fails \(no\)$"):
+        measure(task, subject, pack)
 
 
 def test_a_long_answer_is_kept_without_its_middle(

@@ -1,5 +1,6 @@
 """Examples in the prompt: those that lm-eval itself would choose, in its order, for the same items."""
 
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from bench.data.pack import Pack
 from bench.errors import UsageError
 from bench.lm_eval_files import examples_of, stock_yaml
 from bench.measure import measure
+from bench.measure.chat import NO_SYSTEM
 from bench.measure.scorer import PackedLM
 from bench.measure.stock_tasks import build_requests, build_tasks
 from bench.measure.subject import Subject
@@ -33,6 +35,8 @@ CHAT = (
     "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
     "{% if add_generation_prompt %}[assistant] {% endif %}"
 )
+
+REFUSES_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
 
 
 def spec_named(name: str) -> AccuracyTask:
@@ -229,6 +233,44 @@ def questions(subject: str, count: int) -> list[dict[str, Any]]:
         {"question": f"What is {subject} {i}?", "subject": subject, "choices": answers, "answer": i % 4}
         for i in range(count)
     ]
+
+
+@pytest.mark.parametrize(
+    ("template", "notes"),
+    [
+        (CHAT, []),
+        (REFUSES_SYSTEM + CHAT, [NO_SYSTEM]),
+        (CHAT.replace("messages", "messages if m.role != 'system'"), [NO_SYSTEM]),
+        ({"default": CHAT, "rag": "no"}, []),
+    ],
+)
+def test_a_description_that_the_template_leaves_out_is_noted(
+    template: Any, notes: list[str], tmp_path: Path, tiny_mha: Path
+) -> None:
+    pack, subject = Pack([make_pack(tmp_path, {"mmlu/test": questions("virology", 4)})]), Subject(tiny_mha)
+    subject.tokenizer.chat_template = template
+    [task] = tasks_named("mmlu@0shot+chat/limit2")
+    assert measure(task, subject, pack).evidence.notes == notes
+    assert "scored by" not in " ".join(notes), "the model is packed all the same"
+    assert measure(replace(task, protocol="0shot"), subject, pack).evidence.notes == []
+
+
+@pytest.mark.parametrize(
+    ("template", "sentence"),
+    [
+        ("{{ raise_exception('no chat today') }}", "the tokenizer's chat template fails (no chat today)"),
+        ("{{ 1 + 'a' }}", "the tokenizer's chat template fails (unsupported operand type(s) for +: 'int' and 'str')"),
+        ({"rag": CHAT}, "the tokenizer has several chat templates, and none is its default, which +chat asks for"),
+    ],
+)
+def test_a_template_that_renders_nothing_is_one_sentence(
+    template: Any, sentence: str, tmp_path: Path, tiny_mha: Path
+) -> None:
+    pack, subject = pack_of("arc_easy", tmp_path), Subject(tiny_mha)
+    subject.tokenizer.chat_template = template
+    with pytest.raises(UsageError) as raised:
+        measure(tasks_named("arc_easy@0shot+chat")[0], subject, pack)
+    assert str(raised.value) == sentence
 
 
 def test_each_subject_is_asked_as_lm_evals_task_of_it(tmp_path: Path, tiny_mha: Path) -> None:
