@@ -21,10 +21,11 @@ from bench.run.plan import Plan, make_plan
 from bench.shape import Shape
 from bench.suite import load_suite
 from bench.task_accuracy import BEGINNING_BYTES
-from tests.packs import make_pack
-from tests.suites import CALIBRATION, environment, here, make_suite
+from tests.packs import make_pack, tables
+from tests.suites import CALIBRATION, environment, here, make_suite, passages
 
 SMOLLM = cache_dir() / "models" / "smollm2-135m"
+TOKEN = 2 * 4096 * 4 * 32
 METHODS = [{"name": name, "preset": "quick"} for name in ("dense", "random", "llm_pruner", "saap", "lora", "trawl")]
 PEAKS = """
 import os, sys, threading
@@ -225,46 +226,34 @@ def test_of_two_models_in_turn_one_counts_with_a_vector_for_each_token_and_a_hea
     assert takes.needs[cell.key] - takes.needs[job.artifact.key] == pytest.approx(kept)
 
 
-def test_examples_that_are_kept_count_with_their_keys_and_values(cached: Path) -> None:
-    """By hand: 2 x 4096 numbers of 4 bytes for a token in each of LLaMA-7B's 32 layers."""
-    [job] = planned(cached, methods=["dense"], tasks=["arc_easy@0shot"]).jobs
-    shots = job.model_copy(update={"cells": [job.cells[0].model_copy(update={"task": "arc_easy@5shot"})]})
+def asked(root: Path, task: str, kind: str = "accuracy") -> int:
+    """What a task takes on LLaMA-7B, whose token has 2 x 4096 numbers of 4 bytes in each of 32 layers."""
+    [job] = planned(root, methods=["dense"], tasks=["arc_easy@0shot"]).jobs
+    job = job.model_copy(update={"cells": [job.cells[0].model_copy(update={"task": task, "kind": kind})]})
     shape, traits = Shape.of(CATALOGUE["llama-7b"].config), load_registry().method("dense").cls.traits
-    zero, five = (estimate.estimate(one, shape, traits, {}).needs[job.cells[0].key] for one in (job, shots))
-    assert (five - zero) % (2 * 4096 * 4 * 32) == 0 < five - zero < 10**9
+    return estimate.estimate(job, shape, traits, {}).needs[job.cells[0].key]
+
+
+def test_examples_that_are_kept_count_with_their_keys_and_values(cached: Path) -> None:
+    kept = asked(cached, "arc_easy@5shot") - asked(cached, "arc_easy@0shot")
+    assert kept % TOKEN == 0 < kept < 10**9
 
 
 @pytest.mark.parametrize(("task", "kind"), [("csqa@5shot", "rendered_accuracy"), ("gsm8k_gold@5shot", "gold")])
-def test_examples_of_rendered_prompts_count_as_they_are_read(
-    task: str, kind: str, cached: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By hand: of 2 x 4096 numbers of 4 bytes in 32 layers, half as many as the longest context has bytes.
+def test_examples_of_rendered_prompts_count_as_they_are_read(task: str, kind: str, cached: Path) -> None:
+    """By hand: half as many tokens as the longest context has bytes.
 
     The file is much smaller, as all contexts begin alike; where it is not here, what is kept at most counts.
     """
-    [job] = planned(cached, methods=["dense"], tasks=["arc_easy@0shot"]).jobs
-    shape, traits = Shape.of(CATALOGUE["llama-7b"].config), load_registry().method("dense").cls.traits
-
-    cell = job.cells[0].model_copy(update={"task": task, "kind": kind})
-
-    def needs() -> int:
-        return estimate.estimate(job.model_copy(update={"cells": [cell]}), shape, traits, {}).needs[cell.key]
-
-    most = needs()
+    most = asked(cached, task, kind)
     text = "".join(f"Number {i} is odd. " for i in range(100))
     rows = [{"item": f"q{i}", "context": f"{text}{i % 9}", "choices": [" a", " b"], "gold": 0} for i in range(50)]
-    monkeypatch.setenv("LEANBOARD_DATA", str(make_pack(cached / "rendered", {task.replace("@", "/"): rows})))
-    assert most - needs() == BEGINNING_BYTES - (len(text) + 1) / 2 * (2 * 4096 * 4 * 32)
+    make_pack(cached / "pack", tables() | {CALIBRATION: passages(), task.replace("@", "/"): rows})
+    assert most - asked(cached, task, kind) == BEGINNING_BYTES - (len(text) + 1) / 2 * TOKEN
 
 
 def test_a_batch_that_is_answered_counts_with_its_keys_and_values(cached: Path) -> None:
-    """By hand: of 4096 tokens, each 2 x 4096 numbers of 4 bytes in each of LLaMA-7B's 32 layers."""
-    [job] = planned(cached, methods=["dense"], tasks=["arc_easy@0shot"]).jobs
-    answers = job.cells[0].model_copy(update={"task": "nq_open@0shot", "kind": "exact_match"})
-    shape, traits = Shape.of(CATALOGUE["llama-7b"].config), load_registry().method("dense").cls.traits
-    both = (job, job.model_copy(update={"cells": [answers]}))
-    scored, answered = (estimate.estimate(one, shape, traits, {}).needs[answers.key] for one in both)
-    assert answered - scored == 4096 * 2 * 4096 * 4 * 32
+    assert asked(cached, "nq_open@0shot", "exact_match") - asked(cached, "arc_easy@0shot") == 4096 * TOKEN
 
 
 def test_gradients_of_one_row_take_the_room_of_one_row(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
