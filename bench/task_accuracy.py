@@ -130,7 +130,8 @@ class AccuracyTask(LmEvalTask):
 class PromptsTask(ChoiceTask):
     """Questions whose prompts were rendered by others, examples included: one file for each protocol.
 
-    Its rows have a `context`, the texts that may continue it (`choices`) and the number of the right one (`gold`).
+    Its rows have an `item`, a `context`, the texts that may continue it (`choices`) and the number of the right one
+    (`gold`).
     """
 
     flags: ClassVar[tuple[str, ...]] = (*BOS, "separate", "notice")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,18 +77,19 @@ def tables(n: int = 12) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def make_pack(root: Path, rows: dict[str, list[dict[str, Any]]] | None = None) -> Path:
+def make_pack(root: Path, rows: Mapping[str, list[dict[str, Any]] | pa.Table] | None = None) -> Path:
     """Write a pack into `root` (by default all of `tables()`); `LEANBOARD_DATA` may then name it."""
     manifest = {}
-    for ref, table in (rows if rows is not None else tables()).items():
+    for ref, given in (rows if rows is not None else tables()).items():
+        table = given if isinstance(given, pa.Table) else pa.Table.from_pylist(given)
         file = root / f"{ref}.parquet"
         file.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(table), file)
+        pq.write_table(table, file)
         data = file.read_bytes()
         sha256 = hashlib.sha256(data).hexdigest()
         manifest[f"{ref}.parquet"] = {
-            "rows": len(table),
-            "columns": list(table[0]),
+            "rows": table.num_rows,
+            "columns": table.column_names,
             "bytes": len(data),
             "sha256": sha256,
         }

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from string import ascii_lowercase, digits
 from typing import Any
 
 import numpy as np
@@ -27,12 +26,9 @@ from bench.measure.subject import Subject
 from bench.protocol import Protocol
 from bench.record.kinds import form_of
 from bench.record.schema import Evidence, Metric
-from bench.record.shares import share_of
+from bench.record.shares import NUMBERS, share_of
 from bench.task import Task
 from bench.task_accuracy import AccuracyTask, ChoiceTask
-
-NUMBERS = digits + ascii_lowercase
-"""One character for the number of an answer."""
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ tokenizer then gives the answer one space more).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from bench.data.pack import Pack
 from bench.errors import DataError, UsageError
 from bench.measure.measurement import Measurement, Resources
 from bench.measure.ratio import bits_per_byte
+from bench.measure.rendered import CHOICES, CONTEXT, GOLD, PART, read_rendered
 from bench.measure.scorer import NO_PREFIX, PackedLM, Request
 from bench.measure.subject import Subject
 from bench.protocol import Protocol
@@ -24,8 +25,6 @@ from bench.record.schema import Evidence, Windows
 from bench.task import Task
 from bench.task_gold import GoldTask
 
-PART = "part"
-COLUMNS = ("item", "context", "choices", "gold")
 APART = "context and answer were encoded apart, as a token of the whole text holds parts of both"
 
 
@@ -72,26 +71,13 @@ def read(pack: Pack, ref: str, *, is_shuffled: bool = False) -> list[tuple[str, 
     """The contexts and gold answers of a file, in order; shuffled, each answer has another item's context.
 
     Raises:
-        DataError: a row is not a context with a gold answer, or there is no other item.
+        DataError: as `read_rendered`, or there is no other item.
     """
-    has_parts = PART in pack.columns(ref)
-    rows = pack.rows(ref, [*COLUMNS, PART] if has_parts else COLUMNS)
-    if not rows:
-        raise DataError(f"{pack.path(ref)}: has no rows")
-    for row in rows:
-        if not (isinstance(row["context"], str) and _gold(row)):
-            raise DataError(f"{pack.path(ref)}: item '{row['item']}' is not a context with a gold answer")
+    rows = read_rendered(pack, ref)
     others = _others([row.get(PART) for row in rows]) if is_shuffled else list(range(len(rows)))
     if is_shuffled and any(i == other for i, other in enumerate(others)):
         raise DataError(f"{pack.path(ref)}: +shuffled needs two items or more (of each part)")
-    return [(rows[other]["context"], _gold(row)) for row, other in zip(rows, others, strict=True)]
-
-
-def _gold(row: Mapping[str, Any]) -> str:
-    """The answer that is right; '' where there is none."""
-    choices, gold = row["choices"], row["gold"]
-    is_there = isinstance(choices, list) and isinstance(gold, int) and 0 <= gold < len(choices)
-    return choices[gold] if is_there and isinstance(choices[gold], str) else ""
+    return [(rows[other][CONTEXT], row[CHOICES][row[GOLD]]) for row, other in zip(rows, others, strict=True)]
 
 
 def _others(parts: Sequence[Any]) -> list[int]:

@@ -5,7 +5,8 @@ Prompts, choices, metrics and the choice of examples stay lm-eval's own; only wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache, singledispatch
 from itertools import islice
 from typing import Any
@@ -21,16 +22,16 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from pyarrow import Table
 
 from bench.data.pack import Pack
-from bench.errors import DataError, UsageError, first_line
+from bench.errors import DataError, LeanboardError, UsageError, first_line
 from bench.lm_eval_files import examples_of, stock_yaml
 from bench.measure.chat import Chat
+from bench.measure.rendered import CHOICES, CONTEXT, GOLD, read_rendered
 from bench.measure.scorer import quiet
 from bench.protocol import Protocol
 from bench.task_accuracy import ChoiceTask, LmEvalTask, PromptsTask
 
 EXAMPLES = "examples"
 ZERO_SHOT = Protocol("0shot")
-CONTEXT, CHOICES, GOLD = "context", "choices", "gold"
 
 lm_eval.utils.env.from_string = cache(lm_eval.utils.env.from_string)
 """lm-eval compiles its templates anew for each row, which takes ten times as long as filling them in."""
@@ -43,6 +44,42 @@ class FirstN(ContextSampler):  # type: ignore[misc]
         return list(islice((row for row in self.df if row != eval_doc), n))
 
 
+class StockTask(ConfigurableTask):  # type: ignore[misc]
+    """lm-eval's task with these settings and rows; `problem` names the files where it cannot read them.
+
+    Raises:
+        DataError: a row is not as the task reads it, when it is built or when its requests are.
+    """
+
+    def __init__(self, config: Mapping[str, Any], data: DatasetDict, problem: str) -> None:
+        self._problem = problem
+        with quiet(), self._reading():
+            super().__init__(config={**config, "custom_dataset": lambda **_: data})
+
+    def build_all_requests(self, **options: Any) -> None:
+        with quiet(), self._reading():
+            super().build_all_requests(**options)
+            if self.OUTPUT_TYPE == "multiple_choice" and not callable(self.config.process_results):
+                for number, doc in {request.doc_id: request.doc for request in self.instances}.items():
+                    self._check_gold(number, doc)
+
+    def _check_gold(self, number: int, doc: Any) -> None:
+        """A right answer that is none of the choices: lm-eval would count the item as wrong."""
+        gold, choices = (self.doc_to_text if self.multiple_input else self.doc_to_target)(doc), self.doc_to_choice(doc)
+        for one in gold if isinstance(gold, list) else [gold]:
+            if one not in (choices if isinstance(one, str) else range(len(choices))):
+                raise ValueError(f"row {number}: the right answer, {one!r}, is none of its {len(choices)} choices")
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except LeanboardError:
+            raise
+        except Exception as error:  # lm-eval and datasets raise anything here
+            raise DataError(f"{self._problem} ({first_line(error)})") from error
+
+
 def build_requests(
     task: ConfigurableTask, limit: int | None, protocol: Protocol = ZERO_SHOT, chat: Chat | None = None
 ) -> list[Instance]:
@@ -52,9 +89,8 @@ def build_requests(
     turn of the user and one of the assistant.
     """
     turns = {"apply_chat_template": True, "fewshot_as_multiturn": True, "chat_template": chat} if chat else {}
-    with quiet():
-        task.set_fewshot_seed(protocol.seed)
-        task.build_all_requests(limit=limit, rank=0, world_size=1, **turns)
+    task.set_fewshot_seed(protocol.seed)
+    task.build_all_requests(limit=limit, rank=0, world_size=1, **turns)
     return list(task.instances)
 
 
@@ -75,6 +111,9 @@ def _(spec: LmEvalTask, pack: Pack, protocol: Protocol = ZERO_SHOT) -> dict[str,
     if spec.examples in spec.data(str(protocol)):
         refs[EXAMPLES] = spec.examples
     tables = {split: pq.read_table(pack.path(ref)) for split, ref in refs.items()}
+    for split, ref in refs.items():
+        if not tables[split].num_rows:
+            raise DataError(f"{pack.path(ref)}: has no rows")
     read = ", ".join(str(pack.path(ref)) for ref in refs.values())
     if spec.by is None:
         return {"": _stock(spec, spec.lm_eval, tables, protocol, read)}
@@ -83,6 +122,9 @@ def _(spec: LmEvalTask, pack: Pack, protocol: Protocol = ZERO_SHOT) -> dict[str,
     if missing:
         raise DataError(f"{pack.path(missing[0])}: column '{by}' is missing, which names the parts of {spec.name}")
     found = {}
+    for split, ref in refs.items():
+        if any(not isinstance(part, str) or not part for part in pc.unique(tables[split][by]).to_pylist()):
+            raise DataError(f"{pack.path(ref)}: column '{by}' does not hold a text in every row")
     for part in pc.unique(tables[_evaluated(spec)][by]).to_pylist():
         rows = {split: table.filter(pc.equal(table[by], part)) for split, table in tables.items()}
         found[part] = _stock(spec, spec.lm_eval.removesuffix(named) + part, rows, protocol, read)
@@ -91,16 +133,11 @@ def _(spec: LmEvalTask, pack: Pack, protocol: Protocol = ZERO_SHOT) -> dict[str,
 
 @build_tasks.register
 def _(spec: PromptsTask, pack: Pack, protocol: Protocol = ZERO_SHOT) -> dict[str, ConfigurableTask]:
-    path = pack.path(spec.texts[protocol.asked])
-    table = pq.read_table(path)
-    missing = {CONTEXT, CHOICES, GOLD} - set(table.column_names)
-    if missing:
-        raise DataError(f"{path}: column '{min(missing)}' is missing, which a rendered task needs")
-    texts = pc.list_flatten(table[CHOICES])
-    gap = " " if pc.all(pc.starts_with(texts, " ")).as_py() else ""
-    rows = Dataset(table)
-    if gap:  # what stands between prompt and answer is none of the answer, whose length counts for acc_norm
-        rows = Dataset.from_list([{**row, CHOICES: [text.removeprefix(gap) for text in row[CHOICES]]} for row in rows])
+    ref = spec.texts[protocol.asked]
+    rows = read_rendered(pack, ref)
+    gap = " " if all(text.startswith(" ") for row in rows for text in row[CHOICES]) else ""
+    for row in rows:  # what stands between prompt and answer is none of the answer, whose length counts for acc_norm
+        row[CHOICES] = [text.removeprefix(gap) for text in row[CHOICES]]
     config = {
         "task": spec.name,
         "output_type": "multiple_choice",
@@ -110,7 +147,8 @@ def _(spec: PromptsTask, pack: Pack, protocol: Protocol = ZERO_SHOT) -> dict[str
         "doc_to_target": GOLD,
         "target_delimiter": gap,
     }
-    return {"": _built(config, DatasetDict(test=rows), f"{path}: not as a rendered task reads it")}
+    data = DatasetDict(test=Dataset.from_list(rows))
+    return {"": StockTask(config, data, f"{pack.path(ref)}: not as a rendered task reads it")}
 
 
 def _stock(spec: LmEvalTask, name: str, tables: Mapping[str, Table], protocol: Protocol, read: str) -> ConfigurableTask:
@@ -129,7 +167,8 @@ def _stock(spec: LmEvalTask, name: str, tables: Mapping[str, Table], protocol: P
     own = dict(config.get("fewshot_config") or {})
     own |= {"split": roles["fewshot_split"]} if "split" in own else {}
     own |= {"sampler": FirstN} if "first_n" in protocol.flags else {}
-    task = _built(config | roles | {"fewshot_config": own or None}, data, f"{read}: not as lm-eval's '{name}' reads it")
+    config |= roles | {"fewshot_config": own or None}
+    task = StockTask(config, data, f"{read}: not as lm-eval's '{name}' reads it")
     if shots:
         there = len(task.sampler.df) - (task.fewshot_cfg.split == task.config.test_split)  # not the item itself
         if there < shots:
@@ -150,11 +189,3 @@ def _loaded(spec: LmEvalTask, name: str) -> dict[str, Any]:
     except ImportError as error:
         raise UsageError(f"task {spec.name}: lm-eval's '{name}' needs another package ({first_line(error)})") from error
     return settings
-
-
-def _built(config: Mapping[str, Any], data: DatasetDict, problem: str) -> ConfigurableTask:
-    with quiet():
-        try:
-            return ConfigurableTask(config={**config, "custom_dataset": lambda **_: data})
-        except Exception as error:  # lm-eval and datasets raise anything here
-            raise DataError(f"{problem} ({first_line(error)})") from error

@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from statistics import fmean
+from string import ascii_lowercase, digits
+
+NUMBERS = digits + ascii_lowercase
+"""One character for the number of an answer."""
 
 
 def share_of(bits: str, parts: Collection[int] = ()) -> tuple[float, float | None]:

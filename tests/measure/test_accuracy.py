@@ -193,7 +193,7 @@ def test_whether_packing_suits_the_model_is_asked_once_for_all_tasks(
 ) -> None:
     asked = []
     subject = Subject(tiny_mha)
-    monkeypatch.setattr(PackedLM, "_obstacle", lambda self: asked.append(1))
+    monkeypatch.setattr(PackedLM, "_obstacle", lambda self, pack: asked.append(1))
     for task in (Task(spec("arc_easy"), "0shot", 2), Task(spec("piqa"), "0shot", 2)):
         measure(task, subject, pack)
     assert asked == [1]

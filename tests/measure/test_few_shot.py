@@ -199,9 +199,9 @@ def test_where_lm_eval_takes_examples_from(config: dict[str, Any], rule: tuple[s
 
 def test_rendered_questions_are_scored_as_they_are(tmp_path: Path, tiny_mha: Path) -> None:
     """What stands before an answer is none of it: acc_norm is by the characters of 'a dog', not of ' a dog'."""
+    choices = [" a", " a dog", " the old dog"]
     rows: list[dict[str, Any]] = [
-        {"context": f"Question {i}\nAnswer:", "choices": [" a", " a dog", " the old dog"], "gold": i % 3}
-        for i in range(6)
+        {"item": f"q{i}", "context": f"Question {i}\nAnswer:", "choices": choices, "gold": i % 3} for i in range(6)
     ]
     file = {"name": "quiz", "kind": "rendered_accuracy", "description": "", "texts": {"5shot": "quiz/5shot"}}
     spec = validated(RenderedTask, {**file, "metrics": ["acc", "acc_norm"], "headline": "acc"}, "quiz.yaml")
