@@ -30,7 +30,7 @@ from bench.lm_eval_tasks import stock_task
 from bench.method import Method, MethodConfig, Preset, Traits
 from bench.paths import METHODS
 from bench.record.kinds import kind_of
-from bench.task import TASK_ID, Task, spec_of
+from bench.task import NO_LIMIT, TASK_ID, Task, spec_of
 from bench.task_accuracy import ChoiceTask
 from bench.task_files import shared_tasks, task_files
 from bench.task_group import MIXED, TaskGroup
@@ -198,9 +198,12 @@ def tasks_named(text: str, limit: int | None = None, where: str = "") -> list[Ta
     Raises:
         UsageError: no such task, or a protocol that it does not know.
     """
+    before = f"{where}: " if where else ""
+    if NO_LIMIT.search(text):
+        raise UsageError(f"{before}'{text}': the limit is not a number from 1 to 999999999")
     match = TASK_ID.match(text)
     if match is None:
-        raise UsageError(f"{where + ': ' if where else ''}'{text}' is not a task id such as piqa or wikitext2@2048")
+        raise UsageError(f"{before}'{text}' is not a task id such as piqa or wikitext2@2048")
     known = load_tasks()
     name, items = match["name"], int(match["limit"]) if match["limit"] else limit
     if match["metric"]:

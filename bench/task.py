@@ -29,6 +29,8 @@ TASK_ID = re.compile(
     r"^(?P<name>[a-z0-9_]+)(?:\.(?P<metric>[a-z0-9_]+))?(?:@(?P<protocol>[a-z0-9_/+-]+?))?"
     r"(?:/limit(?P<limit>[1-9]\d{0,8}))?$"
 )
+NO_LIMIT = re.compile(r"/limit(?![1-9]\d{0,8}$)")
+"""Where an id has a limit that is none."""
 BACKENDS = ("hf", "vllm")
 """Engines that generate: modules of `bench.measure.generation`. `hf` is transformers."""
 GENERATION = re.compile(

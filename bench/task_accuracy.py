@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, ClassVar, Literal
 
@@ -14,6 +13,7 @@ from bench.lm_eval_files import Examples, examples_of, resolved, stock_yaml
 from bench.protocol import BOS, EXAMPLES, Protocol
 from bench.record.kinds import kind_of
 from bench.task_kind import NO_INGREDIENTS, DataRef, TaskSpec
+from bench.task_rendered import RenderedTexts
 
 CPU_TOKENS, GPU_TOKENS = 1024, 8192
 """Tokens in one forward pass of the scorer."""
@@ -43,15 +43,6 @@ class ChoiceTask(TaskSpec):
                 raise ValueError(f"'{metric}' is not a share of items that bench.record.kinds knows")
         return value
 
-    def parsed(self, given: str) -> Protocol:
-        """The protocol `given`, with its shots in their one form."""
-        protocol = Protocol.parse(given, self.flags, f"task {self.name}")
-        shots = SHOTS.match(protocol.asked)
-        if shots is None:
-            flags = ", ".join(f"+{flag}" for flag in self.flags)
-            raise UsageError(f"task {self.name}: protocol '{given}' is not <n>shot, with or without {flags}")
-        return Protocol(f"{int(shots[1])}shot", protocol.flags, protocol.seed)
-
 
 class LmEvalTask(ChoiceTask):
     """lm-eval's stock task with only its data source replaced; `5shot` puts five examples before each question.
@@ -77,7 +68,7 @@ class LmEvalTask(ChoiceTask):
         return [*self.splits.values(), *([self.examples] if self.examples and shots else [])]
 
     def protocol(self, given: str | None) -> str:
-        protocol = self.parsed(given or "0shot")
+        protocol = self._parsed(given or "0shot")
         about = [flag for flag in EXAMPLES if flag in protocol.flags]
         where = f"task {self.name}: protocol '{given}'"
         if not protocol.shots:
@@ -95,6 +86,15 @@ class LmEvalTask(ChoiceTask):
         if about and asks.are_fixed:
             raise UsageError(f"{where}: +{about[0]} changes nothing, as its examples are always the first ones")
         return str(protocol)
+
+    def _parsed(self, given: str) -> Protocol:
+        """The protocol `given`, with its shots in their one form."""
+        protocol = Protocol.parse(given, self.flags, f"task {self.name}")
+        shots = SHOTS.match(protocol.asked)
+        if shots is None:
+            flags = ", ".join(f"+{flag}" for flag in self.flags)
+            raise UsageError(f"task {self.name}: protocol '{given}' is not <n>shot, with or without {flags}")
+        return Protocol(f"{int(shots[1])}shot", protocol.flags, protocol.seed)
 
     @model_validator(mode="after")
     def _is_named_by_its_part(self) -> LmEvalTask:
@@ -127,29 +127,10 @@ class AccuracyTask(LmEvalTask):
     kind: Literal["accuracy"]
 
 
-class PromptsTask(ChoiceTask):
-    """Questions whose prompts were rendered by others, examples included: one file for each protocol.
-
-    Its rows have an `item`, a `context`, the texts that may continue it (`choices`) and the number of the right one
-    (`gold`).
-    """
+class PromptsTask(ChoiceTask, RenderedTexts):
+    """Questions that others rendered."""
 
     flags: ClassVar[tuple[str, ...]] = (*BOS, "separate", "notice")
-
-    texts: dict[str, DataRef] = Field(min_length=1, description="protocol without flags -> file of the pack")
-
-    def data(self, protocol: str | None = None) -> list[str]:
-        return [self.texts[Protocol.parse(protocol).asked]] if protocol else list(self.texts.values())
-
-    def protocol(self, given: str | None) -> str:
-        protocol = self.parsed(given or next(iter(self.texts)))
-        if protocol.asked not in self.texts:
-            known = ", ".join(self.texts)
-            raise UsageError(f"task {self.name}: protocol '{given}': it was rendered as {known} alone")
-        return str(protocol)
-
-    def usual(self) -> Sequence[str]:
-        return list(self.texts)
 
 
 class RenderedTask(PromptsTask):

@@ -66,6 +66,10 @@ def test_a_group_hands_its_flags_to_its_members() -> None:
         ),
         ("wikitext2@64+notice", "task wikitext2: protocol '64+notice': unknown flag 'notice'; known are: bos, nobos."),
         ("wikitext2@+bos", "task wikitext2: protocol '+bos' is not a window length of 2 tokens or more"),
+        ("csqa@05shot", "task csqa: protocol '05shot' is not 5shot or 0shot"),
+        ("gsm8k_gold@05shot", "task gsm8k_gold: protocol '05shot' is not 5shot or 8shot"),
+        ("piqa@5shot/limit0", "'piqa@5shot/limit0': the limit is not a number from 1 to 999999999"),
+        ("piqa/limit", "'piqa/limit': the limit is not a number from 1 to 999999999"),
     ],
 )
 def test_what_is_no_protocol_is_one_sentence(wrong: str, sentence: str) -> None:
