@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from bench.protocol import flags_of
 from bench.record.kind import SIDES, Side
-from bench.record.kinds import KINDS, kind_of, name_of, split
+from bench.record.kinds import KINDS, PERPLEXITY, kind_of, name_of, split
 from bench.report.board import Column, Headline, Row
 from bench.report.gates import SHUFFLED, Signal
 from bench.report.rank import Basis
@@ -69,8 +69,9 @@ def headline_of(
     """The headline of the rows of one model, and that of each side of quality.
 
     Of the sides, what the model knows orders the rows where a mean is complete with signal on every task; else how it
-    models text; else the tasks with signal of what it knows; else what it can say; else how far it stays itself. A
-    metric that only one of several rows has is left out, as it compares nothing.
+    models text; else the tasks with signal of what it knows; else what it can say; else how far it stays itself. Of
+    the others that count, a perplexity, mean or the like that only one of several rows has is left out, as it compares
+    nothing there.
     """
     counted = _counts(rows)
     here = [column for column in columns.values() if counted[column.id] and not is_baseline(column)]
@@ -100,15 +101,20 @@ def _choice(
     groups: Sequence[TaskGroup],
     signals: Mapping[str, Signal],
 ) -> Choice | None:
-    """The headline of a side among the columns that have values; None where nothing of it was measured."""
+    """The headline of a side among the columns that have values; None where nothing of it was measured.
+
+    What has no mean over tasks comes first (a perplexity, the divergence); then means, then single tasks.
+    """
     mine = [c for c in here if c.kind.is_quality and c.kind.side == side]
     able = [c for c in mine if not without_signal(c.id, groups, signals)]
+    leading = [c for c in able if c.kind.leads]
     means, able_means = ([c for c in columns if c.kind.over] for columns in (mine, able))
     shares = [c for c in mine if c.kind.is_share and is_headline(c.id, groups)]
     for choice, reason, is_able in (
+        ([c for c in leading if not c.kind.is_part], LEADS, True),
         ([c for c in able_means if not split(c.id)[1].startswith(OF_SIGNAL)], COMPLETE, True),
-        ([c for c in able if c.kind.leads], LEADS, True),
         (able_means, ABLE, True),
+        (leading, LEADS, True),
         ([c for c in shares if c in able], ABLE, True),
         (means, ONLY, False),
         ([c for c in mine if c.kind.leads] or shares, ONLY, False),
@@ -173,17 +179,23 @@ def _why_no_signal(column: Column, signals: Mapping[str, Signal]) -> str:
 
 
 def preference(column: Column) -> tuple[int, bool, float, int, str]:
-    """Sort key among equals: the kind that comes first, its first metric, the most windows (no limit is most), then
-    the longest."""
-    window = re.match(r"\d+", column.protocol)
+    """Sort key among equals: the kind that comes first, its first metric or text, the most windows (no limit is most),
+    then the longest."""
+    window = re.search(r"(?:^|/)(\d+)", column.protocol)
     limit = re.search(r"/limit(\d+)", column.protocol)
     return (
         KINDS.index(column.kind),
-        column.name not in column.kind.first,
+        not _is_first(column),
         -float(limit[1]) if limit else -math.inf,
-        -int(window[0] if window else 0),
+        -int(window[1] if window else 0),
         column.id,
     )
+
+
+def _is_first(column: Column) -> bool:
+    """Whether it is the first metric of its kind, or compares on the text of the first perplexity."""
+    text = column.protocol.partition("/")[0]
+    return column.name in column.kind.first or f"{text}.ppl_token" in PERPLEXITY.first
 
 
 def _counts(rows: Sequence[Row]) -> Counter[str]:

@@ -21,6 +21,7 @@ from bench.report.plots.retention import curves, retention_curve
 from bench.report.plots.style import style
 from bench.report.sides import tau_b
 from bench.report.site.index import index_page
+from bench.task_group import TaskGroup
 from tests.record.records import artifact, measure, scored
 from tests.report.boards import KNOWN, PAIR, PPL, answers, cells, dense, row, store, text_losses
 
@@ -142,3 +143,67 @@ def test_two_rows_are_compared_side_by_side(tmp_path: Path) -> None:
     assert [line["side"] for line in lines] == ["knows", "can say", "can say", "models text"]
     assert lines[1]["B − A"].endswith(" bits/byte")
     assert len(lines[1]["A"].partition(".")[2]) == 3
+
+
+def moved(made: ArtifactRecord, kl: float, protocol: str = "wikitext2/128/limit16") -> AnyRecord:
+    """The divergence of a checkpoint from the dense model, window by window."""
+    metric = Metric(id=f"divergence.kl@{protocol}", value=kl, unit="nats/token", direction="lower", n=2032, stderr=0.01)
+    sums = {"kl": Windows(nll=[127 * kl] * 16, targets=[127] * 16)}
+    ingredients = {"artifact": made.key, "data": "text"}
+    return measure(made, f"divergence@{protocol}", [metric], evidence=Evidence(sums=sums), ingredients=ingredients)
+
+
+def with_flips() -> list[AnyRecord]:
+    """A dense model and a row that answer two tasks with signal, so that there is a complete mean of flips."""
+    found: list[AnyRecord] = []
+    for made, share in ((dense(), 0.8), (row("saap", 0.2), 0.6)):
+        found += made
+        for task, variant in (("piqa", "acc"), ("hellaswag", "acc_norm")):
+            found.append(scored(made[0], f"{task}@0shot/limit200", answers(share), (variant,)))
+    return found
+
+
+def test_the_divergence_comes_before_a_complete_mean_of_flips() -> None:
+    records = with_flips()
+    flips = "pair.flips_mean@0shot/limit200"
+    assert build(records, [PAIR], KNOWN).headlines["tiny"].sides["stays itself"] == flips
+    made = [record for record in records if isinstance(record, ArtifactRecord)]
+    records += [moved(one, kl) for one, kl in zip(made, (0.0, 0.5), strict=True)]
+    board = build(records, [PAIR], KNOWN)
+    assert any(column.id == flips for column in board.columns)
+    assert board.headlines["tiny"].sides["stays itself"] == "divergence.kl@wikitext2/128/limit16"
+    assert board.headlines["tiny"].sides["knows"] == "pair.mean@0shot/limit200"
+
+
+@pytest.mark.parametrize(
+    ("first", "other"),
+    [
+        ("wikitext2/2048/limit16", "wikitext2/128/limit16"),
+        ("wikitext2/128/limit16", "ptb/128/limit16"),
+        ("wikitext2/128/limit16", "c4/2048"),
+        ("c4/2048", "c4/128"),
+    ],
+)
+def test_of_divergences_wikitext_comes_first_then_the_longest_windows(first: str, other: str) -> None:
+    made = artifact("dense", target="none", removed=0.0)
+    board = build([made, moved(made, 0.0, other), moved(made, 0.0, first)], [])
+    assert board.headlines["tiny"].sides["stays itself"] == f"divergence.kl@{first}"
+
+
+def test_without_signal_on_one_gold_task_the_mean_of_the_others_stands_for_what_it_can_say() -> None:
+    names = ("alpha_gold", "gsm8k_gold", "squad_gold")
+    group = TaskGroup(name="say", kind="group", description="", members=tuple(f"{name}.bpb@5shot" for name in names))
+    records: list[AnyRecord] = []
+    for made, worse in ((dense(), 0.0), (row("saap", 0.2), 0.3), (row("random", 0.4), 0.6)):
+        records += made
+        for name in names:
+            losses = text_losses(worse, windows=30)
+            records.append(gold(made[0], f"{name}@5shot/limit30", losses))
+            if not worse:
+                other = losses if name == "squad_gold" else [loss + 1 for loss in losses]
+                records.append(gold(made[0], f"{name}@5shot+shuffled/limit30", other))
+    board = build(records, [group], KNOWN)
+    mean = "say.signal_bpb_mean@mixed/limit30/alpha_gold+gsm8k_gold"
+    assert board.headlines["tiny"].sides["can say"] == mean
+    ranks = {row.identity.method: board.standings[row.identity][mean].text for row in board.rows}
+    assert ranks == {"dense": "–", "saap": "1", "random": "2"}
