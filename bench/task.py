@@ -58,7 +58,7 @@ class PerplexityTask(TaskSpec):
     text: DataRef
     column: str
     join: str = Field(description="what stands between two rows when they are joined into one text")
-    windows: tuple[int, ...] = Field(description="usual window lengths; the first is the default")
+    windows: tuple[int, ...] = Field(min_length=1, description="usual window lengths; the first is the default")
 
     def data(self, protocol: str | None = None) -> list[str]:
         return [self.text]
@@ -86,7 +86,7 @@ class GenerationTask(TaskSpec):
     working = 160_000_000  # measuring the machine
 
     kind: Literal["generation"]
-    protocols: tuple[str, ...]
+    protocols: tuple[str, ...] = Field(min_length=1)
     grids: dict[str, tuple[str, ...]] = Field({}, description="protocols, without their backend, under one name")
     rounds: int = Field(ge=2, description="timed rounds of each model")
 

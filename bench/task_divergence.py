@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from bench.errors import UsageError, unknown
 from bench.protocol import BOS, WHOLE, Protocol
@@ -39,7 +39,7 @@ class DivergenceTask(TaskSpec):
     in_turn = True
 
     kind: Literal["divergence"]
-    protocols: tuple[str, ...]
+    protocols: tuple[str, ...] = Field(min_length=1)
     source: Text | None = None
 
     @field_validator("source")

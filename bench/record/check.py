@@ -104,12 +104,24 @@ def _metrics(record: MeasureRecord) -> Iterator[str]:
             yield f"field 'metrics' has {metric.id}, which is no metric of {record.task}"
         elif kind is UNKNOWN:
             yield f"field 'metrics' has {metric.id}, and no kind of metric has it"
+        elif kind.is_derived:
+            yield f"field 'metrics' has {metric.id}, which a report computes from several records and no record holds"
         elif (metric.unit, metric.direction) != (form.unit, form.direction):
             yield f"{metric.id} is in {metric.unit} ({metric.direction}), not in {form.unit} ({form.direction})"
         elif kind.evidence == "items":
             yield from _items(metric, record.evidence.items.get(name), record.evidence.parts)
         elif kind.evidence == "windows":
-            yield from _windows(metric, kind, record.evidence.sums.get(name, record.evidence.windows))
+            where = f"sums.{name}" if name in record.evidence.sums else "windows"
+            yield from _windows(metric, kind, record.evidence.sums.get(name, record.evidence.windows), where)
+    yield from _chosen(record)
+
+
+def _chosen(record: MeasureRecord) -> Iterator[str]:
+    """An answer was chosen for each item."""
+    for name, answers in record.evidence.chosen.items():
+        items = record.evidence.items.get(name, "")
+        if len(answers) != len(items):
+            yield f"field 'evidence.chosen.{name}' has {len(answers)} answers, and 'evidence.items' {len(items)} of it"
 
 
 def _items(metric: Metric, bits: str | None, parts: Mapping[str, int]) -> Iterator[str]:
@@ -126,11 +138,12 @@ def _items(metric: Metric, bits: str | None, parts: Mapping[str, int]) -> Iterat
     yield from _same(metric, share, n, error, f"{n} items")
 
 
-def _windows(metric: Metric, kind: Kind, windows: Windows | None) -> Iterator[str]:
+def _windows(metric: Metric, kind: Kind, windows: Windows | None, where: str) -> Iterator[str]:
+    """`where` is the field of the evidence that has them."""
     if windows is None:
         yield f"{metric.id} has no windows as its evidence"
     elif min(windows.targets) < 1:
-        yield f"field 'evidence.windows.targets' has a window of {min(windows.targets)} targets"
+        yield f"field 'evidence.{where}.targets' has a window of {min(windows.targets)} targets"
     else:
         mean = sum(windows.nll) / sum(windows.targets)
         try:

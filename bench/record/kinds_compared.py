@@ -33,73 +33,57 @@ TOP_TOKEN = Kind(
     protocol="text and window",
     footnote="*same top token*: in how many % of the positions the likeliest next token is the dense model's.",
 )
-FLIPS = Kind(
+
+
+def _flips(name: str, noun: str, metric: str, footnote: str) -> tuple[Kind, Kind]:
+    """A kind of flips of a task's accuracy, `<accuracy>_<metric>`, and that of its mean over tasks."""
+    gap = Gap(noun, "points", 100.0, 1)
+    of_task = Kind(
+        noun,
+        noun.capitalize(),
+        {f"*.{of}_{metric}": Form("fraction", "lower", f"{{task}} {noun} (%)") for of in ("acc", "acc_norm")},
+        evidence="items",
+        is_quality=True,
+        side="stays itself",
+        needs_signal=True,
+        least=100,
+        is_derived=True,
+        gap=gap,
+        mean=f"{metric}_mean",
+        noun=noun,
+        axis=f"{name} (%)",
+        footnote=footnote,
+    )
+    mean = Kind(
+        f"mean of {noun}",
+        f"{noun.capitalize()}, means over tasks",
+        {
+            f"*.{metric}_mean": Form("fraction", "lower", f"{{task}} {noun}, mean (%)"),
+            f"*.signal_{metric}_mean": Form("fraction", "lower", f"{{task}} {noun} with signal, mean (%)"),
+        },
+        is_quality=True,
+        side="stays itself",
+        gap=gap,
+        over=of_task,
+        noun=f"mean {noun}",
+        axis=f"mean {noun} (%)",
+    )
+    return of_task, mean
+
+
+FLIPS, FLIPS_MEAN = _flips(
     "flips",
-    "Flips",
-    {
-        "*.acc_flips": Form("fraction", "lower", "{task} flips (%)"),
-        "*.acc_norm_flips": Form("fraction", "lower", "{task} flips (%)"),
-    },
-    evidence="items",
-    is_quality=True,
-    side="stays itself",
-    needs_signal=True,
-    least=100,
-    is_derived=True,
-    gap=Gap("flips", "points", 100.0, 1),
-    mean="flips_mean",
-    noun="flips",
-    axis="flips (%)",
-    footnote="*flips*: in how many % of the items the model is right where the dense model is wrong, or wrong where it "
+    "flips",
+    "flips",
+    "*flips*: in how many % of the items the model is right where the dense model is wrong, or wrong where it "
     "is right, by the task's own accuracy; 0 where nothing moved, even where the accuracy is the same by chance.",
 )
-FLIPS_MEAN = Kind(
-    "mean of flips",
-    "Flips, means over tasks",
-    {
-        "*.flips_mean": Form("fraction", "lower", "{task} flips, mean (%)"),
-        "*.signal_flips_mean": Form("fraction", "lower", "{task} flips with signal, mean (%)"),
-    },
-    is_quality=True,
-    side="stays itself",
-    gap=Gap("flips", "points", 100.0, 1),
-    over=FLIPS,
-    noun="mean flips",
-    axis="mean flips (%)",
-)
-ANSWER_FLIPS = Kind(
+ANSWER_FLIPS, ANSWER_FLIPS_MEAN = _flips(
+    "other answers than the dense model's",
     "other answers",
-    "Other answers",
-    {
-        "*.acc_answer_flips": Form("fraction", "lower", "{task} other answers (%)"),
-        "*.acc_norm_answer_flips": Form("fraction", "lower", "{task} other answers (%)"),
-    },
-    evidence="items",
-    is_quality=True,
-    side="stays itself",
-    needs_signal=True,
-    least=100,
-    is_derived=True,
-    gap=Gap("other answers", "points", 100.0, 1),
-    mean="answer_flips_mean",
-    noun="other answers",
-    axis="other answers than the dense model's (%)",
-    footnote="*other answers*: in how many % of the items the model chooses another answer than the dense model, right "
+    "answer_flips",
+    "*other answers*: in how many % of the items the model chooses another answer than the dense model, right "
     "or wrong.",
-)
-ANSWER_FLIPS_MEAN = Kind(
-    "mean of other answers",
-    "Other answers, means over tasks",
-    {
-        "*.answer_flips_mean": Form("fraction", "lower", "{task} other answers, mean (%)"),
-        "*.signal_answer_flips_mean": Form("fraction", "lower", "{task} other answers with signal, mean (%)"),
-    },
-    is_quality=True,
-    side="stays itself",
-    gap=Gap("other answers", "points", 100.0, 1),
-    over=ANSWER_FLIPS,
-    noun="mean of other answers",
-    axis="mean of other answers (%)",
 )
 FLATTERY = Kind(
     "flattery",
@@ -112,6 +96,7 @@ FLATTERY = Kind(
     noun="flattery",
     axis="chosen right and not said (%)",
     footnote="*chosen right, not said*: in how many % of the questions the model chooses the right answer, and gives "
-    "another when it is asked without choices, by the same protocol. What chooses nothing right has none: read it next "
-    "to the accuracy. It ranks nothing.",
+    "another when it is asked without choices, by the same protocol. An upper bound: a right answer in other words "
+    "counts as not said, so compare rows, not the number. What chooses nothing right has none: read it next to the "
+    "accuracy. It ranks nothing.",
 )

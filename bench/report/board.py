@@ -79,7 +79,8 @@ class Headline:
 
     `metric` orders its rows and is the first to rank them (None where no quality was measured); `reason` says why.
     `others` are the other metric ids that count; `left_out` the tasks on which the dense model has no signal. `sides`
-    names the one metric that stands for each side of quality that was measured.
+    names the one metric that stands for each side of quality that was measured; `able` are the sides on which it has
+    signal, or needs none.
     """
 
     metric: str | None
@@ -87,6 +88,7 @@ class Headline:
     left_out: tuple[Signal, ...]
     reason: str
     sides: Mapping[Side, str] = field(default_factory=dict)
+    able: frozenset[Side] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -170,9 +172,9 @@ class Board:
         return {side: columns[metric] for side, metric in self.headlines[model].sides.items()}
 
     def telling(self, model: str) -> dict[Side, Column]:
-        """Those of the sides that can rank: neither a smoke test nor without signal."""
-        silent = self.smoke | self.no_signal(model)
-        return {side: column for side, column in self.sides(model).items() if column.id not in silent}
+        """Those of the sides that can rank: neither a smoke test, nor with signal missing or not known."""
+        able = self.headlines[model].able
+        return {side: c for side, c in self.sides(model).items() if side in able and c.id not in self.smoke}
 
     def no_signal(self, model: str) -> frozenset[str]:
         """The accuracies on which the dense model has no signal, and the groups' means that contain one."""

@@ -73,11 +73,19 @@ def _same_for_all(seeds: Mapping[int, Run]) -> bool:
 
 
 def _beats_random(method: str, board: Board) -> Tick:
-    """Compares pair by pair at the same size, by the headline metric of the model; also says how on other sides."""
+    """Compares pair by pair at the same size, by the headline metric of the model; also says how on other sides.
+
+    Only what can rank counts (`Board.telling`).
+    """
     title = "random beaten at equal size"
     if method == "random":
         return Tick(title, None, "is random")
-    mine = [pair for pair in board.pairs if pair.row.method == method and pair.control == "random"]
+    side_of = {(model, c.id): side for model in board.models() for side, c in board.telling(model).items()}
+    mine = [
+        pair
+        for pair in board.pairs
+        if pair.row.method == method and pair.control == "random" and (pair.row.model, pair.metric) in side_of
+    ]
     pairs = [pair for pair in mine if pair.metric == board.quality[pair.row.model]]
     if not pairs:
         return Tick(title, None, "not compared")
@@ -85,8 +93,7 @@ def _beats_random(method: str, board: Board) -> Tick:
     detail = f"{won} of {len(pairs)} rows significantly better, pair by pair"
     others = []
     for side in SIDES:
-        leading = {(model, headline.sides.get(side)) for model, headline in board.headlines.items()}
-        there = [p for p in mine if (p.row.model, p.metric) in leading and p.metric != board.quality[p.row.model]]
+        there = [p for p in mine if p not in pairs and side_of[p.row.model, p.metric] == side]
         if there:
             others.append(f"{side} {sum(pair.is_better is True for pair in there)} of {len(there)}")
     return Tick(title, won == len(pairs), "; ".join([detail, *others]))

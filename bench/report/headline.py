@@ -91,6 +91,7 @@ def headline_of(
         tuple(s for id_, s in counts.items() if s.has_signal is False and not kind_of(id_).is_derived),
         chosen.reason,
         metrics,
+        frozenset(side for side, choice in sides.items() if choice.is_able),
     )
 
 

@@ -186,10 +186,10 @@ def _footnotes(board: Board) -> list[str]:
         notes.append("▼ worse than `random` at the same target, by point estimate in the column that orders the rows.")
     if board.pairs:
         notes.append(
-            "*Pair by pair*: the row minus the control on the same windows (difference of the mean loss; below 0 is "
-            "better) and the same items (difference of the mean; above 0 is better), with a 95 % interval and a "
-            "two-sided p-value by a t-test whose standard error is that of a paired bootstrap (moving blocks of "
-            "windows; items within each task; seeds). Not corrected for the number of comparisons."
+            "*Pair by pair*: the row minus the control on the same windows (difference of the mean loss) and the same "
+            "items (difference of the mean): ↓ in the head says that below 0 is better, ↑ above 0. With a 95 % "
+            "interval and a two-sided p-value by a t-test whose standard error is that of a paired bootstrap (moving "
+            "blocks of windows; items within each task; seeds). Not corrected for the number of comparisons."
         )
     if any(matrix_of(board, model) for model in board.models()):
         notes.append(
@@ -202,8 +202,10 @@ def _footnotes(board: Board) -> list[str]:
         notes.append(ORDER)
     if any(board.no_signal(model) for model in board.models()):
         notes.append(
-            "*no signal*: the dense model is not significantly above chance there (exact binomial test at 5 %), or not "
-            "on some task of that mean; neither is ranked, nor part of the headline."
+            "*no signal*: the dense model does not do significantly better there than a baseline, at 5 %, or not on "
+            "some task of that mean; neither is ranked, nor part of the headline. Shares are held against chance "
+            "(exact binomial test; where guessing gives nothing, six must be right), bits per byte against the same "
+            "answers after other items' contexts (paired t-test); flips go by their accuracy."
         )
     smoke = smoke_notes(board, board.columns)
     notes += [f"*{note.replace(':', '*:', 1)}; shows that all works, not how good a model is." for note in smoke]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from bench.record.kinds import form_of
+from bench.record.kinds import form_of, kind_of
 from bench.record.rows import RowName
 from bench.report.rank import Basis, Ranker
 from bench.report.stats import Difference, pairwise
@@ -25,8 +25,11 @@ class Pair:
     `lora` of as many trained parameters. A row with recovery is compared with the same row without (`control` is then
     `UNRECOVERED`, else the control's method).
 
+    The dense model is no control of how far a row moved from it: its own value is 0, or all, by definition.
+
     The difference is that of the means of the evidence (see `bench.record.kinds`): for a perplexity of the losses in
-    nats per token (below 0 is better), for a mean of the accuracies (above 0 is better). `n` counts windows or items.
+    nats per token, for a mean of the accuracies or flips. The metric's direction says whether below or above 0 is
+    better. `n` counts windows or items.
     """
 
     row: RowName
@@ -74,6 +77,8 @@ def _controls(row: RowName, rows: Sequence[RowName], ranking: Ranker) -> dict[st
 
 def _compare(ranking: Ranker, row: RowName, name: str, rival: RowName, bases: Sequence[Basis]) -> Iterator[Pair]:
     for basis in bases:
+        if name == "dense" and kind_of(basis.metric).side == "stays itself":
+            continue
         if not all(ranking.has(one, basis) for one in (row, rival)) or ranking.key(row, basis) != ranking.key(
             rival, basis
         ):

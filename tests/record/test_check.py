@@ -77,7 +77,26 @@ def test_whole_records_have_no_problems(tmp_path: Path) -> None:
         (PIQA, put("status", value="fine"), "field 'status'"),
         (TEXT, put("metrics", 0, "value", value=9.0), "is 9, but its 32 windows give "),
         (TEXT, put("evidence", "windows", value=None), "has no windows as its evidence"),
-        (TEXT, put("evidence", "windows", "targets", 0, value=0), "has a window of 0 targets"),
+        (
+            TEXT,
+            put("evidence", "windows", "targets", 0, value=0),
+            "field 'evidence.windows.targets' has a window of 0 targets",
+        ),
+        (
+            TEXT,
+            put("evidence", "sums", value={"ppl_token": {"nll": [1.0], "targets": [0]}}),
+            "field 'evidence.sums.ppl_token.targets' has a window of 0 targets",
+        ),
+        (
+            PIQA,
+            put("metrics", 0, "id", value="piqa.acc_flips@0shot/limit16"),
+            "field 'metrics' has piqa.acc_flips@0shot/limit16, which a report computes",
+        ),
+        (
+            PIQA,
+            put("evidence", "chosen", value={"acc": "010"}),
+            "field 'evidence.chosen.acc' has 3 answers, and 'evidence.items' 16 of it",
+        ),
         (TEXT, add_bits(9.0), "bits_per_byte@128/limit32 is 9, but its 32 windows give "),
         (ARTIFACT, put("seed", value=3), "field 'seed' is 3, but the ingredients say 0"),
         (

@@ -20,6 +20,7 @@ from bench.record.kinds import (
     kind_of,
     split,
 )
+from bench.record.kinds_compared import FLATTERY
 from bench.record.schema import METRIC_ID
 from bench.record.store import Store
 from bench.registry import task_groups
@@ -71,8 +72,8 @@ def test_no_two_kinds_have_the_same_metric() -> None:
 
 def test_quality_is_what_can_be_compared() -> None:
     for kind in KINDS:
-        twice = kind is TEXT_BITS  # what the perplexity says already
-        assert (kind.is_quality or twice) == (kind.evidence is not None or kind.over is not None)
+        ranks_nothing = kind in (TEXT_BITS, FLATTERY)
+        assert (kind.is_quality or ranks_nothing) == (kind.evidence is not None or kind.over is not None)
         assert not kind.is_quality or (kind.gap.unit and kind.noun and kind.axis)
         assert all(name in kind.metrics or f"*.{split(name)[1]}" in kind.metrics for name in kind.first)
 

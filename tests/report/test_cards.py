@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+from bench.record.schema import ArtifactRecord
 from bench.record.text import AnyRecord
 from bench.report.board import Board, Tick
 from bench.report.build import build
 from bench.report.published import Counterpart, Protocol, Published, PublishedRow
-from tests.record.records import artifact, speed
-from tests.report.boards import KNOWN, PPL, dense, row
+from tests.record.records import artifact, scored, speed
+from tests.report.boards import KNOWN, PPL, answers, dense, row
 
 TICKS = ["points", "seeds", "random", "speed", "reload", "published"]
 
@@ -81,3 +82,18 @@ def test_seeds_that_change_nothing_are_as_good_as_many() -> None:
     assert (declared.ok, declared.detail) == (True, "deterministic")
     other = [record for seed in range(2) for record in row("saap", 0.5, seed=seed)]
     assert ticks(build([*dense(), *other], [], KNOWN), "saap")["seeds"].ok is False
+
+
+def test_random_is_not_beaten_or_missed_by_a_smoke_test() -> None:
+    records = dense()
+    for method, shift in (("saap", 0.1), ("random", 2.0)):
+        records += row(method, shift)
+    made = [record for record in records if isinstance(record, ArtifactRecord)]
+    records += [scored(one, "piqa@0shot/limit20", answers(0.5, 20, seed=i)) for i, one in enumerate(made)]
+    board = build(records, [], KNOWN)
+    assert {"knows", "stays itself"} <= board.headlines["tiny"].sides.keys()
+    assert list(board.telling("tiny")) == ["models text"]
+    assert {pair.metric for pair in board.pairs} > {PPL}
+    assert ticks(board, "saap")["random"] == Tick(
+        "random beaten at equal size", True, "1 of 1 rows significantly better, pair by pair"
+    )

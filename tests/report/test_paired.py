@@ -101,3 +101,14 @@ def test_parts_of_the_data_count_alike_in_a_mean_over_them() -> None:
     found = [scores_of({0: Run(made, {record.task: record}, {})}, metric.id) for metric in record.metrics]
     assert [scores and scores.values.mean() for scores in found] == [1 / 3, 1 / 2]
     assert share_of(bits, parts.values())[0] == 1 / 2
+
+
+def test_the_dense_model_is_no_control_of_how_far_a_row_moved_from_it() -> None:
+    records: list[AnyRecord] = []
+    for method, bits in (("dense", "1110" * 30), ("lora", "1101" * 30)):
+        who: dict[str, Any] = {"target": "none", "removed": 0.0}
+        records += [made := artifact(method, **who), scored(made, "piqa@0shot", bits)]
+        records.append(scored(made, "hellaswag@0shot", bits, ("acc_norm",)))
+    board = build(records, [PAIR])
+    assert board.headlines["tiny"].sides["stays itself"] == "pair.flips_mean@0shot"
+    assert {(pair.control, pair.metric) for pair in board.pairs} == {("dense", "pair.mean@0shot")}

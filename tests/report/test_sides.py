@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -207,3 +208,15 @@ def test_without_signal_on_one_gold_task_the_mean_of_the_others_stands_for_what_
     assert board.headlines["tiny"].sides["can say"] == mean
     ranks = {row.identity.method: board.standings[row.identity][mean].text for row in board.rows}
     assert ranks == {"dense": "–", "saap": "1", "random": "2"}
+
+
+def test_a_value_of_zero_is_drawn_unless_it_would_divide() -> None:
+    made = [artifact("saap", **sized(removed)) for removed in (0.2, 0.4)]
+    bits = ["10" * 60, "0" * 120]
+    records = [r for one, its in zip(made, bits, strict=True) for r in (one, scored(one, "piqa@0shot", its))]
+    board = build(records, [])
+    quality = next(column for column in board.columns if column.id == "piqa.acc@0shot")
+    [line] = curves(board, "tiny", quality, 0.8).values()
+    assert [(x, kept) for x, kept, _ in line] == [(20.0, 62.5), (40.0, 0.0)]
+    [line] = curves(board, "tiny", replace(quality, direction="lower"), 0.8).values()
+    assert [x for x, _, _ in line] == [20.0]

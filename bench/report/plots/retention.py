@@ -41,15 +41,23 @@ def curves(board: Board, model: str, quality: Column, whole: float) -> dict[Seri
     lines: dict[Series, list[Mark]] = defaultdict(list)
     for row in board.of(model):
         removed, cell = row.value("removed.params"), row.cells.get(quality.id)
-        if row.identity.method == "dense" or removed is None or cell is None or not cell.value:
+        if row.identity.method == "dense" or removed is None or cell is None or cell.value is None:
             continue
-        kept = cell.value
-        if whole:
-            kept = 100 * (whole / cell.value if quality.direction == "lower" else cell.value / whole)
-        off = cell.uncertainty
-        error = kept * (off.half or 0.0) / cell.value if off is not None else 0.0
+        if whole and quality.direction == "lower" and not cell.value:
+            continue  # no share can say it
+        error = (cell.uncertainty.half or 0.0) if cell.uncertainty is not None else 0.0
+        kept, error = _kept(cell.value, error, whole, quality.direction)
         lines[series_of(row.identity)].append((100 * removed, kept, error))
     return {series: sorted(line) for series, line in sorted(lines.items())}
+
+
+def _kept(value: float, error: float, whole: float, direction: str) -> tuple[float, float]:
+    """What is kept of the dense model's value, in %, and its error; both as they are where that is 0."""
+    if not whole:
+        return value, error
+    if direction == "higher":
+        return 100 * value / whole, 100 * error / whole
+    return 100 * whole / value, 100 * whole * error / value**2
 
 
 def _draw_line(axes: Any, look: Look, line: Sequence[Mark], start: float) -> None:
