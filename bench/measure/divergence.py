@@ -19,6 +19,7 @@ from bench.measure.measurement import Measurement, Resources
 from bench.measure.perplexity import batches_of, rows_of
 from bench.measure.subject import Subject
 from bench.model.layers import head_of
+from bench.model.load import load_tokenizer
 from bench.record.kinds import form_of
 from bench.record.schema import Evidence, Metric, Windows
 from bench.task import Task
@@ -34,7 +35,7 @@ def measure(task: Task, spec: DivergenceTask, subject: Subject, resources: Resou
     A window has as many positions as a perplexity has targets: one less than tokens.
 
     Raises:
-        UsageError: no dense model is known, or it has another vocabulary; or as `rows_of`.
+        UsageError: no dense model is known, or it has another vocabulary or no tokenizer; or as `rows_of`.
         LeanboardError: a model's logits are not finite.
     """
     if subject.dense is None:
@@ -94,9 +95,31 @@ def divergences(
 
 
 def _check_vocabularies(task: Task, subject: Subject, dense: Subject) -> None:
-    mine, its = (int(read_json(one.path / "config.json")["vocab_size"]) for one in (subject, dense))
-    if mine != its:
-        raise UsageError(f"task {task.id}: the dense model {dense.path} has {its} tokens in its vocabulary, not {mine}")
+    """Both models take the ids of this model's tokenizer, so each id must be the same token to both.
+
+    Ids that one of the tokenizers does not use are no difference, such as a chat model's marks.
+    """
+    size, its = (int(read_json(one.path / "config.json")["vocab_size"]) for one in (subject, dense))
+    if size != its:
+        raise UsageError(f"task {task.id}: the dense model {dense.path} has {its} tokens in its vocabulary, not {size}")
+    if subject.path == dense.path:
+        return
+    mine, theirs = _tokens(subject), _tokens(dense)
+    if mine and not theirs:
+        raise UsageError(f"task {task.id}: the dense model {dense.path} has no tokenizer: its tokens may be other ones")
+    differ = sorted(i for i in mine.keys() & theirs.keys() if i < size and mine[i] != theirs[i])
+    if differ:
+        first = differ[0]
+        raise UsageError(
+            f"task {task.id}: the dense model {dense.path} has {len(differ)} other tokens in its vocabulary, the first "
+            f"of id {first}: '{theirs[first]}', not '{mine[first]}'"
+        )
+
+
+def _tokens(subject: Subject) -> dict[int, str]:
+    """The token of each id; nothing where the checkpoint has no tokenizer."""
+    tokenizer = load_tokenizer(subject.path)
+    return {} if tokenizer is None else {i: token for token, i in tokenizer.get_vocab().items()}
 
 
 def _metric(id_: str, windows: Windows) -> Metric:

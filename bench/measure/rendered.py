@@ -10,17 +10,17 @@ from bench.errors import DataError
 from bench.record.shares import NUMBERS
 
 ITEM, CONTEXT, CHOICES, GOLD = COLUMNS
-PART = "part"
+PART, ABOUT = "part", "about"
 
 
 def read_rendered(pack: Pack, ref: str) -> list[dict[str, Any]]:
-    """The rows in order, with their `item`, `context`, `choices` and `gold`, and their `part` where the file has parts.
+    """The rows in order with `item`, `context`, `choices` and `gold`; with `part` and `about` where the file has them.
 
     Raises:
         DataError: the file is missing or damaged, has no rows, or a row is not of this form.
     """
-    has_parts = PART in pack.columns(ref)
-    rows = pack.rows(ref, [*COLUMNS, PART] if has_parts else COLUMNS)
+    known = pack.columns(ref)
+    rows = pack.rows(ref, [*COLUMNS, *(name for name in (PART, ABOUT) if name in known)])
     if not rows:
         raise DataError(f"{pack.path(ref)}: has no rows")
     for number, row in enumerate(rows):
@@ -31,7 +31,7 @@ def read_rendered(pack: Pack, ref: str) -> list[dict[str, Any]]:
 
 def _problem(row: dict[str, Any]) -> str | None:
     """What is wrong with a row."""
-    for column in (ITEM, PART):
+    for column in (ITEM, PART, ABOUT):
         if not _is_said(row.get(column, column)):
             return f"'{column}' is not a text"
     if not isinstance(row[CONTEXT], str):

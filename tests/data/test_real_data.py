@@ -19,6 +19,7 @@ ROWS = {
     "arc_easy/test": 2376,
     "boolq/validation": 3270,
     "copa/validation": 100,
+    "coqa_gold/0shot": 7983,
     "csqa/5shot": 1221,
     "csqa_mc/5shot": 1221,
     "drop_gold/5shot": 1000,
@@ -27,6 +28,7 @@ ROWS = {
     "hellaswag/validation": 10042,
     "lambada_passages/test": 5153,
     "math_gold/0shot": 5000,
+    "mbpp_gold/3shot": 8500,
     "mmlu/dev": 285,
     "openbookqa/test": 500,
     "piqa/validation": 1838,
@@ -96,6 +98,15 @@ def test_rendered_questions_are_those_of_the_dataset_in_its_order(built: Pack) -
     answers = [row["choices"][0] for row in built.rows("drop_gold/5shot", ["choices"])]
     assert answers[0] == " swedish"
     assert not any(answer.startswith((" (", " [")) for answer in answers)
+
+
+def test_the_first_rows_are_about_different_texts(built: Pack) -> None:
+    told = built.rows("coqa_gold/0shot", ["item", "about"])
+    assert len({row["about"] for row in told[:499]}) == 499
+    assert len({row["item"].rpartition("_")[2] for row in told[:20]}) > 10, "turns"
+    programs = [row["item"].split("/") for row in built.rows("mbpp_gold/3shot", ["item"])]
+    assert len({problem for _, problem in programs[:493]}) == 493
+    assert len({language for language, _ in programs[:17]}) == 17
 
 
 def test_the_wheel_gives_the_rows_of_a_pack_made_from_other_copies(built: Pack) -> None:

@@ -7,7 +7,7 @@ import pytest
 from bench.data.convert import Row
 from bench.data.datasets import DATASETS
 from bench.data.licences import licence_of
-from bench.data.rendered import COLUMNS, RENDERED, gold, multiple_choice, parts
+from bench.data.rendered import COLUMNS, RENDERED, gold, multiple_choice, parts, stories
 from bench.errors import DataError
 from tests.data.helpers import requests
 
@@ -79,6 +79,22 @@ def test_rows_take_turns_among_the_parts() -> None:
     rows = parts(long, short, names=("c", "r"))
     assert [row["item"] for row in rows] == ["c/q0", "r/q0", "c/q1", "c/q2"]
     assert [row["part"] for row in rows] == ["c", "r", "c", "c"]
+
+
+def test_parts_of_the_same_questions_begin_with_different_ones() -> None:
+    file = requests([answer(i, f"c{i}", " x") for i in range(4)])
+    rows = parts(file, file, file, names=("c", "r", "s"), step=3)
+    assert [row["item"] for row in rows[:6]] == ["c/q0", "r/q3", "s/q2", "c/q1", "r/q0", "s/q3"]
+    assert len({row["item"] for row in rows}) == 12
+
+
+def test_stories_take_turns_each_from_a_later_turn_of_its_conversation_on() -> None:
+    lines = [answer(i, f"c{i}", " x") for i in range(7)]
+    for i, line in enumerate(lines):
+        line["doc"]["story"] = "one" if i < 4 else "two"
+    rows = stories(requests(lines))
+    assert [row["item"] for row in rows] == ["q0", "q5", "q1", "q6", "q2", "q4", "q3"]
+    assert [row["about"] for row in rows] == ["0", "1", "0", "1", "0", "1", "0"]
 
 
 def test_what_is_rendered_has_its_columns_and_a_protocol_for_a_name() -> None:

@@ -98,6 +98,12 @@ def test_shuffled_gives_each_answer_the_context_of_another_item_of_its_part(pack
     assert result.metrics[0].id == "quiz.bpb@5shot+shuffled/limit2"
 
 
+def test_shuffled_gives_no_context_about_the_same_text(tmp_path: Path) -> None:
+    rows = [row(i, f"{i}:", " yes", about=text) for i, text in enumerate("abcabc")]
+    moved = bits.read(Pack([make_pack(tmp_path, {"quiz/5shot": rows})]), "quiz/5shot", is_shuffled=True)
+    assert [context for context, _ in moved] == ["4:", "5:", "0:", "1:", "2:", "3:"]
+
+
 def test_of_several_choices_the_gold_one_is_scored(tmp_path: Path) -> None:
     rows = [row(0, "a:", " wrong") | {"choices": [" wrong", " right"], "gold": 1}]
     assert bits.read(Pack([make_pack(tmp_path, {"quiz/5shot": rows})]), "quiz/5shot") == [("a:", " right")]
@@ -157,9 +163,13 @@ def test_a_tokenizer_without_bos_and_eos_scores_no_answer_after_an_empty_context
         measure(Task(SPEC, "5shot"), Subject(tmp_path, loaded=(make_model(), plain)), pack)
 
 
-def test_an_item_without_another_of_its_part_cannot_be_shuffled(tmp_path: Path, tiny_gqa: Path) -> None:
-    rows = [row(0, "a", " b", part="y"), row(1, "a", " b", part="x")]
-    with pytest.raises(DataError, match=r"quiz/5shot\.parquet: \+shuffled needs two items or more"):
+@pytest.mark.parametrize("column", [{"part": ("x", "y")}, {"about": ("x", "x")}])
+def test_an_item_without_another_one_cannot_be_shuffled(
+    column: dict[str, tuple[str, str]], tmp_path: Path, tiny_gqa: Path
+) -> None:
+    [(name, values)] = column.items()
+    rows = [row(i, "a", " b", **{name: value}) for i, value in enumerate(values)]
+    with pytest.raises(DataError, match=r"quiz/5shot\.parquet: \+shuffled needs two items .*, about two texts"):
         measure(Task(SPEC, "5shot+shuffled"), Subject(tiny_gqa), Pack([make_pack(tmp_path, {"quiz/5shot": rows})]))
 
 

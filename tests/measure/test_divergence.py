@@ -1,9 +1,11 @@
+import json
 import math
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaForCausalLM
+from tokenizers import Tokenizer
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from bench import evaluate
 from bench.data.pack import Pack
@@ -129,6 +131,16 @@ def test_what_cannot_be_compared_is_one_sentence(
     small = make_model(vocab=200)
     small.save_pretrained(tmp_path)
     with pytest.raises(UsageError, match="has 200 tokens in its vocabulary, not 300"):
+        measure(task, Subject(tiny_mha, dense=tmp_path), pack)
+    make_model().save_pretrained(tmp_path)
+    with pytest.raises(UsageError, match="has no tokenizer: its tokens may be other ones"):
+        measure(task, Subject(tiny_mha, dense=tmp_path), pack)
+    tokens = json.loads(make_tokenizer().backend_tokenizer.to_str())
+    vocab = tokens["model"]["vocab"]
+    vocab["a"], vocab["b"] = vocab["b"], vocab["a"]
+    other = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(tokens)))
+    other.save_pretrained(tmp_path)
+    with pytest.raises(UsageError, match=rf"has 2 other tokens in its vocabulary.* of id {vocab['b']}: 'b', not 'a'"):
         measure(task, Subject(tiny_mha, dense=tmp_path), pack)
     subject = Subject(tiny_mha, dense=tiny_mha)
     subject.model.model.norm.weight.fill_(float("nan"))
