@@ -15,7 +15,7 @@ class RenderedTexts(TaskSpec):
     """One file for each protocol, examples included.
 
     Its rows have an `item`, a `context`, the texts that may continue it (`choices`), the number of the right one
-    (`gold`) and perhaps a `part`.
+    (`gold`), perhaps a `part` and what marks the rows about one text (`about`).
     """
 
     texts: dict[str, DataRef] = Field(min_length=1, description="protocol without flags -> file of the pack")
