@@ -12,7 +12,7 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES, ExtensionFileLoader, FileFinder, SourceFileLoader
@@ -29,9 +29,10 @@ from bench.lm_eval_files import near
 from bench.lm_eval_tasks import stock_task
 from bench.method import Method, MethodConfig, Preset, Traits
 from bench.paths import METHODS
-from bench.record.kinds import kind_of
+from bench.record.kinds import kind_of, split
 from bench.task import NO_LIMIT, TASK_ID, Task, spec_of
 from bench.task_accuracy import ChoiceTask
+from bench.task_exact_match import OpenTask
 from bench.task_files import shared_tasks, task_files
 from bench.task_group import MIXED, TaskGroup
 from bench.task_kind import TaskSpec
@@ -175,7 +176,20 @@ def _load_tasks(shared: tuple[Path, ...]) -> dict[str, TaskSpec | TaskGroup]:
         if spec.name in found:
             raise UsageError(f"{file}: name: a task '{spec.name}' exists already, in {found[spec.name][0]}")
         found[spec.name] = (file, spec)
+    for file, spec in found.values():
+        if isinstance(spec, OpenTask):
+            _check_choice(spec, found, file)
     return {name: spec for name, (_, spec) in found.items()}
+
+
+def _check_choice(spec: OpenTask, known: Mapping[str, tuple[Path, TaskSpec | TaskGroup]], file: Path) -> None:
+    """Raises UsageError where the choice of an open task is no metric of a task with choices."""
+    task, metric, _ = split(spec.choice)
+    tasks = {name: other for name, (_, other) in known.items() if isinstance(other, ChoiceTask)}
+    if task not in tasks:
+        raise unknown("task with choices", task, tasks, f"{file}: choice")
+    if metric not in tasks[task].metrics:
+        raise unknown(f"metric of task {task}", metric, tasks[task].metrics, f"{file}: choice")
 
 
 def task_groups() -> list[TaskGroup]:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from bench import task_files
 from bench.cli.common import app
 from bench.errors import UsageError
+from bench.paths import TASKS
 from bench.registry import chance_of, load_registry, load_tasks, task_groups, tasks_named
 from bench.run.plan import make_plan
 from bench.suite import load_suite
@@ -22,6 +23,8 @@ PAGE = (Path(__file__).parents[1] / "docs" / "add-a-task.md").read_text(encoding
 FILES = dict(re.findall(r"^```yaml title=mine/(\w+)\.yaml\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE))
 """Those that the page shows."""
 QUIZ, PAIR = FILES["quiz"], FILES["pair"]
+SAID = (TASKS / "sciq_open.yaml").read_text(encoding="utf-8").replace("sciq_open", "said")
+EMPTY = "name: {name}\nkind: {kind}\ndescription: d\n{field}: []\n"
 
 
 def folder(root: Path, **files: str) -> Path:
@@ -61,6 +64,17 @@ def test_a_folder_adds_its_tasks_and_groups(tmp_path: Path) -> None:
         ({"test": QUIZ}, "test.yaml: name: 'quiz' is not the file's name"),
         ({"piqa": QUIZ.replace("quiz", "piqa")}, "piqa.yaml: name: a task 'piqa' exists already, in "),
         ({"quiz": "name: ["}, "quiz.yaml: not valid YAML"),
+        ({"said": SAID.replace("sciq_olmes.", "nosuch.")}, "said.yaml: choice: unknown task with choices 'nosuch'; "),
+        ({"said": SAID.replace("acc_norm", "exact_match")}, "said.yaml: choice: unknown metric of task sciq_olmes "),
+        ({"moved": EMPTY.format(name="moved", kind="divergence", field="protocols")}, "moved.yaml: protocols: "),
+        (
+            {"timed": EMPTY.format(name="timed", kind="generation", field="rounds: 2\nprotocols")},
+            "timed.yaml: protocols: ",
+        ),
+        (
+            {"read": EMPTY.format(name="read", kind="perplexity", field="text: a/b\ncolumn: c\njoin: ''\nwindows")},
+            "read.yaml: windows: ",
+        ),
     ],
 )
 def test_a_bad_file_is_one_sentence_with_file_and_field(tmp_path: Path, files: dict[str, str], sentence: str) -> None:

@@ -11,6 +11,7 @@ from bench.record.kind import SIDES
 from bench.record.kinds import form_of, kind_of
 from bench.record.rows import RowName
 from bench.record.store import differences
+from bench.report.derived import with_derived, with_means
 from bench.report.evidence import evidence_of
 from bench.report.find import Rows
 from bench.report.formats import number
@@ -65,7 +66,10 @@ def compare_rows(rows: Rows, a: str, b: str, groups: Sequence[TaskGroup]) -> Com
     (one, ours), (two, theirs) = rows.row(a), rows.row(b)
     if one == two and ours.keys() & theirs.keys():
         raise UsageError(f"'{a}' and '{b}' are the same row: {one}")
-    return _compared(_title(one, ours, rows), _title(two, theirs, rows), ours, theirs, groups)
+    names = _title(one, ours, rows), _title(two, theirs, rows)
+    runs = with_derived(rows.runs, groups)
+    mine, its = ({seed: runs[row][seed] for seed in seeds} for row, seeds in ((one, ours), (two, theirs)))
+    return _compared(*names, mine, its, groups)
 
 
 def _title(row: RowName, seeds: Runs, rows: Rows) -> str:
@@ -74,9 +78,10 @@ def _title(row: RowName, seeds: Runs, rows: Rows) -> str:
 
 def compare_trees(a: Rows, b: Rows, groups: Sequence[TaskGroup]) -> tuple[list[Compared], list[str], list[str]]:
     """Compare every row that two results folders share; also the names of those that only A, or only B, has."""
-    both = sorted(a.runs.keys() & b.runs.keys())
+    ours, theirs = (with_derived(x.runs, groups) for x in (a, b))
+    both = sorted(ours.keys() & theirs.keys())
     alone = [[str(row) for row in sorted(x.runs.keys() - y.runs.keys())] for x, y in ((a, b), (b, a))]
-    compared = [_compared(str(row), str(row), a.runs[row], b.runs[row], groups) for row in both]
+    compared = [_compared(str(row), str(row), ours[row], theirs[row], groups) for row in both]
     return compared, alone[0], alone[1]
 
 
@@ -86,8 +91,10 @@ def _compared(a: str, b: str, ours: Runs, theirs: Runs, groups: Sequence[TaskGro
     values = [_values(seeds) for seeds in (ours, theirs)]
     shared = sorted(id_ for id_ in values[0].keys() & values[1].keys())
     bases = [Basis(id_, (id_,), form_of(id_).direction == "higher") for id_ in shared if kind_of(id_).is_quality]
-    means = [mean for mean in means_of(shared, groups, {}) if set(mean.parts) <= set(shared)]
+    means = [mean for mean in means_of(shared, with_means(groups), {}) if set(mean.parts) <= set(shared)]
     bases += [Basis(mean.id, mean.parts, form_of(mean.id).direction == "higher") for mean in means]
+    if any(run.artifact and run.artifact.method == "dense" for seeds in (ours, theirs) for run in seeds.values()):
+        bases = [basis for basis in bases if kind_of(basis.metric).side != "stays itself"]  # 0 by definition
     bases.sort(key=lambda basis: _place(basis.metric))
     ranking = Ranker(runs, evidence_of(runs, sorted({part for basis in bases for part in basis.parts})), {})
     tests = [_tested(ranking, rows, basis, values) for basis in bases]

@@ -82,6 +82,21 @@ def test_what_cannot_be_paired_says_why(tmp_path: Path) -> None:
     assert {line["p"] for line in table(compare_rows(found, "saap", "wanda_sp", []))} == {"–"}
 
 
+def test_flips_are_compared_too_of_rows_and_trees(tmp_path: Path) -> None:
+    reference = checkpoint("dense", 0.0, 0.9, target="none", removed=0.0)
+    near, far = checkpoint("saap", 0.0, 0.85), checkpoint("trawl", 0.0, 0.5)
+    a = tree(tmp_path / "a", [*reference, *near, *far])
+    compared = compare_rows(a, "saap", "trawl", [PAIR])
+    flips = by_metric(compared)["piqa.acc_flips@0shot"]
+    assert (flips.a, flips.b) == (pytest.approx(0.05, abs=0.03), pytest.approx(0.4, abs=0.06))
+    assert flips.verdict == by_metric(compared)["pair.flips_mean@0shot"].verdict == "A is better"
+    pairs, *_ = compare_trees(a, tree(tmp_path / "b", [*reference, *near]), [PAIR])
+    assert {pair.a.split("/")[1]: "pair.flips_mean@0shot" in by_metric(pair) for pair in pairs} == {
+        "dense": False,
+        "saap": True,
+    }
+
+
 def test_two_trees_are_compared_row_by_row(tmp_path: Path) -> None:
     a = tree(tmp_path / "a", [*checkpoint("saap", 0.3, 0.6), *checkpoint("trawl", 0.0, 0.6)])
     b = tree(tmp_path / "b", [*checkpoint("saap", 0.0, 0.6, version="2"), *checkpoint("lora", 0.0, 0.6)])
