@@ -143,7 +143,8 @@ def test_a_report_of_five_hundred_records_is_whole(tmp_path: Path) -> None:
     (results / "published").mkdir()
     (results / "published" / "known.yaml").write_text(KNOWN_DENSE)
     report(results, task_groups())
-    assert len(list((results / "plots").iterdir())) == 2 * 2 * 5
+    kinds = 5 + 2 * 3 + 2  # of the headline, of two sides more, and of sides against each other
+    assert len(list((results / "plots").iterdir())) == 2 * 2 * kinds
     assert len(list((results / "site" / "rows").iterdir())) == 2 * 28
     assert len((results / "paired.csv").read_text().splitlines()) > 200
     one = (results / "leaderboard.md").read_text().partition("## two")[0]
