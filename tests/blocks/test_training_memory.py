@@ -158,10 +158,10 @@ from bench.method import Example
 from tests.blocks.context import make_context, token_ids
 from tests.tiny import make_model
 
-rows = token_ids(4, 64).tolist()
+rows = token_ids(4, 128).tolist()
 examples = [Example(row, row) for row in rows]
 recovery = resolve_recovery(
-    {"name": "lora", "steps": 1, "batch_size": 4, "micro_batch": 4, "max_length": 64, "holdout": 0}, "test"
+    {"name": "lora", "steps": 1, "batch_size": 4, "micro_batch": 4, "max_length": 128, "holdout": 0}, "test"
 )
 recover = load_recovery(recovery)
 recover(make_model(), make_context())
