@@ -73,7 +73,7 @@ def test_every_cell_ends_in_the_table_whatever_a_method_does(tmp_path: Path) -> 
     assert lines[-1].endswith(f"12 failed; report and records are in {home / 'results'}")
     assert (home / "results" / "leaderboard.csv").exists()
     assert sorted(file.name for file in home.iterdir()) == ["results"]
-    assert len(Store(home / "results").read_all()[0]) == 12
+    assert len(Store(home / "results").read_all()[0]) == 18
     assert not (tmp_path / "results").exists()
     assert {file.name for file in (tmp_path / "cache").iterdir()} <= {"rehearsals", "fingerprints.json"}
 

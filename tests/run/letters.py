@@ -27,6 +27,7 @@ BITS_PER_LETTER = Kind(
     evidence="windows",
     value=lambda mean: mean / math.log(2),
     is_quality=True,
+    side="can say",
     gap=Gap("loss", "bits/letter", 1 / math.log(2)),
     noun="bits per letter",
     axis="bits per letter",
