@@ -75,7 +75,8 @@ def test_every_cell_ends_in_the_table_whatever_a_method_does(tmp_path: Path) -> 
     assert sorted(file.name for file in home.iterdir()) == ["results"]
     assert len(Store(home / "results").read_all()[0]) == 18
     assert not (tmp_path / "results").exists()
-    assert {file.name for file in (tmp_path / "cache").iterdir()} <= {"rehearsals", "fingerprints.json"}
+    assert {file.name for file in (tmp_path / "cache").iterdir()} <= {"rehearsals", "fingerprints.json", "wheels"}
+    assert list((tmp_path / "cache").rglob("*.whl")) == []
 
 
 @pytest.mark.slow
