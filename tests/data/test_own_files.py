@@ -114,5 +114,5 @@ def test_the_commands(tmp_path: Path) -> None:
     done = run(app, ["data", "add", "mine/train", str(written(tmp_path / "a.csv")), "--column", "story"])
     assert done.stdout.startswith("mine/train: 2 rows (text) in ")
     listed = {row["name"]: row for row in json.loads(run(app, ["data", "list", "--json"]).stdout)}
-    assert listed["mine/train"] == {"name": "mine/train", "here": "yes", "rows": 2, "columns": "text"}
+    assert listed["mine/train"] == {"name": "mine/train", "here": "yes", "rows": 2, "columns": "text", "licence": ""}
     assert listed["c4/train"]["here"] == "not fetched"
